@@ -1,0 +1,26 @@
+# `make demo` and `make test` each set up everything they need on a fresh machine; repeated, they start at once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test lint
+
+demo: $(INSTALLED)
+	$(BIN)/prism run recipes/tiny/demo.toml
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+# torch goes first and by itself: whatever else is resolved afterwards then keeps the build it finds,
+# instead of reaching for a newer one with several gigabytes of CUDA libraries.
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --progress-bar off "torch>=2.11,<2.14"
+	$(BIN)/python -m pip install --progress-bar off --editable ".[dev]"
+	touch $@
