@@ -1,0 +1,228 @@
+"""The `prism` command: parses arguments and calls the part that does the work.
+
+Everything heavy is imported inside the command that needs it, so that help and configuration errors
+come at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prism import __version__
+from prism.errors import ConfigError, PrismError
+
+if TYPE_CHECKING:
+    from prism.config import Recipe
+
+Command = Callable[[argparse.Namespace], None]
+
+STAGE_COMMANDS = {
+    "base": "build the base model (the tiny one is unpacked, or pretrained when base.source is pretrain)",
+    "sft": "supervised fine-tuning of the base",
+    "warmup": "upcycle the discriminator and warm it up on SFT rollouts",
+    "align": "adversarial alignment of the policy",
+    "rlvr": "reinforcement learning with verifiable rewards, every algorithm of the recipe",
+    "eval": "evaluate the model of every finished stage on the test set",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 the user's to mend (one line says what), 130 or 143 stopped by a signal."""
+    parsed = _parse(arguments)
+    try:
+        parsed.command(parsed)
+    except PrismError as error:
+        print(f"prism: {error}", file=sys.stderr)
+        return 2
+    except _interrupted() as stop:
+        print(f"prism: {stop.message}", file=sys.stderr)
+        return 128 + stop.signal_number
+    except KeyboardInterrupt:
+        print("prism: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _interrupted() -> Any:
+    """What a stage raises once it has saved and stopped; nothing can, before the runtime is imported."""
+    module = sys.modules.get("prism.runtime.interrupt")
+    return module.Interrupted if module else ()
+
+
+def run_pipeline(arguments: argparse.Namespace) -> None:
+    from prism.config import describe_plan, select_stages
+
+    recipe = _load(arguments)
+    if arguments.stop_after is not None:
+        select_stages(recipe, arguments.stop_after)
+    if arguments.dry_run:
+        print(recipe.model_dump_json(indent=2), "", *describe_plan(recipe), sep="\n")
+        return
+    from prism.stages.pipeline import run_recipe
+
+    run_recipe(recipe, stop_after=arguments.stop_after)
+
+
+def run_stage(arguments: argparse.Namespace) -> None:
+    from prism.config import select_stages
+
+    recipe = _load(arguments)
+    if arguments.stage == "eval":
+        if recipe.evaluation is None:
+            raise ConfigError(f"{arguments.recipe}: has no [evaluation] table, so there is nothing to evaluate")
+    else:
+        select_stages(recipe, arguments.stage)
+    from prism.stages.pipeline import run_recipe
+
+    run_recipe(recipe, only=arguments.stage)
+
+
+def upcycle_checkpoint(arguments: argparse.Namespace) -> None:
+    from prism.config import UpcycledDiscriminator, build_config
+
+    shape = {key: getattr(arguments, key) for key in ("num_experts", "top_k", "noise_std")}
+    build_config(UpcycledDiscriminator, shape, (), source="prism upcycle")
+    if arguments.out.exists():
+        raise ConfigError(f"prism upcycle: {arguments.out} exists; name a directory that does not")
+    from prism.models import PromptEncoder, load_policy, save_policy, upcycle
+    from prism.runtime.atomic import atomic_directory
+
+    sparse = upcycle(load_policy(arguments.dense), **shape, seed=arguments.seed)
+    with atomic_directory(arguments.out) as directory:
+        save_policy(sparse, PromptEncoder.from_pretrained(arguments.dense), directory)
+
+
+def report_run(arguments: argparse.Namespace) -> None:
+    from prism.report import render_report
+
+    print(render_report(arguments.run, arguments.output))
+
+
+def synthesize_data(arguments: argparse.Namespace) -> None:
+    from prism.config import WorldData, build_config
+
+    config = build_config(WorldData, {}, arguments.overrides, source="prism data synth")
+    from prism.stages.datasets import write_world
+
+    write_world(config, arguments.out, seed=arguments.seed)
+
+
+def sample_checkpoint(arguments: argparse.Namespace) -> None:
+    from prism.models import PromptEncoder, load_policy
+    from prism.records import ImageSource, Prompt
+    from prism.rollout import Sampling, TransformersEngine
+
+    prompt = Prompt("sample", arguments.question, tuple(ImageSource(path=path) for path in arguments.image))
+    engine = TransformersEngine(load_policy(arguments.checkpoint), PromptEncoder.from_pretrained(arguments.checkpoint))
+    sampling = Sampling(arguments.temperature, arguments.max_response_tokens)
+    [group] = engine.generate([prompt], num_samples=arguments.num_samples, sampling=sampling, seed=arguments.seed)
+    print("\n\n".join(rollout.text for rollout in group.rollouts))
+
+
+def _load(arguments: argparse.Namespace) -> "Recipe":
+    from prism.config import load_recipe
+
+    return load_recipe(arguments.recipe, arguments.overrides)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _build_parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    # argparse gives all positionals to the first run of them, so key=value after an option comes back here.
+    is_override = hasattr(parsed, "overrides") and all("=" in text and not text.startswith("-") for text in rest)
+    if rest and not is_override:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        parsed.overrides += rest
+    return parsed
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="prism", description="SFT, adversarial alignment and RLVR for Qwen3-VL.")
+    parser.add_argument("--version", action="version", version=f"prism {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    run = _add_command(commands, "run", run_pipeline, "run or resume a whole recipe")
+    _add_recipe(run)
+    run.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan, do nothing")
+    run.add_argument(
+        "--stop-after", metavar="STAGE", help="stop once this stage is complete (a name or kind in the plan)"
+    )
+    for stage, text in STAGE_COMMANDS.items():
+        command = _add_command(commands, stage, run_stage, f"one stage: {text}")
+        command.set_defaults(stage=stage)
+        _add_recipe(command)
+    _add_upcycle(commands)
+    _add_report(commands)
+    _add_data(commands)
+    _add_sample(commands)
+    return parser
+
+
+def _add_command(commands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML recipe, or the recipe.json of a run")
+    _add_overrides(parser, "align.num_steps=20")
+
+
+def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
+    text = f"settings to change, as in {example}; key=none puts a key back to its default"
+    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be an integer of at least 1")
+    return int(text)
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0")
+    return value
+
+
+def _add_upcycle(commands: Any) -> None:
+    parser = _add_command(commands, "upcycle", upcycle_checkpoint, "make a mixture of experts from a dense Qwen3-VL")
+    parser.add_argument("dense", metavar="DENSE", type=Path, help="directory of the dense model")
+    parser.add_argument("out", metavar="OUT", type=Path, help="directory to write")
+    parser.add_argument("--num-experts", type=int, default=4, help="default: %(default)s")
+    parser.add_argument("--top-k", type=int, default=2, help="experts per token; default: %(default)s")
+    parser.add_argument("--noise-std", type=float, default=0.01, help="noise on the copies; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def _add_report(commands: Any) -> None:
+    parser = _add_command(commands, "report", report_run, "write one self-contained HTML file about a run")
+    parser.add_argument("run", metavar="RUN", type=Path, help="run directory")
+    parser.add_argument("--output", metavar="F", type=Path, help="file to write; default: RUN/report.html")
+
+
+def _add_data(commands: Any) -> None:
+    parser = commands.add_parser("data", help="make data sets", description="Make data sets.")
+    subcommands = parser.add_subparsers(metavar="COMMAND", required=True)
+    synth = _add_command(subcommands, "synth", synthesize_data, "write the data of the built-in world")
+    synth.add_argument("out", metavar="OUT", type=Path, help="directory to write")
+    synth.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    _add_overrides(synth, "public=500")
+
+
+def _add_sample(commands: Any) -> None:
+    parser = _add_command(commands, "sample", sample_checkpoint, "ask a checkpoint a question about images")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="model directory")
+    parser.add_argument("--image", metavar="F", type=Path, action="append", default=[], help="repeat for several")
+    parser.add_argument("--question", metavar="Q", required=True, help="<image> marks an image's place; default: first")
+    parser.add_argument("--num-samples", type=_count, default=1, help="default: %(default)s")
+    parser.add_argument("--temperature", type=_temperature, default=1.0, help="0 is greedy; default: %(default)s")
+    parser.add_argument("--max-response-tokens", type=_count, default=512, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")

@@ -1,0 +1,137 @@
+"""What a recipe will do, stage by stage: read by the pipeline to do it and by `--dry-run` to print it."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from prism.config.data import WorldData
+from prism.config.models import CheckpointBase, CheckpointDiscriminator, TinyBase
+from prism.config.recipe import Recipe
+from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
+from prism.errors import ConfigError
+
+StageKind = Literal["base", "sft", "warmup", "align", "rlvr"]
+STAGE_KINDS: tuple[StageKind, ...] = ("base", "sft", "warmup", "align", "rlvr")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage of one seed's pipeline; `name` is its directory in the run.
+
+    `start` is the stage, or the directory, whose weights it goes on from. `inputs` are all the stages
+    it reads, and come earlier in the plan. `num_steps` is None where it is known only once the data
+    are read, and 0 where nothing is trained. `is_evaluated` says that its model answers the test set,
+    `is_baseline` that it is RLVR without alignment for as many steps as alignment and RLVR together.
+    """
+
+    name: str
+    kind: StageKind
+    start: str
+    inputs: tuple[str, ...]
+    num_steps: int | None
+    is_evaluated: bool
+    algorithm: Grpo | Dapo | Gspo | None = None
+    is_baseline: bool = False
+
+
+def plan_stages(recipe: Recipe) -> list[PlannedStage]:
+    """The stages of `recipe` in the order they run; every seed runs all of them."""
+    stages = [_plan_base(recipe)]
+    policy = "base"
+    if recipe.sft:
+        stages.append(PlannedStage("sft", "sft", policy, (policy,), sft_num_steps(recipe), bool(recipe.evaluation)))
+        policy = "sft"
+    discriminator_inputs, discriminator = _discriminator_source(recipe)
+    if recipe.warmup:
+        inputs = _distinct(*discriminator_inputs, policy)
+        stages.append(PlannedStage("warmup", "warmup", discriminator, inputs, recipe.warmup.num_steps, False))
+        discriminator_inputs = ("warmup",)
+    if recipe.align:
+        inputs = _distinct(policy, *discriminator_inputs)
+        stages.append(PlannedStage("align", "align", policy, inputs, recipe.align.num_steps, bool(recipe.evaluation)))
+    if recipe.rlvr:
+        stages += _plan_rlvr(recipe, recipe.rlvr, policy)
+    return stages
+
+
+def select_stages(recipe: Recipe, name: str) -> list[PlannedStage]:
+    """The planned stages called `name`, or all those of the kind `name`; ConfigError if there is none."""
+    planned = plan_stages(recipe)
+    selected = [stage for stage in planned if stage.name == name] or [stage for stage in planned if stage.kind == name]
+    if not selected:
+        raise ConfigError(f"recipe {recipe.name} has no stage {name!r}; it has: {', '.join(s.name for s in planned)}")
+    return selected
+
+
+def sft_num_steps(recipe: Recipe) -> int | None:
+    """Steps of the SFT stage; None when it lasts some epochs over files that have not been counted."""
+    config = recipe.sft
+    if config is None or config.num_epochs is None:
+        return config.num_steps if config else None
+    if not isinstance(recipe.data, WorldData):
+        return None
+    return math.ceil(config.num_epochs * recipe.data.num_demonstrations / config.batch_size)
+
+
+def _plan_base(recipe: Recipe) -> PlannedStage:
+    match recipe.base:
+        case CheckpointBase(path=path):
+            start, num_steps = str(path), 0
+        case TinyBase(source="shipped"):
+            start, num_steps = "shipped tiny base", 0
+        case TinyBase(pretrain=pretrain):
+            start, num_steps = "random weights", pretrain.num_steps
+    return PlannedStage("base", "base", start, (), num_steps, bool(recipe.evaluation))
+
+
+def _discriminator_source(recipe: Recipe) -> tuple[tuple[str, ...], str]:
+    """The stages an untrained discriminator is made from, and what to call its origin."""
+    if isinstance(recipe.discriminator, CheckpointDiscriminator):
+        return (), str(recipe.discriminator.path)
+    if recipe.discriminator.dense is not None:
+        return (), str(recipe.discriminator.dense)
+    return ("base",), "base"
+
+
+def _plan_rlvr(recipe: Recipe, config: RlvrConfig, policy: str) -> list[PlannedStage]:
+    """Matched-budget baselines first, then every algorithm from the aligned policy (or, without one, from `policy`)."""
+    is_evaluated = bool(recipe.evaluation)
+    planned = []
+    if recipe.align:
+        matched_steps = config.num_steps + recipe.align.num_steps
+        for algorithm in config.baseline_algorithms:
+            name = f"{policy}-{algorithm.name}"
+            planned.append(
+                PlannedStage(name, "rlvr", policy, (policy,), matched_steps, is_evaluated, algorithm, is_baseline=True)
+            )
+    start, prefix = ("align", "prism") if recipe.align else (policy, policy)
+    for algorithm in config.algorithms:
+        name = f"{prefix}-{algorithm.name}"
+        planned.append(PlannedStage(name, "rlvr", start, (start,), config.num_steps, is_evaluated, algorithm))
+    return planned
+
+
+def _distinct(*names: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def describe_plan(recipe: Recipe) -> list[str]:
+    """The plan as lines to print: one per stage, beneath a heading."""
+    seeds = ", ".join(map(str, recipe.seeds))
+    label = "seed" if len(recipe.seeds) == 1 else "each of the seeds"
+    stages = plan_stages(recipe)
+    width = max(len(stage.name) for stage in stages)
+    heading = f"plan for {recipe.run_directory}, once for {label} {seeds}:"
+    return [heading, *(f"  {stage.name:<{width}}  {_describe_stage(stage)}" for stage in stages)]
+
+
+def _describe_stage(stage: PlannedStage) -> str:
+    if stage.num_steps == 0:
+        work = stage.start
+    elif stage.num_steps is None:
+        work = f"from {stage.start}, as many steps as the data have"
+    else:
+        work = f"{stage.num_steps} steps from {stage.start}"
+    notes = ["matched budget, no alignment"] if stage.is_baseline else []
+    notes += ["evaluated"] if stage.is_evaluated else []
+    return f"{work} ({'; '.join(notes)})" if notes else work

@@ -1,0 +1,122 @@
+"""The recipe: everything one run is made of, and the checks that reach across its parts."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from prism.config.base import Config, Count, PathSafeName, Positive, contradiction
+from prism.config.data import Data, FilesData, WorldData
+from prism.config.models import Base, DiscriminatorConfig, TinyBase, UpcycledDiscriminator
+from prism.config.rlvr import RlvrConfig
+from prism.config.training import AlignConfig, SftConfig, WarmupConfig
+
+
+def _check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError("must name at least one seed, and each once")
+    return seeds
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[tuple[Seed, ...], AfterValidator(_check_seeds)]
+
+
+class RolloutConfig(Config):
+    """How training stages sample: `batch_size` sequences are generated at a time."""
+
+    batch_size: Count = 64
+
+
+class EvaluationConfig(Config):
+    """Evaluation of every stage's model on the test set: once greedily, `num_samples` times sampled.
+
+    `limit` keeps only the first so many items of each benchmark.
+    """
+
+    num_samples: Count = 4
+    temperature: Positive = 1.0
+    max_response_tokens: Count = 8192
+    batch_size: Count = 64
+    limit: Count | None = None
+
+
+class Recipe(Config):
+    """One run. A stage without a table is left out; the stages after it start from the one before it.
+
+    Each of `seeds` runs the whole pipeline, from the data on, in a directory of its own. `output` is
+    the run directory (`runs/<name>` by default); paths are relative to the working directory.
+    `threads` is PyTorch's thread count, by default the program's choice.
+    """
+
+    name: PathSafeName
+    seeds: Seeds = (0,)
+    output: Path | None = None
+    threads: Count | None = None
+    max_prompt_tokens: Count = 2048
+    data: Data
+    base: Base
+    discriminator: DiscriminatorConfig = UpcycledDiscriminator()
+    rollout: RolloutConfig = RolloutConfig()
+    sft: SftConfig | None = None
+    warmup: WarmupConfig | None = None
+    align: AlignConfig | None = None
+    rlvr: RlvrConfig | None = None
+    evaluation: EvaluationConfig | None = None
+
+    @property
+    def run_directory(self) -> Path:
+        return self.output if self.output is not None else Path("runs") / self.name
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        self._check_token_budgets()
+        if isinstance(self.data, FilesData):
+            self._check_files(self.data)
+        else:
+            self._check_world(self.data)
+        if self.rlvr and self.rlvr.baselines and not self.align:
+            reason = "a matched-budget baseline needs an [align] stage to match; leave it out"
+            raise contradiction("rlvr.baselines", list(self.rlvr.baselines), reason)
+        return self
+
+    def _check_token_budgets(self) -> None:
+        """A whole prompt and a whole response must fit in one forward pass, for neither is ever cut there."""
+        for stage in ("sft", "warmup", "align", "rlvr"):
+            config = getattr(self, stage)
+            if config is None:
+                continue
+            needed = self.max_prompt_tokens + config.max_response_tokens
+            if config.token_budget < needed:
+                reason = (
+                    f"must be at least max_prompt_tokens + {stage}.max_response_tokens"
+                    f" ({self.max_prompt_tokens} + {config.max_response_tokens} = {needed})"
+                )
+                raise contradiction(f"{stage}.token_budget", config.token_budget, reason)
+
+    def _check_files(self, data: FilesData) -> None:
+        if isinstance(self.base, TinyBase) and self.base.source == "pretrain":
+            raise contradiction(
+                "base.source", "pretrain", 'the tiny base is pretrained on the built-in world: data.type "world"'
+            )
+        needs = {"sft": self.sft, "alignment": self.warmup or self.align, "rl": self.rlvr, "test": self.evaluation}
+        for field, stage in needs.items():
+            if stage is not None and not getattr(data, field):
+                table = {"alignment": "warmup or align", "rl": "rlvr", "test": "evaluation"}.get(field, field)
+                raise contradiction(
+                    f"data.{field}", getattr(data, field), f"the recipe's {table} stage reads it: name a file"
+                )
+
+    def _check_world(self, data: WorldData) -> None:
+        """No step may want more prompts than the world is asked to make."""
+        if self.sft and self.sft.batch_size > data.num_demonstrations:
+            reason = f"must not exceed data.public + data.curated ({data.num_demonstrations})"
+            raise contradiction("sft.batch_size", self.sft.batch_size, reason)
+        if self.warmup and self.warmup.num_heldout + self.warmup.batch_size > data.alignment:
+            reason = f"batch_size and num_heldout together must not exceed data.alignment ({data.alignment})"
+            raise contradiction("warmup.num_heldout", self.warmup.num_heldout, reason)
+        for stage, pool in (("align", "alignment"), ("rlvr", "rl")):
+            config, size = getattr(self, stage), getattr(data, pool)
+            if config and config.prompts_per_step > size:
+                reason = f"must not exceed data.{pool} ({size})"
+                raise contradiction(f"{stage}.prompts_per_step", config.prompts_per_step, reason)

@@ -1,0 +1,133 @@
+"""Supervised fine-tuning, discriminator warm-up and alignment."""
+
+from typing import Annotated, Literal
+
+from pydantic import Tag, model_validator
+
+from prism.config.base import (
+    Aggregation,
+    ClipRange,
+    Config,
+    Count,
+    Fraction,
+    NonNegative,
+    OptimizerSettings,
+    Positive,
+    Schedule,
+    check_group_size,
+    check_token_budget,
+    contradiction,
+    variant_or,
+)
+
+
+class SftConfig(OptimizerSettings):
+    """Supervised fine-tuning on demonstrations; its length is either `num_steps` or `num_epochs`.
+
+    `batch_size` counts demonstrations per step, `token_budget` the packed tokens of one forward pass.
+    """
+
+    num_steps: Count | None = None
+    num_epochs: Positive | None = None
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-5
+    schedule: Schedule = "cosine"
+    warmup_fraction: Fraction = 0.1
+    weight_decay: NonNegative = 0.0
+    max_response_tokens: Count = 8192
+    token_budget: Count = 16384
+    checkpoint_every: Count = 100
+
+    @model_validator(mode="after")
+    def _check(self) -> "SftConfig":
+        if (self.num_steps is None) == (self.num_epochs is None):
+            raise contradiction("num_steps", self.num_steps, "give either num_steps or num_epochs, not both or neither")
+        check_token_budget(self.token_budget, self.max_response_tokens)
+        return self
+
+
+class WarmupConfig(OptimizerSettings):
+    """Discriminator warm-up on (teacher, SFT rollout) pairs, one per branch and prompt.
+
+    `batch_size` counts prompts per step; `num_heldout` prompts are set aside to measure pair accuracy
+    every `evaluate_every` steps; `balance_coefficient` weighs the experts' load-balancing loss.
+    """
+
+    num_steps: Count
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-5
+    schedule: Schedule = "cosine"
+    warmup_fraction: Fraction = 0.1
+    weight_decay: NonNegative = 0.05
+    balance_coefficient: NonNegative = 0.01
+    num_heldout: Count = 32
+    evaluate_every: Count = 4
+    max_response_tokens: Count = 6144
+    temperature: Positive = 1.0
+    token_budget: Count = 16384
+    checkpoint_every: Count = 100
+
+    @model_validator(mode="after")
+    def _check(self) -> "WarmupConfig":
+        check_token_budget(self.token_budget, self.max_response_tokens)
+        return self
+
+
+class BranchAdvantage(Config):
+    """Each branch is normalised within its group, then mixed; invalid rollouts lose `format_penalty` more."""
+
+    type: Literal["branch"] = "branch"
+    alpha: Fraction = 0.5
+    format_penalty: NonNegative = 1.5
+    eps: Positive = 1e-6
+
+
+class MixedAdvantage(Config):
+    """The branches are mixed by `alpha` (paper Eq. 1), then normalised within the group (Eq. 3)."""
+
+    type: Literal["mixed"] = "mixed"
+    alpha: Fraction = 0.5
+    eps: Positive = 1e-6
+
+
+Advantage = Annotated[
+    Annotated[BranchAdvantage, Tag("branch")] | Annotated[MixedAdvantage, Tag("mixed")], variant_or("branch")
+]
+
+
+class KlConfig(Config):
+    """A KL term that ties the policy to the policy alignment started from."""
+
+    coefficient: Positive
+    kind: Literal["k1", "k2", "k3"] = "k3"
+
+
+class AlignConfig(Config):
+    """The adversarial game: each step samples `prompts_per_step` × `group_size` rollouts and updates both models.
+
+    There is no KL term unless `kl` is given: anchoring to SFT contradicts repairing SFT's drift.
+    """
+
+    num_steps: Count
+    prompts_per_step: Count = 4
+    group_size: Count = 16
+    max_response_tokens: Count = 6144
+    temperature: Positive = 1.0
+    policy_learning_rate: Positive = 1e-6
+    discriminator_learning_rate: Positive = 1e-6
+    weight_decay: NonNegative = 0.01
+    max_grad_norm: Positive = 1.0
+    advantage: Advantage = BranchAdvantage()
+    score_regularization: NonNegative = 0.001
+    clip_low: ClipRange = 0.2
+    clip_high: Positive = 0.2
+    aggregation: Aggregation = "token-mean"
+    kl: KlConfig | None = None
+    token_budget: Count = 16384
+    checkpoint_every: Count = 10
+
+    @model_validator(mode="after")
+    def _check(self) -> "AlignConfig":
+        check_group_size(self.group_size)
+        check_token_budget(self.token_budget, self.max_response_tokens)
+        return self

@@ -1,0 +1,97 @@
+"""The record types that travel the whole path: prompt → response → rollout group → training batch.
+
+All are frozen. Text offsets are character offsets into the text they belong to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+IMAGE_MARK = "<image>"
+"""Marks, inside a question, the place of the next image (the ShareGPT convention)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """An encoded image (PNG, JPEG, …): either a file or the bytes themselves, exactly one of the two."""
+
+    path: Path | None = None
+    data: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.data is None):
+            raise ValueError("an ImageSource has either a path or data")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question about zero or more images, with the answer a verifier checks against.
+
+    `question` holds one `<image>` per image where each belongs; with no mark at all the images come
+    first. `kind` names the data source or sub-benchmark, `metadata` whatever the source adds.
+    """
+
+    id: str
+    question: str
+    images: tuple[ImageSource, ...] = ()
+    answer: str = ""
+    kind: str = ""
+    choices: tuple[str, ...] = ()
+    equivalents: tuple[str, ...] = ()
+    system: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One text split into visual description, reasoning and answer.
+
+    The three parts are the stripped contents of their tags and the spans are where those stripped
+    contents lie in `text`; all are None unless the text is valid. `reason` names why it is not.
+    """
+
+    text: str
+    is_valid: bool
+    reason: str | None = None
+    caption: str | None = None
+    think: str | None = None
+    answer: str | None = None
+    caption_span: tuple[int, int] | None = None
+    think_span: tuple[int, int] | None = None
+    answer_span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and a completion to imitate; `loss_spans` limits the loss to parts of it (None: all of it)."""
+
+    prompt: Prompt
+    completion: str
+    loss_spans: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A teacher's response to a prompt, already parsed and known to be valid."""
+
+    prompt: Prompt
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion. `token_ids` ends with the end token exactly when `is_finished`."""
+
+    sample: int
+    token_ids: tuple[int, ...]
+    text: str
+    is_finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutGroup:
+    """All completions sampled for one prompt by one policy version."""
+
+    prompt: Prompt
+    rollouts: tuple[Rollout, ...]

@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+
+from prism.config import describe_plan, load_recipe, plan_stages, select_stages
+from prism.errors import ConfigError
+
+DEMO = Path(__file__).parents[3] / "recipes" / "tiny" / "demo.toml"
+
+
+def plan(*overrides: str) -> dict[str, tuple[str, tuple[str, ...], int | None]]:
+    return {
+        stage.name: (stage.start, stage.inputs, stage.num_steps) for stage in plan_stages(load_recipe(DEMO, overrides))
+    }
+
+
+def test_the_whole_method() -> None:
+    assert plan() == {
+        "base": ("shipped tiny base", (), 0),
+        "sft": ("base", ("base",), 250),
+        "warmup": ("base", ("base", "sft"), 16),
+        "align": ("sft", ("sft", "warmup"), 40),
+        "sft-grpo": ("sft", ("sft",), 70),
+        "prism-grpo": ("align", ("align",), 30),
+        "prism-dapo": ("align", ("align",), 30),
+        "prism-gspo": ("align", ("align",), 30),
+    }
+
+
+def test_the_baseline_gets_the_steps_that_alignment_took() -> None:
+    stages = {stage.name: stage for stage in plan_stages(load_recipe(DEMO, ["align.num_steps=7", "rlvr.num_steps=11"]))}
+    assert stages["sft-grpo"].num_steps == 7 + 11
+    assert [name for name, stage in stages.items() if stage.is_baseline] == ["sft-grpo"]
+
+
+def test_baselines_are_chosen_by_name_in_the_order_of_the_algorithms() -> None:
+    names = list(plan('rlvr.baselines=["gspo", "grpo"]'))
+    assert names[4:6] == ["sft-grpo", "sft-gspo"]
+    assert "sft-grpo" not in plan("rlvr.baselines=[]")
+    assert "sft-grpo" in plan("rlvr.baselines=none")
+
+
+def test_without_sft_everything_starts_from_the_base() -> None:
+    stages = plan("sft=none")
+    assert stages["align"][:2] == ("base", ("base", "warmup"))
+    assert stages["warmup"][1] == ("base",)
+    assert stages["base-grpo"][0] == "base"
+
+
+def test_without_warmup_the_discriminator_comes_straight_from_its_source() -> None:
+    assert plan("warmup=none")["align"][1] == ("sft", "base")
+    overrides = ["warmup=none", "discriminator.type=checkpoint", "discriminator.path=judge"]
+    assert plan(*overrides)["align"][1] == ("sft",)
+
+
+def test_a_dense_model_of_ones_own_for_the_discriminator() -> None:
+    assert plan("discriminator.dense=models/2b")["warmup"] == ("models/2b", ("sft",), 16)
+
+
+def test_without_alignment_every_algorithm_starts_from_sft_and_none_is_a_baseline() -> None:
+    recipe = load_recipe(DEMO, ["align=none", "warmup=none", "rlvr.baselines=none"])
+    stages = plan_stages(recipe)[2:]
+    assert [(stage.name, stage.start, stage.num_steps) for stage in stages] == [
+        ("sft-grpo", "sft", 30),
+        ("sft-dapo", "sft", 30),
+        ("sft-gspo", "sft", 30),
+    ]
+    assert not any(stage.is_baseline for stage in stages)
+
+
+def test_epochs_become_steps_where_the_data_are_counted() -> None:
+    # 3000 public and 300 curated demonstrations in batches of 16, one and a half times: 4950 / 16 = 309.4
+    assert plan("sft.num_steps=none", "sft.num_epochs=1.5")["sft"][2] == 310
+    files = ["data.type=files", 'data.sft=["a.json"]', "data.alignment=b", "data.rl=c", "data.test=d"]
+    assert plan(*files, "sft.num_steps=none", "sft.num_epochs=1.5")["sft"][2] is None
+
+
+def test_inputs_always_come_earlier() -> None:
+    for overrides in ([], ["sft=none"], ["warmup=none"], ["align=none", "rlvr.baselines=none"]):
+        done: set[str] = set()
+        for stage in plan_stages(load_recipe(DEMO, overrides)):
+            assert set(stage.inputs) <= done
+            assert stage.start in done or stage.name == "base"
+            done.add(stage.name)
+
+
+def test_every_policy_is_evaluated_and_no_discriminator() -> None:
+    assert [stage.name for stage in plan_stages(load_recipe(DEMO)) if not stage.is_evaluated] == ["warmup"]
+    assert not any(stage.is_evaluated for stage in plan_stages(load_recipe(DEMO, ["evaluation=none"])))
+
+
+def test_stages_are_selected_by_name_or_kind() -> None:
+    recipe = load_recipe(DEMO)
+    assert [stage.name for stage in select_stages(recipe, "prism-dapo")] == ["prism-dapo"]
+    assert len(select_stages(recipe, "rlvr")) == 4
+    with pytest.raises(ConfigError, match="no stage 'dapo'; it has: base, sft, warmup, align, sft-grpo"):
+        select_stages(recipe, "dapo")
+
+
+def test_the_printed_plan_names_what_each_stage_starts_from() -> None:
+    lines = describe_plan(load_recipe(DEMO, ["seeds=[0, 4]"]))
+    assert lines[0] == "plan for runs/tiny-demo, once for each of the seeds 0, 4:"
+    assert lines[5] == "  sft-grpo    70 steps from sft (matched budget, no alignment; evaluated)"
+    assert lines[6] == "  prism-grpo  30 steps from align (evaluated)"

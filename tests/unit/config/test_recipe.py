@@ -1,0 +1,75 @@
+"""Contradictions between settings, each told in one line that names the field."""
+
+from pathlib import Path
+
+import pytest
+
+from prism.config import load_recipe
+from prism.errors import ConfigError
+
+DEMO = Path(__file__).parents[3] / "recipes" / "tiny" / "demo.toml"
+NO_STAGES = ["sft=none", "warmup=none", "align=none", "rlvr=none", "evaluation=none"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["align.group_size=1"], "align.group_size = 1: must be at least 2"),
+        (["rlvr.group_size=1"], "rlvr.group_size = 1: must be at least 2"),
+        (["discriminator.top_k=5"], "discriminator.top_k = 5: must not exceed num_experts (4)"),
+        (["align.token_budget=300"], "align.token_budget = 300: must be greater than max_response_tokens (320)"),
+        (
+            ["sft.token_budget=511"],
+            "sft.token_budget = 511: must be at least max_prompt_tokens + sft.max_response_tokens",
+        ),
+        (["max_prompt_tokens=4000"], "sft.token_budget = 4096: must be at least"),
+        (['rlvr.baselines=["grop"]'], 'rlvr.baselines = "grop": names no algorithm; there are: grpo, dapo, gspo'),
+        (["align=none"], 'rlvr.baselines = ["grpo"]: a matched-budget baseline needs an [align] stage'),
+        (["rlvr.algorithms.dapo.name=grpo"], 'rlvr.algorithms.1.name = "grpo": is taken'),
+        (["rlvr.algorithms.dapo.overlong_buffer=321"], "rlvr.algorithms.1.overlong_buffer = 321: must not exceed"),
+        (["rlvr.algorithms=[]"], "rlvr.algorithms = []: must hold at least one algorithm"),
+        (["rlvr.accuracy_weight=0"], "rlvr.accuracy_weight = 0: must be greater than 0"),
+        (["rlvr.format_weight=-0.1"], "rlvr.format_weight = -0.1: must be greater than or equal to 0"),
+        (["sft.num_epochs=1"], "sft.num_steps = 250: give either num_steps or num_epochs"),
+        (["sft.num_steps=none"], "sft.num_steps: give either num_steps or num_epochs"),
+        (["seeds=[]"], "seeds = []: must name at least one seed"),
+        (["seeds=[1, 1]"], "seeds = [1, 1]: must name at least one seed, and each once"),
+        (["data.public_fidelity.wrong=0.9"], "data.public_fidelity.vague = 0.12: together with wrong (0.9)"),
+        (["data.public=0", "data.curated=0"], "data.public = 0: public and curated must not both be 0"),
+        (["sft.batch_size=3301"], "sft.batch_size = 3301: must not exceed data.public + data.curated (3300)"),
+        (["warmup.num_heldout=385"], "warmup.num_heldout = 385: batch_size and num_heldout together"),
+        (["align.prompts_per_step=401"], "align.prompts_per_step = 401: must not exceed data.alignment (400)"),
+        (["rlvr.prompts_per_step=401"], "rlvr.prompts_per_step = 401: must not exceed data.rl (400)"),
+        (["data.type=files"], "data.sft = []: the recipe's sft stage reads it"),
+        (["data.type=files", 'data.sft=["a"]'], "data.alignment: the recipe's warmup or align stage reads it"),
+        (["data.type=files", "data.sft=['a']", "data.alignment=b"], "data.rl: the recipe's rlvr stage reads it"),
+        (["data.type=files", "base.source=pretrain"], 'base.source = "pretrain": the tiny base is pretrained on'),
+    ],
+)
+def test_a_contradiction_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(DEMO, overrides)
+    assert str(caught.value).startswith(f"{DEMO}: {message}")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["discriminator.top_k=4"],
+        ["sft.token_budget=512"],
+        ["warmup.num_heldout=384"],
+        ["rlvr.algorithms.dapo.overlong_buffer=320"],
+        ["rlvr.baselines=[]"],
+        ["rlvr.baselines=none", "align=none"],
+        ["rlvr.format_weight=0"],
+        ["data.type=files", *NO_STAGES],
+    ],
+)
+def test_the_last_allowed_value_is_allowed(overrides: list[str]) -> None:
+    assert load_recipe(DEMO, overrides).name == "tiny-demo"
+
+
+def test_a_recipe_cannot_be_changed_once_read() -> None:
+    recipe = load_recipe(DEMO)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seeds = (1,)

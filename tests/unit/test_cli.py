@@ -1,0 +1,185 @@
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prism import cli
+from prism.cli import main
+from prism.errors import CheckpointError
+
+ROOT = Path(__file__).parents[2]
+DEMO = str(ROOT / "recipes" / "tiny" / "demo.toml")
+
+Pipeline = Callable[..., None]
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Stands for the pipeline and records how it is called."""
+    calls: list[dict[str, Any]] = []
+
+    def run_recipe(recipe: Any, **arguments: Any) -> None:
+        calls.append({"recipe": recipe, **arguments})
+
+    _install_pipeline(monkeypatch, run_recipe)
+    return calls
+
+
+def _install_pipeline(monkeypatch: pytest.MonkeyPatch, run_recipe: Pipeline) -> None:
+    module: Any = types.ModuleType("prism.stages.pipeline")
+    module.run_recipe = run_recipe
+    monkeypatch.setitem(sys.modules, "prism.stages", types.ModuleType("prism.stages"))
+    monkeypatch.setitem(sys.modules, "prism.stages.pipeline", module)
+
+
+def _failing_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def run_recipe(*_: Any, **__: Any) -> None:
+        raise error
+
+    _install_pipeline(monkeypatch, run_recipe)
+
+
+def _run_python(*arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True, env=environment)
+    return done.stdout
+
+
+def test_help_comes_at_once() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert "usage: prism" in _run_python("-m", "prism", "--help")
+        return time.perf_counter() - start
+
+    # The best of several, since other work on the machine can only slow a start down.
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_neither_help_nor_a_recipe_imports_torch() -> None:
+    script = f"""
+import sys
+import prism.cli
+assert "pydantic" not in sys.modules
+assert prism.cli.main(["run", {DEMO!r}, "--dry-run"]) == 0
+print("torch" in sys.modules, "transformers" in sys.modules, "numpy" in sys.modules)
+"""
+    assert _run_python("-c", script).splitlines()[-1] == "False False False"
+
+
+def test_dry_run_prints_configuration_and_plan_and_runs_nothing(
+    capsys: pytest.CaptureFixture[str], pipeline: list[dict[str, Any]]
+) -> None:
+    assert main(["run", DEMO, "seeds=[3]", "--dry-run", "sft.num_steps=7"]) == 0
+    configuration, plan = capsys.readouterr().out.split("\n\n")
+    resolved = json.loads(configuration)
+    assert resolved["sft"]["num_steps"] == 7
+    assert resolved["seeds"] == [3]
+    assert resolved["warmup"]["balance_coefficient"] == 0.01
+    assert [line.split()[0] for line in plan.splitlines()[1:]] == [
+        "base",
+        "sft",
+        "warmup",
+        "align",
+        "sft-grpo",
+        "prism-grpo",
+        "prism-dapo",
+        "prism-gspo",
+    ]
+    assert pipeline == []
+
+
+def test_run_hands_the_recipe_on(pipeline: list[dict[str, Any]]) -> None:
+    assert main(["run", DEMO, "--stop-after", "align", "threads=2"]) == 0
+    (call,) = pipeline
+    assert call["recipe"].threads == 2
+    assert call["stop_after"] == "align"
+
+
+@pytest.mark.parametrize("stage", ["base", "sft", "warmup", "align", "rlvr", "eval"])
+def test_a_stage_command_runs_only_that_stage(pipeline: list[dict[str, Any]], stage: str) -> None:
+    assert main([stage, DEMO]) == 0
+    assert [call["only"] for call in pipeline] == [stage]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "missing.toml"], "missing.toml: cannot read the recipe"),
+        (["run", DEMO, "sft.lerning_rate=1"], "unknown key sft.lerning_rate; did you mean learning_rate?"),
+        (["run", DEMO, "--stop-after", "aling"], "has no stage 'aling'"),
+        (["align", DEMO, "align=none", "rlvr.baselines=none"], "has no stage 'align'"),
+        (["eval", DEMO, "evaluation=none"], "has no [evaluation] table"),
+        (["data", "synth", "out", "public=-1"], "public = -1: must be greater than or equal to 0"),
+        (["upcycle", "dense", "out", "--top-k", "5"], "top_k = 5: must not exceed num_experts (4)"),
+        (["upcycle", "dense", str(ROOT / "src")], "src exists; name a directory that does not"),
+        (["report", str(ROOT / "src")], "recipe.json"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    capsys: pytest.CaptureFixture[str], pipeline: list[dict[str, Any]], arguments: list[str], words: str
+) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("prism: ")
+    assert words in printed.err
+    assert pipeline == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["run"],
+        ["run", DEMO, "--frob"],
+        ["report", "a", "b=c"],
+        ["sample", "m", "--question", "q", "--num-samples", "0"],
+        ["sample", "m", "--question", "q", "--temperature", "nan"],
+    ],
+)
+def test_wrong_arguments_exit_with_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: prism" in capsys.readouterr().err
+
+
+def test_an_error_of_the_package_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _failing_with(monkeypatch, CheckpointError("model.safetensors: the hash differs"))
+    assert main(["run", DEMO]) == 2
+    assert capsys.readouterr().err == "prism: model.safetensors: the hash differs\n"
+
+
+def test_control_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    _failing_with(monkeypatch, KeyboardInterrupt())
+    assert main(["run", DEMO]) == 130
+
+
+def test_a_saved_stop_exits_with_143(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from prism.runtime.interrupt import Interrupted
+
+    _failing_with(monkeypatch, Interrupted(15, "align: saved at step 7"))
+    assert main(["run", DEMO]) == 143
+    assert capsys.readouterr().err == "prism: align: saved at step 7\n"
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    _failing_with(monkeypatch, ZeroDivisionError("a defect"))
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        main(["run", DEMO])
+
+
+def test_the_installed_command_is_main() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"prism": f"{cli.__name__}:{main.__name__}"}
