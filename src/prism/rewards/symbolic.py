@@ -1,0 +1,190 @@
+"""Algebra in a process of its own: the slow path of answer verification.
+
+sympy can take for ever and math-verify's own time-out works only in a main thread, so both run in a
+worker process that is started when first needed, killed when a comparison takes too long and replaced
+for the next one. A plain child process with JSON lines is used rather than multiprocessing: nothing of
+the caller's main module is imported again (a trainer would load torch there) and nothing is pickled.
+"""
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+
+from prism.errors import RewardError
+
+MAX_EXPRESSION_CHARS = 400
+TIMEOUT_SECONDS = 3.0
+_START_TIMEOUT_SECONDS = 120.0
+_WORKER = Path(__file__).with_name("symbolic_worker.py")
+
+
+class SymbolicResult(StrEnum):
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    UNREADABLE_PREDICTION = "unreadable_prediction"
+    UNREADABLE_GROUND_TRUTH = "unreadable_ground_truth"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    TOO_LONG = "too_long"
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolicCounts:
+    """What the slow path met since the process began."""
+
+    comparisons: int = 0
+    timeouts: int = 0
+    errors: int = 0
+    too_long: int = 0
+    unreadable_ground_truths: int = 0
+
+
+_COUNTED = {
+    SymbolicResult.TIMEOUT: "timeouts",
+    SymbolicResult.ERROR: "errors",
+    SymbolicResult.TOO_LONG: "too_long",
+    SymbolicResult.UNREADABLE_GROUND_TRUTH: "unreadable_ground_truths",
+}
+
+
+class SymbolicChecker:
+    """Compares LaTeX expressions one at a time; safe to share between threads."""
+
+    def __init__(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self.timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._worker: _Worker | None = None
+        self._counts = SymbolicCounts()
+
+    @property
+    def counts(self) -> SymbolicCounts:
+        return self._counts
+
+    def check(self, prediction: str, ground_truth: str, tolerance: Fraction = Fraction(0)) -> SymbolicResult:
+        """Raises RewardError only if the worker cannot be started at all."""
+        with self._lock:
+            result = self._check(prediction, ground_truth, tolerance)
+            self._count(result)
+            return result
+
+    def close(self) -> None:
+        with self._lock:
+            self._discard()
+
+    def _check(self, prediction: str, ground_truth: str, tolerance: Fraction) -> SymbolicResult:
+        if max(len(prediction), len(ground_truth)) > MAX_EXPRESSION_CHARS:
+            return SymbolicResult.TOO_LONG
+        if self._worker is None or not self._worker.is_usable:
+            self._discard()
+            self._worker = _Worker()
+        request = {
+            "prediction": prediction,
+            "ground_truth": ground_truth,
+            "tolerance": str(tolerance),
+            "timeout_seconds": self.timeout_seconds,
+        }
+        reply = self._worker.ask(json.dumps(request), self.timeout_seconds)
+        if reply is None:
+            result = SymbolicResult.TIMEOUT if self._worker.is_timed_out else SymbolicResult.ERROR
+            self._discard()
+            return result
+        return SymbolicResult(reply["result"])
+
+    def _count(self, result: SymbolicResult) -> None:
+        counts = replace(self._counts, comparisons=self._counts.comparisons + 1)
+        name = _COUNTED.get(result)
+        self._counts = replace(counts, **{name: getattr(counts, name) + 1}) if name else counts
+
+    def _discard(self) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+        self._worker = None
+
+
+class _Worker:
+    """One child process. Unusable once it timed out, died or was inherited through a fork."""
+
+    def __init__(self) -> None:
+        self.is_timed_out = False
+        self._owner = os.getpid()
+        # -P: the folder of the script must not shadow modules; a process group of its own keeps Ctrl-C from it.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(_WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        if self._receive(_START_TIMEOUT_SECONDS) is None:
+            self.kill()
+            raise RewardError(
+                "the answer verifier could not start its worker process: check that "
+                f"`{sys.executable} -c 'import math_verify'` works"
+            )
+
+    @property
+    def is_usable(self) -> bool:
+        return not self.is_timed_out and self._owner == os.getpid() and self._process.poll() is None
+
+    def ask(self, line: str, timeout_seconds: float) -> dict[str, str] | None:
+        """The reply, or None if the worker died or was killed for taking too long."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except OSError:  # the worker died since the last request
+            return None
+        return self._receive(timeout_seconds)
+
+    def kill(self) -> None:
+        if self._owner != os.getpid():  # a fork of the owner must leave the owner's worker alone
+            return
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError:  # an unsent request in the buffer of a dead process
+                    continue
+
+    def _receive(self, timeout_seconds: float) -> dict[str, str] | None:
+        assert self._process.stdout is not None
+        timer = threading.Timer(timeout_seconds, self._time_out)
+        timer.daemon = True
+        timer.start()
+        line = self._process.stdout.readline()
+        timer.cancel()
+        return json.loads(line) if line.endswith("\n") else None
+
+    def _time_out(self) -> None:
+        self.is_timed_out = True
+        self._process.kill()
+
+
+_checker = SymbolicChecker()
+
+
+def default_checker() -> SymbolicChecker:
+    """The checker `verify_answer` uses; its `counts` are for metrics."""
+    return _checker
+
+
+def _replace_after_fork() -> None:
+    # The lock may have been held by another thread when the process forked.
+    global _checker
+    _checker = SymbolicChecker(_checker.timeout_seconds)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_replace_after_fork)
+atexit.register(lambda: _checker.close())
