@@ -1,0 +1,19 @@
+"""Prompt trees packed into sequences without padding, and the forward pass over them."""
+
+from prism.packing.forward import TargetLogprobs, branch_logprobs, branch_scores, packed_hidden, to_rows
+from prism.packing.pack import PackedTrees, pack_trees, tree_attention_mask
+from prism.packing.tree import Branch, EncodedPrompt, PromptTree
+
+__all__ = [
+    "Branch",
+    "EncodedPrompt",
+    "PackedTrees",
+    "PromptTree",
+    "TargetLogprobs",
+    "branch_logprobs",
+    "branch_scores",
+    "pack_trees",
+    "packed_hidden",
+    "to_rows",
+    "tree_attention_mask",
+]

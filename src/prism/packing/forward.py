@@ -1,0 +1,100 @@
+"""One forward pass over packed prompt trees: hidden states, log-probabilities, scores."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from prism.packing.pack import PackedTrees, tree_attention_mask
+
+LOGIT_CHUNK = 4096
+"""Targets whose logits exist at one time: bounds memory at chunk × vocabulary."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetLogprobs:
+    """Per target of a packed sequence, in its order; `entropies` in nats, without a gradient, where asked for."""
+
+    logprobs: Float[Tensor, "targets"]
+    entropies: Float[Tensor, "targets"] | None
+
+
+def packed_hidden(model: nn.Module, packed: PackedTrees, **kwargs: Any) -> tuple[Float[Tensor, "length hidden"], Any]:
+    """Last hidden states of `model`, any Hugging Face Qwen3-VL body, and its whole output object."""
+    output = model(
+        input_ids=packed.input_ids[None],
+        position_ids=packed.position_ids[:, None],
+        attention_mask=tree_attention_mask(packed.tree_ids, packed.branch_ids),
+        pixel_values=packed.pixel_values,
+        image_grid_thw=packed.image_grid_thw,
+        use_cache=False,
+        **kwargs,
+    )
+    return output.last_hidden_state[0], output
+
+
+def branch_logprobs(
+    policy: Any, packed: PackedTrees, *, temperature: float = 1.0, with_entropy: bool = False
+) -> TargetLogprobs:
+    """Log-probabilities of all targets under `policy` (a Qwen3-VL with `.model` and `.lm_head`).
+
+    `temperature` divides the logits, as it does in sampling, so that they are the probabilities of
+    the policy that samples. Logits exist for one chunk of targets at a time and are recomputed in
+    the backward pass.
+    """
+    hidden, _ = packed_hidden(policy.model, packed)
+    hidden = hidden[packed.target_positions]
+    logprobs, entropies = [], []
+    for start in range(0, hidden.shape[0], LOGIT_CHUNK):
+        piece = slice(start, start + LOGIT_CHUNK)
+        arguments = (policy.lm_head, hidden[piece], packed.target_ids[piece], temperature, with_entropy)
+        if hidden.shape[0] > LOGIT_CHUNK and torch.is_grad_enabled():
+            logprob, entropy = checkpoint(_target_logprobs, *arguments, use_reentrant=False)
+        else:
+            logprob, entropy = _target_logprobs(*arguments)
+        logprobs.append(logprob)
+        entropies.append(entropy)
+    return TargetLogprobs(torch.cat(logprobs), torch.cat(entropies) if with_entropy else None)
+
+
+def _target_logprobs(
+    lm_head: Callable[[Tensor], Tensor], hidden: Tensor, target_ids: Tensor, temperature: float, with_entropy: bool
+) -> tuple[Tensor, Tensor | None]:
+    logits = lm_head(hidden)
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    logprobs = (logits / temperature).log_softmax(-1)
+    entropy = _entropy(logprobs.detach()) if with_entropy else None
+    return logprobs.gather(-1, target_ids[:, None]).squeeze(-1), entropy
+
+
+def _entropy(logprobs: Tensor) -> Tensor:
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def branch_scores(
+    discriminator: Any, packed: PackedTrees, *, with_router: bool = False
+) -> tuple[Float[Tensor, "branches"], tuple[Float[Tensor, "length experts"], ...] | None]:
+    """One score per branch, read at its last token (`discriminator` has `.model` and `.score`), and on
+    request the router logits of every layer."""
+    arguments = {"output_router_logits": True} if with_router else {}
+    hidden, output = packed_hidden(discriminator.model, packed, **arguments)
+    scores = discriminator.score(hidden[packed.end_positions])
+    return scores, tuple(output.router_logits) if with_router else None
+
+
+def to_rows(
+    values: Float[Tensor, "targets"], packed: PackedTrees, *, num_columns: int
+) -> tuple[Float[Tensor, "branches columns"], Bool[Tensor, "branches columns"]]:
+    """Per-target values as a matrix with one row per branch of `packed` (in the order of
+    `packed.rows`), and the mask of its filled places. Differentiable."""
+    local_rows = torch.searchsorted(packed.rows, packed.target_rows)
+    matrix = values.new_zeros(packed.rows.numel(), num_columns)
+    mask = torch.zeros_like(matrix, dtype=torch.bool)
+    matrix = matrix.index_put((local_rows, packed.target_columns), values)
+    mask[local_rows, packed.target_columns] = True
+    return matrix, mask

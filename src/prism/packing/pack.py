@@ -1,0 +1,165 @@
+"""Packs prompt trees into sequences without padding.
+
+    [ prompt A | branch A1 | branch A2 | … | prompt B | branch B1 | … ]
+
+A branch attends to its own prompt and to itself only, and its positions continue its prompt's, so
+one forward over the packed sequence equals one forward per (prompt, branch) pair.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from prism.errors import DataError
+from prism.packing.tree import Branch, EncodedPrompt, PromptTree
+
+PROMPT = -1
+"""The branch id of prompt tokens."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedTrees:
+    """One packed sequence of `length` tokens, and where its targets and branch ends lie.
+
+    Rows count branches over all trees given to `pack_trees`, in order; columns count the tokens of
+    one branch. The hidden state at `target_positions[i]` predicts `target_ids[i]`, which is token
+    `target_columns[i]` of branch `target_rows[i]`.
+    """
+
+    input_ids: Int[Tensor, "length"]
+    position_ids: Int[Tensor, "3 length"]
+    tree_ids: Int[Tensor, "length"]
+    branch_ids: Int[Tensor, "length"]
+    pixel_values: Float[Tensor, "patches values"] | None
+    image_grid_thw: Int[Tensor, "images 3"] | None
+    target_positions: Int[Tensor, "targets"]
+    target_ids: Int[Tensor, "targets"]
+    target_rows: Int[Tensor, "targets"]
+    target_columns: Int[Tensor, "targets"]
+    end_positions: Int[Tensor, "branches"]
+    rows: Int[Tensor, "branches"]
+
+    def __len__(self) -> int:
+        return self.input_ids.numel()
+
+    def to(self, device: torch.device | str) -> "PackedTrees":
+        moved = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name in self.__dataclass_fields__
+            for value in (getattr(self, name),)
+        }
+        return PackedTrees(**moved)
+
+
+def tree_attention_mask(
+    tree_ids: Int[Tensor, "length"], branch_ids: Int[Tensor, "length"]
+) -> Bool[Tensor, "1 1 length length"]:
+    """True where the query (third dimension) may look at the key (fourth dimension)."""
+    length = tree_ids.numel()
+    is_causal = torch.ones(length, length, dtype=torch.bool, device=tree_ids.device).tril()
+    is_same_tree = tree_ids[:, None] == tree_ids[None, :]
+    is_visible = (branch_ids[None, :] == PROMPT) | (branch_ids[:, None] == branch_ids[None, :])
+    return (is_causal & is_same_tree & is_visible)[None, None]
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A prompt with those of its branches that go into one sequence."""
+
+    prompt: EncodedPrompt
+    branches: list[tuple[int, Branch]]
+    length: int
+
+
+def pack_trees(trees: Sequence[PromptTree], *, token_budget: int) -> list[PackedTrees]:
+    """Packs `trees` into as few sequences of at most `token_budget` tokens as first-fit finds.
+
+    A tree that does not fit is split between branches, its prompt repeated. Nothing is ever cut:
+    a branch that does not fit beside its own prompt raises DataError.
+    """
+    sequences: list[list[_Piece]] = []
+    room: list[int] = []
+    for piece in _pieces(trees, token_budget):
+        for index, free in enumerate(room):
+            if piece.length <= free:
+                sequences[index].append(piece)
+                room[index] -= piece.length
+                break
+        else:
+            sequences.append([piece])
+            room.append(token_budget - piece.length)
+    return [_assemble(pieces) for pieces in sequences]
+
+
+def _pieces(trees: Sequence[PromptTree], token_budget: int) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    row = 0
+    for tree in trees:
+        current: _Piece | None = None
+        for branch in tree.branches:
+            alone = len(tree.prompt) + len(branch)
+            if alone > token_budget:
+                raise DataError(
+                    f"a prompt of {len(tree.prompt)} and a branch of {len(branch)} tokens exceed the token budget "
+                    f"of {token_budget}: raise token_budget or drop the row"
+                )
+            if len(branch) == 0:
+                raise DataError(f"branch {row} is empty: a branch needs at least its end token")
+            if current is None or current.length + len(branch) > token_budget:
+                current = _Piece(tree.prompt, [], len(tree.prompt))
+                pieces.append(current)
+            current.branches.append((row, branch))
+            current.length += len(branch)
+            row += 1
+    return pieces
+
+
+def _assemble(pieces: list[_Piece]) -> PackedTrees:
+    ids, positions, tree_ids, branch_ids = [], [], [], []
+    sources, targets, target_rows, target_columns, ends, rows = [], [], [], [], [], []
+    offset = 0
+    for tree_index, piece in enumerate(pieces):
+        prompt = piece.prompt
+        prompt_end = offset + len(prompt) - 1
+        ids.append(prompt.token_ids)
+        positions.append(prompt.position_ids)
+        branch_ids.append(torch.full((len(prompt),), PROMPT))
+        offset += len(prompt)
+        for branch_index, (row, branch) in enumerate(piece.branches):
+            length = len(branch)
+            steps = torch.arange(length)
+            ids.append(branch.token_ids)
+            positions.append((prompt.next_position + steps).expand(3, -1))
+            branch_ids.append(torch.full((length,), branch_index))
+            columns = branch.mask.nonzero().flatten()
+            # The token before a branch's first token is the last one of the prompt.
+            sources.append(torch.where(columns == 0, prompt_end, offset + columns - 1))
+            targets.append(branch.token_ids[columns])
+            target_rows.append(torch.full_like(columns, row))
+            target_columns.append(columns)
+            ends.append(offset + length - 1)
+            rows.append(row)
+            offset += length
+        tree_ids.append(torch.full((piece.length,), tree_index))
+    images = [piece.prompt for piece in pieces if piece.prompt.pixel_values is not None]
+    return PackedTrees(
+        input_ids=torch.cat(ids),
+        position_ids=torch.cat(positions, dim=1),
+        tree_ids=torch.cat(tree_ids),
+        branch_ids=torch.cat(branch_ids),
+        pixel_values=torch.cat([prompt.pixel_values for prompt in images if prompt.pixel_values is not None])
+        if images
+        else None,
+        image_grid_thw=torch.cat([prompt.image_grid_thw for prompt in images if prompt.image_grid_thw is not None])
+        if images
+        else None,
+        target_positions=torch.cat(sources),
+        target_ids=torch.cat(targets),
+        target_rows=torch.cat(target_rows),
+        target_columns=torch.cat(target_columns),
+        end_positions=torch.tensor(ends),
+        rows=torch.tensor(rows),
+    )
