@@ -1,0 +1,1 @@
+"""One module per data format: how its rows become prompts and completions, and back."""

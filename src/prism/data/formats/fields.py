@@ -1,0 +1,135 @@
+"""Single values of a row. Every function here raises RowError with the name of the field it was given."""
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from prism.data.rejects import RowError
+
+Row = Mapping[str, Any]
+
+ANSWER_FIELDS = ("answer", "ground_truth", "solution")
+IMAGE_FIELDS = ("images", "image")
+_UNSUPPORTED_MEDIA = ("videos", "video", "audios", "audio")
+
+
+def read_text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise RowError(field, "is not a string", type(value).__name__)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RowError(field, "has half a surrogate pair, which no tokenizer takes") from None
+    return value
+
+
+def read_visible_text(value: object, field: str) -> str:
+    if value is None:
+        raise RowError(field, "is missing")
+    text = read_text(value, field)
+    if not text.strip():
+        raise RowError(field, "is empty")
+    return text
+
+
+def read_answer(value: object, field: str) -> str:
+    """A ground truth as text; numbers are taken, absence is the empty string."""
+    if value is None:
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    return read_text(value, field)
+
+
+def first_present(row: Row, fields: Collection[str]) -> tuple[str, Any]:
+    """The first of `fields` that has a value, else the first name and None."""
+    for field in fields:
+        if row.get(field) is not None:
+            return field, row[field]
+    return next(iter(fields)), None
+
+
+def read_strings(value: object, field: str) -> tuple[str, ...]:
+    """A list of strings or numbers; absence is the empty one."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise RowError(field, "is not a list", type(value).__name__)
+    if any(item is None for item in value):
+        raise RowError(field, "has an empty entry")
+    return tuple(read_answer(item, field) for item in value)
+
+
+def read_equivalents(value: object, field: str) -> tuple[str, ...]:
+    """Other spellings of the answer; some files give one bare string."""
+    return read_strings([value] if isinstance(value, str) else value, field)
+
+
+def read_id(value: object, field: str) -> str | None:
+    """The row's own id as text; None where it has none."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of integers with gaps comes out of pandas as floats
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return read_text(value, field)
+
+
+def read_loss_spans(value: object, field: str, length: int) -> tuple[tuple[int, int], ...] | None:
+    """Character spans [start, end) inside a completion of `length` characters."""
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise RowError(field, "is not a list of [start, end] pairs")
+    return tuple(_read_span(span, field, length) for span in value)
+
+
+def _read_span(span: object, field: str, length: int) -> tuple[int, int]:
+    match span:
+        case [int(start), int(end)] if 0 <= start < end <= length:
+            return start, end
+    raise RowError(field, "has a span outside its completion", str(span))
+
+
+def read_metadata(value: object, leftovers: Row) -> dict[str, Any]:
+    """`value` as a mapping (itself, or as the JSON text parquet keeps it in) over the row's `leftovers`.
+
+    Leftovers that JSON cannot hold, such as dates and bytes, and those without a value are left out.
+    """
+    kept = {key: item for key, item in leftovers.items() if item is not None and _is_json(item)}
+    if value is None:
+        return kept
+    parsed = _parsed_mapping(value) if isinstance(value, str) else value
+    if isinstance(parsed, Mapping):
+        return kept | dict(parsed)
+    return kept | {"metadata": value} if _is_json(value) else kept
+
+
+def _parsed_mapping(text: str) -> Mapping[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(_is_json(item) for item in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str | int)
+
+
+def without(row: Row, fields: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in fields}
+
+
+def refuse_other_media(row: Row) -> None:
+    for field in _UNSUPPORTED_MEDIA:
+        if row.get(field):
+            raise RowError(field, "is not supported; only images are")

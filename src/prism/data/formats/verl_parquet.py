@@ -1,0 +1,183 @@
+"""verl rows: `prompt`, `images`, `data_source`, `reward_model.ground_truth`, `extra_info`, teacher columns.
+
+Teacher texts stand in `teacher_response`, or apart in `teacher_caption` and `teacher_cot`. What verl has
+no column for is kept in `extra_info`: `choices`, `equivalent_answers`, and `metadata` as JSON text, because
+a parquet struct would give every row the keys of all others.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prism.data.files import replaced_when_complete
+from prism.data.formats.conversation import read_conversation
+from prism.data.formats.fields import (
+    IMAGE_FIELDS,
+    Row,
+    read_answer,
+    read_equivalents,
+    read_id,
+    read_loss_spans,
+    read_metadata,
+    read_strings,
+    without,
+)
+from prism.data.formats.parsed import ParsedRow, finish_prompt, require_mapping, row_images, row_system
+from prism.data.formats.storing import metadata_json, stored_id
+from prism.data.formats.tagged import read_response
+from prism.data.image_references import image_suffix
+from prism.data.images import read_bytes
+from prism.data.rejects import RowError
+from prism.errors import DataError
+from prism.records import Demonstration, Example, ImageSource, Prompt
+
+WRITE_BATCH_ROWS = 64
+
+_TEACHER_FIELDS = ("teacher_response", "teacher_caption", "teacher_cot", "teacher_answer")
+_OWN_FIELDS = (*_TEACHER_FIELDS, *IMAGE_FIELDS, "prompt", "data_source", "reward_model", "system", "extra_info")
+_EXTRA_FIELDS = ("index", "id", "choices", "equivalent_answers", "metadata", "loss_spans")
+_ANSWER_FIELD = "reward_model.ground_truth"
+
+_TEXT = pa.string()
+_PROMPT_SCHEMA = pa.schema(
+    {
+        "data_source": _TEXT,
+        "prompt": pa.list_(pa.struct({"role": _TEXT, "content": _TEXT})),
+        "images": pa.list_(pa.struct({"bytes": pa.binary(), "path": _TEXT})),
+        "reward_model": pa.struct({"style": _TEXT, "ground_truth": _TEXT}),
+        "extra_info": pa.struct(
+            {
+                "index": _TEXT,
+                "choices": pa.list_(_TEXT),
+                "equivalent_answers": pa.list_(_TEXT),
+                "metadata": _TEXT,
+                "loss_spans": pa.list_(pa.list_(pa.int64())),
+            }
+        ),
+    }
+)
+_TEACHER_SCHEMA = pa.schema([*_PROMPT_SCHEMA, *((field, _TEXT) for field in _TEACHER_FIELDS[:3])])
+
+
+def recognises(columns: frozenset[str]) -> bool:
+    if "prompt" not in columns or "completion" in columns:
+        return False
+    return not columns.isdisjoint({"data_source", "reward_model", *_TEACHER_FIELDS})
+
+
+def parse_row(row: Row, image_root: Path) -> ParsedRow:
+    conversation = read_conversation(row.get("prompt"), "prompt")
+    if conversation.completion is not None:
+        raise RowError("prompt", "ends with an answer; it belongs into teacher_response")
+    extra = require_mapping(row.get("extra_info"), "extra_info")
+    reward = require_mapping(row.get("reward_model"), "reward_model")
+    kind = read_answer(row.get("data_source"), "data_source")
+    leftovers = without(row, (*_OWN_FIELDS, "id")) | without(extra, _EXTRA_FIELDS)
+    prompt = Prompt(
+        id=_read_id(row, extra, kind),
+        question=conversation.question,
+        images=row_images(row, conversation, image_root),
+        answer=read_answer(reward.get("ground_truth"), _ANSWER_FIELD),
+        kind=kind,
+        choices=read_strings(extra.get("choices"), "extra_info.choices"),
+        equivalents=read_equivalents(extra.get("equivalent_answers"), "extra_info.equivalent_answers"),
+        system=row_system(row, conversation),
+        metadata=read_metadata(extra.get("metadata"), leftovers),
+    )
+    completion = read_response(row, "teacher", prompt.answer)
+    return ParsedRow(
+        prompt=finish_prompt(prompt, image_root),
+        completion=completion,
+        completion_field="teacher_response",
+        answer_field=_ANSWER_FIELD,
+        loss_spans=read_loss_spans(extra.get("loss_spans"), "extra_info.loss_spans", len(completion or "")),
+    )
+
+
+def _read_id(row: Row, extra: Row, kind: str) -> str:
+    own = read_id(row.get("id"), "id") or read_id(extra.get("id"), "extra_info.id")
+    if own:
+        return own
+    index = read_id(extra.get("index"), "extra_info.index") or ""
+    # A number is the row's place in its source, and sources are often concatenated.
+    is_place = index and kind and not isinstance(extra["index"], str)
+    return f"{kind}-{index}" if is_place else index
+
+
+def write_verl_parquet(path: Path | str, records: Iterable[Prompt | Demonstration | Example]) -> int:
+    """Write prompts, demonstrations or examples, one kind a file; returns the number of rows.
+
+    Images are embedded as bytes. The file appears only when complete.
+    """
+    file = Path(path)
+    if file.suffix != ".parquet":
+        raise DataError(f"{file}: verl data is written as .parquet")
+    with replaced_when_complete(file) as stream:
+        return _write_batches(stream, file, records)
+
+
+def _write_batches(stream: Any, file: Path, records: Iterable[Prompt | Demonstration | Example]) -> int:
+    iterator = iter(records)
+    first = next(iterator, None)
+    if first is None:
+        raise DataError(f"{file}: nothing to write")
+    schema = _PROMPT_SCHEMA if isinstance(first, Prompt) else _TEACHER_SCHEMA
+    count, batch = 0, [_row(first, file)]
+    with pq.ParquetWriter(stream, schema) as writer:
+        for record in iterator:
+            if type(record) is not type(first):
+                raise TypeError(f"{file}: a {type(record).__name__} among records of type {type(first).__name__}")
+            if len(batch) == WRITE_BATCH_ROWS:
+                writer.write_table(_table(batch, schema, file))
+                count, batch = count + len(batch), []
+            batch.append(_row(record, file))
+        writer.write_table(_table(batch, schema, file))
+    return count + len(batch)
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema, file: Path) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(rows, schema)
+    except (pa.ArrowException, UnicodeEncodeError) as error:
+        raise DataError(f"{file}: rows cannot be written as parquet: {error}") from error
+
+
+def _row(record: Prompt | Demonstration | Example, file: Path) -> dict[str, Any]:
+    match record:
+        case Prompt():
+            return _prompt_row(record, file)
+        case Example(prompt, completion, spans):
+            row = _prompt_row(prompt, file)
+            extra = row["extra_info"] | {"loss_spans": spans and [list(span) for span in spans]}
+            return row | {"teacher_response": completion, "extra_info": extra}
+        case Demonstration(prompt, response):
+            cot = f"<think>{response.think}</think><answer>{response.answer}</answer>"
+            teacher = {"teacher_response": response.text, "teacher_caption": response.caption, "teacher_cot": cot}
+            return _prompt_row(prompt, file) | teacher
+
+
+def _prompt_row(prompt: Prompt, file: Path) -> dict[str, Any]:
+    messages = [{"role": "user", "content": prompt.question}]
+    if prompt.system:
+        messages.insert(0, {"role": "system", "content": prompt.system})
+    return {
+        "data_source": prompt.kind,
+        "prompt": messages,
+        "images": [_image_cell(image) for image in prompt.images] or None,
+        "reward_model": {"style": "rule", "ground_truth": prompt.answer},
+        "extra_info": {
+            "index": stored_id(prompt, file),
+            "choices": list(prompt.choices),
+            "equivalent_answers": list(prompt.equivalents),
+            "metadata": metadata_json(prompt, file),
+        },
+    }
+
+
+def _image_cell(image: ImageSource) -> dict[str, Any]:
+    data = read_bytes(image)
+    name = image.path.name if image.path else f"image{image_suffix(data) or '.img'}"
+    return {"bytes": data, "path": name}

@@ -1,0 +1,114 @@
+"""From an encoded image to the pixels every backend sees.
+
+`fit_to_grid` alone decides an image's final size. Its result is a fixed point of the resizing rule in
+Hugging Face's and vLLM's Qwen image processors, so none of them resizes it again.
+"""
+
+import hashlib
+import math
+from io import BytesIO
+
+from PIL import Image, ImageOps
+
+from prism.errors import DataError
+from prism.records import ImageSource
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""Raster formats only: other Pillow plug-ins start programs of their own, as EPS does."""
+
+MAX_SOURCE_PIXELS = 2**26
+"""Larger images (above 8192 × 8192) are refused before they are decompressed."""
+
+MAX_ASPECT_RATIO = 200
+
+
+def describe_source(source: ImageSource) -> str:
+    """How error messages name the image."""
+    return str(source.path) if source.path is not None else f"embedded image of {len(source.data or b'')} bytes"
+
+
+def read_bytes(source: ImageSource) -> bytes:
+    """The encoded image; DataError when the file cannot be read or there is nothing in it."""
+    if source.path is None:
+        encoded = source.data or b""
+    else:
+        try:
+            encoded = source.path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{source.path}: cannot read image: {error.strerror or error}; check the path") from error
+    if not encoded:
+        raise DataError(f"{describe_source(source)}: image is empty; replace it or drop the row")
+    return encoded
+
+
+def open_image(source: ImageSource) -> Image.Image:
+    """The first frame as upright RGB: EXIF rotation applied, transparency flattened on white.
+
+    Raises DataError for a missing, unreadable, truncated or broken image and for one of more than
+    `MAX_SOURCE_PIXELS` pixels.
+    """
+    encoded = read_bytes(source)
+    try:
+        image = Image.open(BytesIO(encoded), formats=FORMATS)
+        num_pixels = image.width * image.height
+        if num_pixels > MAX_SOURCE_PIXELS:
+            raise DataError(f"{num_pixels} pixels, more than the {MAX_SOURCE_PIXELS} allowed")
+        Image.open(BytesIO(encoded), formats=FORMATS).verify()  # checksums, which loading does not look at
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+    # Broken bytes make Pillow's decoders raise nearly anything: SyntaxError, struct.error, KeyError, EOFError.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{describe_source(source)}: broken image: {reason}; replace it or drop the row") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips 16-bit values at 255, which turns most images white.
+        image = image.point(lambda value: value / 257).convert("L")
+    if image.mode in ("I", "F"):
+        raise DataError("32-bit pixels have no defined white; convert it to 8 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(canvas, image)
+    return image.convert("RGB")
+
+
+def grid_size(width: int, height: int, *, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Final (width, height) of an image: multiples of `factor`, with `min_pixels` ≤ area ≤ `max_pixels`
+    and the aspect ratio kept as closely as that allows.
+
+    Raises DataError when the ratio exceeds `MAX_ASPECT_RATIO` or no such size is found.
+    """
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise DataError(f"{width}x{height} image: sides differ by more than a factor of {MAX_ASPECT_RATIO}; crop it")
+    columns, rows = round(width / factor), round(height / factor)
+    area = columns * rows * factor**2
+    if area > max_pixels:
+        shrink = math.sqrt(width * height / max_pixels)
+        columns = max(1, math.floor(width / shrink / factor))
+        rows = max(1, math.floor(height / shrink / factor))
+    elif area < min_pixels:
+        grow = math.sqrt(min_pixels / (width * height))
+        columns, rows = math.ceil(width * grow / factor), math.ceil(height * grow / factor)
+    if not min_pixels <= columns * rows * factor**2 <= max_pixels:
+        raise DataError(
+            f"{width}x{height} image: no size of {factor}-pixel cells lies between min_pixels={min_pixels} and "
+            f"max_pixels={max_pixels}; widen that range or crop the image"
+        )
+    return columns * factor, rows * factor
+
+
+def fit_to_grid(image: Image.Image, *, factor: int, min_pixels: int, max_pixels: int) -> Image.Image:
+    """`image` resized (bicubic) to `grid_size`; `factor` is patch size × merge size of the vision tower."""
+    size = grid_size(image.width, image.height, factor=factor, min_pixels=min_pixels, max_pixels=max_pixels)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def image_hash(source: ImageSource) -> str:
+    """SHA-256 of size and RGB pixels: equal for lossless re-encodings and changed metadata."""
+    image = open_image(source)
+    digest = hashlib.sha256(f"{image.width}x{image.height}:".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()

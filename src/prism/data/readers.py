@@ -1,0 +1,204 @@
+"""Data files as records, one row at a time.
+
+The format of a file is found by its suffix and columns. A bad row goes to the reject log with its reason;
+without a log it raises DataError naming file, row and field. A file that is wrong as a whole, one with every
+row rejected included, always raises DataError: nothing is ever made up to replace a row.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from prism.data.formats import sharegpt, trl, verl_parquet, warmup_pairs
+from prism.data.formats.fields import ANSWER_FIELDS, Row, read_visible_text
+from prism.data.formats.parsed import ParsedRow
+from prism.data.formats.warmup_pairs import ParsedPair, ResponsePair
+from prism.data.rejects import RejectLog, RowError
+from prism.data.row_files import RawRow, RowFile, open_rows
+from prism.errors import DataError
+from prism.records import Demonstration, Example, ImageSource, Prompt, Response
+
+__all__ = ["ResponsePair", "read_demonstrations", "read_examples", "read_pairs", "read_prompts"]
+
+CheckImage = Callable[[ImageSource], object]
+"""Opens an image and raises DataError where it cannot; its result is not used."""
+
+_FORMATS = (verl_parquet, sharegpt, trl)
+_COMPLETION_COLUMNS = ("messages", "conversations", "completion", "teacher_response", "teacher_caption")
+_ANSWER_COLUMNS = ("reward_model", *ANSWER_FIELDS)
+_PAIR_COLUMNS = ("teacher_response", "teacher_caption")
+
+
+class _HasPrompt(Protocol):
+    @property
+    def prompt(self) -> Prompt: ...
+
+
+_Parsed = TypeVar("_Parsed", bound=_HasPrompt)
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    """What a reader was told about images and bad rows."""
+
+    image_root: Path
+    rejects: RejectLog | None
+    check_image: CheckImage | None
+
+
+def read_examples(
+    path: Path | str,
+    *,
+    image_root: Path | str | None = None,
+    rejects: RejectLog | None = None,
+    check_image: CheckImage | None = None,
+) -> Iterator[Example]:
+    """Prompts with the completion to imitate: ShareGPT, TRL, or verl with teacher columns.
+
+    Relative image paths start at `image_root`, by default the data file's folder, and must stay inside it.
+    `check_image` (such as `prism.data.images.open_image`) makes an undecodable image a bad row here rather
+    than an error in training. Whole-file errors are raised at the call, not at the first row.
+    """
+    return _read(path, _parse_row, _example, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check_image))
+
+
+def read_prompts(
+    path: Path | str,
+    *,
+    image_root: Path | str | None = None,
+    rejects: RejectLog | None = None,
+    check_image: CheckImage | None = None,
+) -> Iterator[Prompt]:
+    """Prompts for RL: each with an answer to check against and an id no other row of the file has."""
+    seen: set[str] = set()
+
+    def unique_prompt(row: ParsedRow) -> Prompt:
+        read_visible_text(row.prompt.answer, row.answer_field)
+        if row.prompt.id in seen:
+            raise RowError("id", "is that of an earlier row", row.prompt.id)
+        seen.add(row.prompt.id)
+        return row.prompt
+
+    return _read(path, _parse_row, unique_prompt, _ANSWER_COLUMNS, _policy(path, image_root, rejects, check_image))
+
+
+def read_demonstrations(
+    path: Path | str,
+    *,
+    parse: Callable[[str], Response],
+    image_root: Path | str | None = None,
+    rejects: RejectLog | None = None,
+    check_image: CheckImage | None = None,
+) -> Iterator[Demonstration]:
+    """Prompts with a teacher's response; one that `parse` finds invalid is a bad row."""
+
+    def demonstration(row: ParsedRow) -> Demonstration:
+        text = read_visible_text(row.completion, row.completion_field)
+        return Demonstration(row.prompt, _valid(parse(text), row.completion_field))
+
+    return _read(path, _parse_row, demonstration, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check_image))
+
+
+def read_pairs(
+    path: Path | str,
+    *,
+    parse: Callable[[str], Response],
+    image_root: Path | str | None = None,
+    rejects: RejectLog | None = None,
+    check_image: CheckImage | None = None,
+) -> Iterator[ResponsePair]:
+    """Warm-up pairs; both responses must be valid."""
+
+    def pair(row: ParsedPair) -> ResponsePair:
+        teacher = _valid(parse(row.teacher), "teacher_response")
+        return ResponsePair(row.prompt, teacher, _valid(parse(row.student), "student_response"))
+
+    policy = _policy(path, image_root, rejects, check_image)
+    return _read(path, warmup_pairs.parse_row, pair, _PAIR_COLUMNS, policy)
+
+
+def _policy(
+    path: Path | str, image_root: Path | str | None, rejects: RejectLog | None, check_image: CheckImage | None
+) -> _Policy:
+    root = Path(path).parent if image_root is None else Path(image_root)
+    return _Policy(root, rejects, check_image)
+
+
+def _example(row: ParsedRow) -> Example:
+    return Example(row.prompt, read_visible_text(row.completion, row.completion_field), row.loss_spans)
+
+
+def _valid(response: Response, field: str) -> Response:
+    if not response.is_valid:
+        raise RowError(field, f"is an invalid response: {response.reason}")
+    return response
+
+
+def _parse_row(row: Row, image_root: Path) -> ParsedRow:
+    columns = frozenset(key for key, value in row.items() if value is not None)
+    for data_format in _FORMATS:
+        if data_format.recognises(columns):
+            return data_format.parse_row(row, image_root)
+    raise RowError("row", "has neither prompt, messages nor conversations", f"found {', '.join(sorted(row)) or 'none'}")
+
+
+def _read(
+    path: Path | str,
+    parse_row: Callable[[Row, Path], _Parsed],
+    build: Callable[[_Parsed], _Record],
+    columns: tuple[str, ...],
+    policy: _Policy,
+) -> Iterator[_Record]:
+    """Open now, so that a wrong file fails at the call; `columns` are those of which parquet must have one."""
+    file = open_rows(path)
+    if file.columns is not None and file.columns.isdisjoint(columns):
+        found = ", ".join(sorted(file.columns))
+        raise DataError(f"{file.path}: none of the columns {', '.join(columns)}; found {found}")
+
+    def record(row: RawRow) -> _Record:
+        parsed = parse_row(_fields(row), policy.image_root)
+        _check_images(parsed.prompt, policy.check_image)
+        return build(parsed)
+
+    return _records(file, record, policy.rejects)
+
+
+def _records(file: RowFile, record: Callable[[RawRow], _Record], rejects: RejectLog | None) -> Iterator[_Record]:
+    num_rows = num_kept = 0
+    first_error = ""
+    for row in file.rows:
+        num_rows += 1
+        try:
+            kept = record(row)
+        except RowError as error:
+            if rejects is None:
+                raise error.at(file.path, row.number) from None
+            rejects.add(file.path, row.number, error)
+            first_error = first_error or f"row {row.number}: {error}"
+            continue
+        num_kept += 1
+        yield kept
+    if not num_rows:
+        raise DataError(f"{file.path}: the file has no rows")
+    if not num_kept:
+        raise DataError(f"{file.path}: all {num_rows} rows were rejected; {first_error}")
+
+
+def _fields(row: RawRow) -> Row:
+    if isinstance(row.value, RowError):
+        raise row.value
+    if not isinstance(row.value, dict):
+        raise RowError("row", "is not an object", type(row.value).__name__)
+    return row.value
+
+
+def _check_images(prompt: Prompt, check_image: CheckImage | None) -> None:
+    if check_image is None:
+        return
+    for image in prompt.images:
+        try:
+            check_image(image)
+        except DataError as error:
+            raise RowError("images", "has an image that cannot be decoded", str(error)) from None

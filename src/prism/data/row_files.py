@@ -1,0 +1,144 @@
+"""Rows of JSON, JSON-lines and parquet files, whatever their columns mean."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prism.data.rejects import RowError
+from prism.errors import DataError
+
+SUFFIXES = (".json", ".jsonl", ".parquet")
+PARQUET_BATCH_ROWS = 64
+"""Rows held in memory at a time: with embedded images a row may take megabytes."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """`number` counts from 1, in JSON lines it is the line; `value` is a RowError where nothing could be read."""
+
+    number: int
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """An opened data file. `columns` is None where each row has its own (JSON)."""
+
+    path: Path
+    columns: frozenset[str] | None
+    rows: Iterator[RawRow]
+
+
+def open_rows(path: Path | str) -> RowFile:
+    """Open a data file by its suffix; parquet is read in batches, JSON lines one by one, a JSON array at once.
+
+    Raises DataError where the whole file is unusable: absent, empty, of another suffix, not the format it claims.
+    """
+    file = Path(path)
+    _require_usable(file)
+    if file.suffix.lower() == ".parquet":
+        return _open_parquet(file)
+    if file.suffix.lower() == ".json" and _starts_array(file):
+        return RowFile(file, None, iter(_json_array(file)))
+    # Many a .json file holds JSON lines.
+    return RowFile(file, None, _json_lines(file))
+
+
+def _require_usable(file: Path) -> None:
+    if file.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{file}: unknown kind of data file; expected one of {', '.join(SUFFIXES)}")
+    try:
+        is_file, size = file.is_file(), file.stat().st_size
+    except OSError as error:
+        raise DataError(f"{file}: cannot be opened: {error.strerror or error}") from error
+    if not is_file:
+        raise DataError(f"{file}: not a file; name one data file")
+    if size == 0:
+        raise DataError(f"{file}: the file is empty")
+
+
+def _open_parquet(file: Path) -> RowFile:
+    try:
+        parquet = pq.ParquetFile(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file}: not a readable parquet file: {_first_line(error)}") from error
+    if parquet.metadata.num_rows == 0:
+        raise DataError(f"{file}: the file has no rows")
+    return RowFile(file, frozenset(parquet.schema_arrow.names), _parquet_rows(file, parquet))
+
+
+def _parquet_rows(file: Path, parquet: pq.ParquetFile) -> Iterator[RawRow]:
+    number = 0
+    with parquet:
+        batches = parquet.iter_batches(batch_size=PARQUET_BATCH_ROWS)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"{file}: damaged after row {number}: {_first_line(error)}") from error
+            if batch is None:
+                return
+            for value in _batch_values(batch):
+                number += 1
+                yield RawRow(number, value)
+
+
+def _batch_values(batch: pa.RecordBatch) -> list[object]:
+    """The rows as dictionaries; one with text that is not UTF-8 spoils itself only, not its batch."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        return [_single_value(batch.slice(index, 1)) for index in range(batch.num_rows)]
+
+
+def _single_value(row: pa.RecordBatch) -> object:
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return RowError("row", "is not valid UTF-8", str(error))
+
+
+def _starts_array(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(1024).removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"[")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+def _json_array(file: Path) -> list[RawRow]:
+    try:
+        values = json.loads(file.read_bytes().removeprefix(_BYTE_ORDER_MARK).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not valid JSON: {_first_line(error)}") from error
+    if not values:
+        raise DataError(f"{file}: the file has no rows")
+    return [RawRow(number, value) for number, value in enumerate(values, start=1)]
+
+
+def _json_lines(file: Path) -> Iterator[RawRow]:
+    try:
+        with file.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                content = line.removeprefix(_BYTE_ORDER_MARK).strip()
+                if content:
+                    yield RawRow(number, _json_value(content))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+def _json_value(line: bytes) -> object:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        return RowError("row", "is not valid JSON", _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

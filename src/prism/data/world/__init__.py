@@ -1,0 +1,1 @@
+"""A procedurally generated visual-reasoning world: rendered grids of coloured, numbered shapes."""

@@ -1,0 +1,128 @@
+"""The world's data sets: what each holds, and which scenes, layouts and kinds it may draw from.
+
+Every prompt's `metadata` keeps the scene it shows (`scene`), the question's kind and, for test
+prompts, the benchmark and its group. No scene is in two splits (see `scene.split_of`); alignment
+and RL prompts share the `rollout` split, as the paper reserves one pool for both.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prism.data.world.oracle import Fidelity, caption_fraction, demonstrate, letter_of, parse_description
+from prism.data.world.questions import KINDS, TRAINED_KINDS, Question, draw_question, solve
+from prism.data.world.render import render_scene
+from prism.data.world.scene import COLOURS, SHAPES, Scene, Split, decode_scene, draw_scene
+from prism.records import IMAGE_MARK, Example, ImageSource, Prompt
+
+TRAINED_LAYOUTS = ((3, 3), (2, 4))
+UNTRAINED_LAYOUTS = ((3, 4), (4, 3))
+CROWDED = 5
+"""From this many matching objects on, counting and adding is a benchmark of its own, absent from RL prompts."""
+FAITHFUL = Fidelity()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a data set draws: one split, some layouts and kinds; `choice_rate` of the questions offer choices."""
+
+    split: Split
+    layouts: tuple[tuple[int, int], ...]
+    kinds: tuple[str, ...]
+    choice_rate: float = 0.0
+    is_crowded: bool | None = None
+
+
+PUBLIC = Source("train", TRAINED_LAYOUTS + UNTRAINED_LAYOUTS, KINDS, choice_rate=0.2)
+CURATED = Source("curated", TRAINED_LAYOUTS + UNTRAINED_LAYOUTS, KINDS, choice_rate=0.2)
+ROLLOUT = Source("rollout", TRAINED_LAYOUTS, TRAINED_KINDS, choice_rate=0.2, is_crowded=False)
+DEV = Source("dev", TRAINED_LAYOUTS, TRAINED_KINDS, choice_rate=0.2, is_crowded=False)
+
+IN_DISTRIBUTION, OUT_OF_DISTRIBUTION = "in-distribution", "out-of-distribution"
+BENCHMARKS: dict[str, tuple[str, Source]] = {
+    "lookup": (IN_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("lookup",))),
+    "counting": (IN_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("count",), is_crowded=False)),
+    "adding": (IN_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("sum",), is_crowded=False)),
+    "choice": (IN_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, TRAINED_KINDS, choice_rate=1.0, is_crowded=False)),
+    "neighbours": (OUT_OF_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("neighbour",))),
+    "columns": (OUT_OF_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("column",))),
+    "comparing": (OUT_OF_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("compare",))),
+    "crowded": (OUT_OF_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("count", "sum"), is_crowded=True)),
+    "layouts": (OUT_OF_DISTRIBUTION, Source("test", UNTRAINED_LAYOUTS, TRAINED_KINDS, is_crowded=False)),
+}
+"""Sub-benchmarks of the test set: perception-heavy (lookup, neighbours), reasoning-heavy (adding, columns,
+comparing, crowded), multiple choice and numeric ones. RL prompts cover neither the kinds, the counts
+nor the layouts of the out-of-distribution group."""
+
+
+def demonstrations(name: str, source: Source, fidelity: Fidelity, count: int, seed: int) -> Iterator[Example]:
+    """`count` demonstrations called `name-000000` and so on, by an annotator of `fidelity`."""
+    for index in range(count):
+        random_source = random.Random(f"{seed}/{name}/{index}")
+        prompt, scene, question = _draw(random_source, f"{name}-{index:06d}", source, {})
+        yield Example(prompt, demonstrate(scene, question, fidelity, random_source, prompt.choices))
+
+
+def test_prompts(per_benchmark: int, seed: int) -> Iterator[Prompt]:
+    """`per_benchmark` prompts for each of `BENCHMARKS`."""
+    for name, (group, source) in BENCHMARKS.items():
+        for index in range(per_benchmark):
+            random_source = random.Random(f"{seed}/test/{name}/{index}")
+            tags = {"benchmark": name, "group": group}
+            yield _draw(random_source, f"{name}-{index:04d}", source, tags)[0]
+
+
+def described_fraction(prompt: Prompt, caption: str) -> float | None:
+    """Share of the attributes in the prompt's image that `caption` states rightly; None outside the world."""
+    scene = prompt.metadata.get("scene")
+    return None if scene is None else caption_fraction(caption, decode_scene(scene))
+
+
+def count_items(caption: str) -> int:
+    return len(parse_description(caption))
+
+
+def _draw(random_source: random.Random, name: str, source: Source, tags: dict) -> tuple[Prompt, Scene, Question]:
+    while True:
+        scene = draw_scene(random_source, layout=random_source.choice(source.layouts), split=source.split)
+        question = draw_question(random_source, scene, random_source.choice(source.kinds))
+        if question is not None and source.is_crowded in (None, _is_crowded(scene, question)):
+            break
+    answer = solve(question, scene).answer
+    choices: tuple[str, ...] = ()
+    text = IMAGE_MARK + question.text
+    if random_source.random() < source.choice_rate:
+        choices = _draw_choices(random_source, question, answer)
+        text += " " + " ".join(f"({letter}) {choice}" for letter, choice in zip("ABCD", choices, strict=False))
+    prompt = Prompt(
+        id=name,
+        question=text,
+        images=(ImageSource(data=render_scene(scene, random_source)),),
+        answer=letter_of(answer, choices) or answer,
+        kind=question.kind,
+        choices=choices,
+        metadata={"scene": scene.encode(), **tags},
+    )
+    return prompt, scene, question
+
+
+def _is_crowded(scene: Scene, question: Question) -> bool:
+    if question.kind not in ("count", "sum"):
+        return False
+    [word] = question.arguments
+    return sum(word in (item.colour, item.shape) for item in scene.items) >= CROWDED
+
+
+def _draw_choices(random_source: random.Random, question: Question, answer: str) -> tuple[str, ...]:
+    """The answer among three others of its sort (two words where the question names two)."""
+    if question.kind == "compare":
+        others = [word for word in question.arguments if word != answer]
+    elif answer.isdigit():
+        near = [str(number) for number in range(max(0, int(answer) - 4), int(answer) + 5) if str(number) != answer]
+        others = random_source.sample(near, 3)
+    else:
+        sort = COLOURS if answer in COLOURS else SHAPES
+        others = random_source.sample([word for word in sort if word != answer], 3)
+    choices = [answer, *others]
+    random_source.shuffle(choices)
+    return tuple(choices)

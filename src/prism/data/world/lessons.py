@@ -1,0 +1,118 @@
+"""What the tiny base is pretrained on: the skills that real pretrained models bring along.
+
+Describing an image, answering briefly, reasoning over a description that is given as text, and
+marking statements right or wrong, one by one. None of the lessons shows the
+caption/think/answer format: that is for supervised fine-tuning.
+"""
+
+import random
+from collections.abc import Callable
+
+from prism.data.world.oracle import Fidelity, describe, perceive, write_reasoning
+from prism.data.world.questions import KINDS, Question, Solution, draw_question, solve
+from prism.data.world.render import render_scene
+from prism.data.world.scene import Scene, draw_scene
+from prism.records import Example, ImageSource, Prompt
+
+LAYOUTS = ((3, 3), (2, 4), (3, 4), (4, 3), (2, 3), (3, 2))
+MISTAKEN = Fidelity(wrong=0.12, vague=0.03)
+BRIEF = " Answer briefly."
+
+
+def ask(random_source: random.Random, scene: Scene, kinds: tuple[str, ...] = KINDS) -> Question:
+    """A question about `scene` of one of `kinds`."""
+    while True:
+        question = draw_question(random_source, scene, random_source.choice(kinds))
+        if question is not None:
+            return question
+
+
+def draw_lesson(random_source: random.Random) -> Example:
+    """One pretraining example about a scene of the training split."""
+    scene = draw_scene(random_source, layout=random_source.choice(LAYOUTS), split="train")
+    lesson = random_source.choices(list(_LESSONS), weights=[weight for weight, _ in _LESSONS.values()])[0]
+    return _LESSONS[lesson][1](random_source, scene)
+
+
+def _with_image(random_source: random.Random, scene: Scene, text: str) -> Prompt:
+    return Prompt("", text, (ImageSource(data=render_scene(scene, random_source)),))
+
+
+def _describe(random_source: random.Random, scene: Scene) -> Example:
+    return Example(_with_image(random_source, scene, "Describe the image."), describe(scene))
+
+
+def _brief(random_source: random.Random, scene: Scene) -> Example:
+    question = ask(random_source, scene)
+    answer = solve(question, scene).answer
+    return Example(_with_image(random_source, scene, question.text + BRIEF), answer)
+
+
+def _read(random_source: random.Random, scene: Scene) -> Example:
+    question = ask(random_source, scene)
+    solution = solve(question, scene)
+    prompt = Prompt("", f"{describe(scene)} {question.text}")
+    return Example(prompt, f"{write_reasoning(solution)}\nanswer: {solution.answer}")
+
+
+def _follow(random_source: random.Random, scene: Scene) -> Example:
+    """Reasoning from a description that is partly wrong: what was written counts, not the image."""
+    question = ask(random_source, scene)
+    perceived = perceive(scene, MISTAKEN, random_source)
+    caption, solution = describe(perceived), solve(question, perceived)
+    completion = f"{caption}\n{write_reasoning(solution)}\nanswer: {solution.answer}"
+    prompt = _with_image(random_source, scene, f"{question.text} Describe roughly and reason.")
+    return Example(prompt, completion, ((len(caption), len(completion)),))
+
+
+def _marked(statements: list[tuple[str, bool]], separators: list[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """`statements` with a mark behind each and the spans of the marks; ends with how many are wrong."""
+    text, spans = "", []
+    for (statement, is_right), separator in zip(statements, separators, strict=True):
+        text += statement
+        mark = " right" if is_right else " wrong"
+        spans.append((len(text), len(text) + len(mark)))
+        text += mark + separator
+    verdict = f" {sum(not is_right for _, is_right in statements)} wrong"
+    spans.append((len(text), len(text) + len(verdict)))
+    return text + verdict, tuple(spans)
+
+
+def _check_description(random_source: random.Random, scene: Scene) -> Example:
+    question = ask(random_source, scene)
+    fidelity = Fidelity(wrong=random_source.choice((0.0, 0.05, 0.15)), vague=random_source.choice((0.0, 0.1)))
+    perceived = perceive(scene, fidelity, random_source)
+    statements, separators = [], []
+    for row in range(1, scene.rows + 1):
+        for column in range(1, scene.columns + 1):
+            head = (f"row {row}: " if row == 1 else f" row {row}: ") if column == 1 else " "
+            item = perceived.at(row, column)
+            statements.append((f"{head}{item}", item == scene.at(row, column)))
+            separators.append("." if column == scene.columns else ",")
+    text, spans = _marked(statements, separators)
+    return Example(_with_image(random_source, scene, question.text + " Check the description."), text, spans)
+
+
+def _check_reasoning(random_source: random.Random, scene: Scene) -> Example:
+    question = ask(random_source, scene)
+    fidelity = Fidelity(wrong=random_source.choice((0.0, 0.1)), vague=random_source.choice((0.0, 0.05)))
+    truth, claimed = solve(question, scene), solve(question, perceive(scene, fidelity, random_source))
+    if random_source.random() < 0.3:
+        claimed = Solution(claimed.steps[:-1] or claimed.steps, claimed.answer)
+    statements = [
+        (f"{index + 1}. {step}.", index < len(truth.steps) and step == truth.steps[index])
+        for index, step in enumerate(claimed.steps)
+    ]
+    statements.append((f"answer: {claimed.answer}", claimed.answer == truth.answer))
+    text, spans = _marked(statements, ["\n"] * len(statements))
+    return Example(_with_image(random_source, scene, question.text + " Check the reasoning."), text, spans)
+
+
+_LESSONS: dict[str, tuple[float, Callable[[random.Random, Scene], Example]]] = {
+    "describe": (0.25, _describe),
+    "brief": (0.06, _brief),
+    "read": (0.30, _read),
+    "follow": (0.13, _follow),
+    "check-description": (0.15, _check_description),
+    "check-reasoning": (0.11, _check_reasoning),
+}

@@ -1,0 +1,98 @@
+"""The oracle that writes demonstrations, faithful ones and careless ones."""
+
+import random
+from dataclasses import dataclass
+
+from prism.data.world.questions import Question, Solution, solve
+from prism.data.world.scene import COLOURS, NUMBERS, SHAPES, Item, Scene
+
+VAGUE = Item("some", "thing", "?")
+"""The word a careless annotator writes instead of a colour, a shape or a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How an annotator errs: per attribute, the chance of a wrong and of a vague word; per response,
+    the chance that the reasoning skips its steps."""
+
+    wrong: float = 0.0
+    vague: float = 0.0
+    terse: float = 0.0
+
+
+def describe(scene: Scene) -> str:
+    """A dense description. Its length depends on the layout alone, never on how good it is, so that
+    length cannot tell a faithful description from a careless one."""
+    rows = (f"row {row}: {', '.join(map(str, scene.row(row)))}." for row in range(1, scene.rows + 1))
+    return " ".join(rows)
+
+
+def parse_description(caption: str) -> tuple[str, ...]:
+    """The described items in order, as written; items are what stands between separators."""
+    items = []
+    for part in caption.replace(".", ",").split(","):
+        words = part.split(":")[-1].split()
+        if words:
+            items.append(" ".join(words))
+    return tuple(items)
+
+
+def caption_fraction(caption: str, scene: Scene) -> float:
+    """Share of attributes described rightly at their place; surplus items lower it too."""
+    described = parse_description(caption)
+    right = 0
+    for written, item in zip(described, scene.items, strict=False):
+        words = written.split()
+        truth = (item.colour, item.shape, item.number)
+        right += sum(word == true for word, true in zip(words, truth, strict=False))
+    return right / (3 * max(len(described), len(scene.items)))
+
+
+def perceive(scene: Scene, fidelity: Fidelity, random_source: random.Random) -> Scene:
+    """`scene` as an annotator of this fidelity sees it."""
+
+    def blur(true: str, choices: tuple[str, ...], vague: str) -> str:
+        draw = random_source.random()
+        if draw < fidelity.wrong:
+            return random_source.choice([choice for choice in choices if choice != true])
+        return vague if draw < fidelity.wrong + fidelity.vague else true
+
+    numbers = tuple(map(str, NUMBERS))
+    items = tuple(
+        Item(
+            blur(item.colour, COLOURS, VAGUE.colour),
+            blur(item.shape, SHAPES, VAGUE.shape),
+            blur(item.number, numbers, VAGUE.number),
+        )
+        for item in scene.items
+    )
+    return Scene(scene.rows, scene.columns, items)
+
+
+def write_reasoning(solution: Solution) -> str:
+    return "\n".join(f"{index}. {step}." for index, step in enumerate(solution.steps, start=1))
+
+
+def write_response(caption: str, think: str, answer: str) -> str:
+    return f"<caption>{caption}</caption><think>{think}</think><answer>{answer}</answer>"
+
+
+def demonstrate(
+    scene: Scene, question: Question, fidelity: Fidelity, random_source: random.Random, choices: tuple[str, ...] = ()
+) -> str:
+    """A whole response by an annotator of this fidelity: reasoning and answer follow from what was
+    perceived, right or wrong. With `choices`, the answer is the letter of the one that fits."""
+    perceived = perceive(scene, fidelity, random_source)
+    solution = solve(question, perceived)
+    think = write_reasoning(solution)
+    if random_source.random() < fidelity.terse:
+        think = f"1. it is {solution.answer}."
+    answer = solution.answer
+    if choices:
+        answer = letter_of(answer, choices) or random_source.choice("ABCD"[: len(choices)])
+        think += f"\nso {answer}."
+    return write_response(describe(perceived), think, answer)
+
+
+def letter_of(answer: str, choices: tuple[str, ...]) -> str | None:
+    return "ABCDEFGHIJ"[choices.index(answer)] if answer in choices else None

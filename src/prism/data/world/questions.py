@@ -1,0 +1,205 @@
+"""Questions about a scene, and the reasoning that answers each from a description of it.
+
+A solver reads a *described* scene, which need not be the true one: given the true scene it writes
+the reference reasoning and answer, given a misperceived one it makes the mistakes that follow.
+Every step cites described items and carries a running result, so the answer depends on the caption.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prism.data.world.scene import COLOURS, SHAPES, Item, Scene
+
+ATTRIBUTES = ("colour", "shape", "number")
+DIRECTIONS = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`kind` names the solver; `arguments` are its parameters; `text` is what is asked."""
+
+    kind: str
+    arguments: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """Reasoning steps, without their numbers, and the answer."""
+
+    steps: tuple[str, ...]
+    answer: str
+
+
+def solve(question: Question, described: Scene) -> Solution:
+    """Reasoning and answer that follow from `described`."""
+    return _SOLVERS[question.kind](described, *question.arguments)
+
+
+def draw_question(random_source: random.Random, scene: Scene, kind: str) -> Question | None:
+    """A question of `kind` with one right answer in `scene`, or None if this draw has none."""
+    return _MAKERS[kind](random_source, scene)
+
+
+def _matches(item: Item, word: str) -> bool:
+    return word in (item.colour, item.shape)
+
+
+def _noun(word: str) -> str:
+    return f"{word}s" if word in SHAPES else f"{word} objects"
+
+
+def _accumulate(described: Scene, word: str, value: Callable[[Item], int]) -> tuple[list[str], int]:
+    steps, total = [], 0
+    for row in range(1, described.rows + 1):
+        parts = []
+        for item in described.row(row):
+            if _matches(item, word):
+                total += value(item)
+                parts.append(f"{item} makes {total}")
+        steps.append(f"row {row}: {', '.join(parts) or 'none'}")
+    return steps, total
+
+
+def _number(item: Item) -> int:
+    return int(item.number) if item.number.isdigit() else 0
+
+
+def _solve_count(described: Scene, word: str) -> Solution:
+    steps, total = _accumulate(described, word, lambda _: 1)
+    return Solution(tuple(steps), str(total))
+
+
+def _solve_sum(described: Scene, word: str) -> Solution:
+    steps, total = _accumulate(described, word, _number)
+    return Solution(tuple(steps), str(total))
+
+
+def _solve_lookup(described: Scene, attribute: str, row: str, column: str) -> Solution:
+    items = ", ".join(str(item) for item in described.row(int(row)))
+    item = described.at(int(row), int(column))
+    return Solution((f"row {row}: {items}", f"column {column} is {item}"), getattr(item, attribute))
+
+
+def _solve_largest(described: Scene, attribute: str, row: str) -> Solution:
+    items = described.row(int(row))
+    best = max(items, key=_number)
+    listed = ", ".join(str(item) for item in items)
+    return Solution((f"row {row}: {listed}", f"the largest is {best}"), getattr(best, attribute))
+
+
+def _solve_column(described: Scene, column: str) -> Solution:
+    steps, total = [], 0
+    for row in range(1, described.rows + 1):
+        item = described.at(row, int(column))
+        total += _number(item)
+        steps.append(f"row {row}: {item} makes {total}")
+    return Solution(tuple(steps), str(total))
+
+
+def _solve_compare(described: Scene, first: str, second: str) -> Solution:
+    counts = {word: sum(_matches(item, word) for item in described.items) for word in (first, second)}
+    steps = []
+    for word in (first, second):
+        rows = [sum(_matches(item, word) for item in described.row(row)) for row in range(1, described.rows + 1)]
+        running = [sum(rows[: index + 1]) for index in range(len(rows))]
+        listed = ", ".join(f"row {index + 1} makes {total}" for index, total in enumerate(running))
+        steps.append(f"{word}: {listed}")
+    winner = first if counts[first] >= counts[second] else second
+    steps.append(f"{max(counts.values())} is more than {min(counts.values())}")
+    return Solution(tuple(steps), winner)
+
+
+def _solve_neighbour(described: Scene, attribute: str, direction: str, colour: str, shape: str) -> Solution:
+    for row in range(1, described.rows + 1):
+        for column in range(1, described.columns + 1):
+            item = described.at(row, column)
+            if (item.colour, item.shape) == (colour, shape):
+                down, right = DIRECTIONS[direction]
+                there = (row + down, column + right)
+                found = f"{item} is in row {row}, column {column}"
+                if not (1 <= there[0] <= described.rows and 1 <= there[1] <= described.columns):
+                    return Solution((found, "nothing is there"), "none")
+                other = described.at(*there)
+                return Solution((found, f"row {there[0]}, column {there[1]} is {other}"), getattr(other, attribute))
+    return Solution((f"no {colour} {shape} is there",), "none")
+
+
+def _make_count(random_source: random.Random, scene: Scene) -> Question | None:
+    word = random_source.choice(COLOURS + SHAPES)
+    return Question("count", (word,), f"How many {_noun(word)} are there?")
+
+
+def _make_sum(random_source: random.Random, scene: Scene) -> Question | None:
+    word = random_source.choice(COLOURS + SHAPES)
+    if sum(_number(item) for item in scene.items if _matches(item, word)) == 0:
+        return None
+    return Question("sum", (word,), f"What is the sum of the numbers on the {_noun(word)}?")
+
+
+def _make_lookup(random_source: random.Random, scene: Scene) -> Question | None:
+    attribute = random_source.choice(ATTRIBUTES)
+    row, column = random_source.randint(1, scene.rows), random_source.randint(1, scene.columns)
+    text = f"What is the {attribute} of the object in row {row}, column {column}?"
+    return Question("lookup", (attribute, str(row), str(column)), text)
+
+
+def _make_largest(random_source: random.Random, scene: Scene) -> Question | None:
+    attribute, row = random_source.choice(("colour", "shape")), random_source.randint(1, scene.rows)
+    numbers = sorted((_number(item) for item in scene.row(row)), reverse=True)
+    if numbers[0] == numbers[1]:
+        return None
+    text = f"What is the {attribute} of the object with the largest number in row {row}?"
+    return Question("largest", (attribute, str(row)), text)
+
+
+def _make_column(random_source: random.Random, scene: Scene) -> Question | None:
+    column = random_source.randint(1, scene.columns)
+    return Question("column", (str(column),), f"What is the sum of the numbers in column {column}?")
+
+
+def _make_compare(random_source: random.Random, scene: Scene) -> Question | None:
+    words = random_source.sample(COLOURS if random_source.random() < 0.5 else SHAPES, 2)
+    counts = [sum(_matches(item, word) for item in scene.items) for word in words]
+    if counts[0] == counts[1]:
+        return None
+    return Question("compare", tuple(words), f"Are there more {_noun(words[0])} or more {_noun(words[1])}?")
+
+
+def _make_neighbour(random_source: random.Random, scene: Scene) -> Question | None:
+    attribute, direction = random_source.choice(ATTRIBUTES), random_source.choice(list(DIRECTIONS))
+    item = random_source.choice(scene.items)
+    if sum((other.colour, other.shape) == (item.colour, item.shape) for other in scene.items) != 1:
+        return None
+    question = Question(
+        "neighbour",
+        (attribute, direction, item.colour, item.shape),
+        f"What is the {attribute} of the object {direction} the {item.colour} {item.shape}?",
+    )
+    return None if solve(question, scene).answer == "none" else question
+
+
+_SOLVERS: dict[str, Callable[..., Solution]] = {
+    "lookup": _solve_lookup,
+    "count": _solve_count,
+    "sum": _solve_sum,
+    "largest": _solve_largest,
+    "column": _solve_column,
+    "compare": _solve_compare,
+    "neighbour": _solve_neighbour,
+}
+_MAKERS: dict[str, Callable[[random.Random, Scene], Question | None]] = {
+    "lookup": _make_lookup,
+    "count": _make_count,
+    "sum": _make_sum,
+    "largest": _make_largest,
+    "column": _make_column,
+    "compare": _make_compare,
+    "neighbour": _make_neighbour,
+}
+KINDS = tuple(_SOLVERS)
+"""Every kind of question."""
+
+TRAINED_KINDS = ("lookup", "count", "sum", "largest")
+"""The kinds that alignment and RL prompts ask; the others are met only before (base, SFT) and in tests."""

@@ -1,0 +1,231 @@
+"""Files as other programs write them. What is wrong with files is in test_readers_rejects."""
+
+import base64
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from prism.data.readers import read_demonstrations, read_examples, read_pairs, read_prompts
+from prism.errors import DataError
+from prism.records import ImageSource, Prompt
+from prism.rewards.format import parse_response
+
+RESPONSE = "<caption>Two dots.</caption><think>1 + 1.</think><answer>2</answer>"
+
+
+def png(colour: str = "red") -> bytes:
+    stream = BytesIO()
+    Image.new("RGB", (16, 12), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "img").mkdir()
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        (tmp_path / "img" / name).write_bytes(png(colour))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "messages": [
+                {"role": "user", "content": "<image>Or <image>?"},
+                {"role": "assistant", "content": RESPONSE},
+            ],
+            "images": ["img/a.png", "img/b.png"],
+            "system": "Be brief.",
+        },
+        {
+            "conversations": [
+                {"from": "system", "value": "Be brief."},
+                {"from": "human", "value": "<image>Or <image>?"},
+                {"from": "gpt", "value": RESPONSE},
+            ],
+            "images": ["img/a.png", "img/b.png"],
+        },
+        {
+            "prompt": "<image>Or <image>?",
+            "completion": RESPONSE,
+            "images": ["img/a.png", "img/b.png"],
+            "system": "Be brief.",
+        },
+        {
+            "prompt": [
+                {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "image": "img/a.png"},
+                        {"type": "text", "text": "Or "},
+                        {"type": "image", "image": "img/b.png"},
+                        {"type": "text", "text": "?"},
+                    ],
+                },
+            ],
+            "completion": [{"role": "assistant", "content": RESPONSE}],
+        },
+        {
+            "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<image>Or <image>?"}],
+            "images": [{"bytes": None, "path": "img/a.png"}, {"bytes": None, "path": "img/b.png"}],
+            "teacher_response": RESPONSE,
+        },
+    ],
+    ids=["messages", "conversations", "trl-text", "trl-messages", "verl"],
+)
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
+def test_one_example_in_every_format(folder: Path, row: dict[str, Any], suffix: str) -> None:
+    file = folder / f"data{suffix}"
+    if suffix == ".parquet":
+        write_parquet(file, [row])
+    elif suffix == ".json":
+        file.write_text(json.dumps([row]))
+    else:
+        write_lines(file, [row])
+    (example,) = read_examples(file)
+    assert example.completion == RESPONSE
+    assert example.prompt.question == "<image>Or <image>?"
+    assert example.prompt.system == "Be brief."
+    assert example.prompt.images == (
+        ImageSource(path=folder / "img" / "a.png"),
+        ImageSource(path=folder / "img" / "b.png"),
+    )
+
+
+def verl_row(**changes: Any) -> dict[str, Any]:
+    row = {
+        "data_source": "geometry",
+        "prompt": [{"role": "user", "content": "<image>Find x."}],
+        "images": [{"bytes": png(), "path": "fig.png"}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": "35"},
+        "extra_info": {"split": "train", "index": 7, "equivalent_answers": ["x=35"], "choices": ["35", "53"]},
+    }
+    return row | changes
+
+
+def test_a_verl_file_as_its_preprocessing_scripts_write_it(folder: Path) -> None:
+    file = write_parquet(folder / "train.parquet", [verl_row()])
+    assert list(read_prompts(file)) == [
+        Prompt(
+            id="geometry-7",
+            question="<image>Find x.",
+            images=(ImageSource(data=png()),),
+            answer="35",
+            kind="geometry",
+            choices=("35", "53"),
+            equivalents=("x=35",),
+            metadata={"ability": "math", "split": "train"},
+        )
+    ]
+
+
+def test_teacher_parts_stand_in_for_a_missing_teacher_response(folder: Path) -> None:
+    rows = [
+        verl_row(teacher_response=None, teacher_caption="Two dots.", teacher_cot="1 + 1."),
+        verl_row(teacher_response=RESPONSE, teacher_caption=None, teacher_cot=None),
+    ]
+    file = write_parquet(folder / "align.parquet", rows)
+    composed, given = read_demonstrations(file, parse=parse_response)
+    assert (composed.response.caption, composed.response.think, composed.response.answer) == (
+        "Two dots.",
+        "1 + 1.",
+        "35",
+    )
+    assert given.response == parse_response(RESPONSE)
+    assert [example.completion for example in read_examples(file)] == [composed.response.text, RESPONSE]
+
+
+def test_a_trl_file_for_rl_has_an_answer_column(folder: Path) -> None:
+    rows = [
+        {"prompt": [{"role": "user", "content": "What is 2 + 3?"}], "solution": "5", "level": 2},
+        {"prompt": "What is 2 * 3?", "answer": 6, "id": 12},
+    ]
+    first, second = read_prompts(write_lines(folder / "rl.jsonl", rows))
+    assert (first.answer, first.metadata) == ("5", {"level": 2})
+    assert (second.answer, second.id) == ("6", "12")
+
+
+def test_an_image_without_any_mark_is_allowed(folder: Path) -> None:
+    file = write_lines(folder / "rl.jsonl", [{"prompt": "How many?", "image": "img/a.png", "answer": "2"}])
+    (prompt,) = read_prompts(file)
+    assert len(prompt.images) == 1 and prompt.question == "How many?"
+
+
+def test_a_messages_row_may_take_base64_images(folder: Path) -> None:
+    uri = "data:image/png;base64," + base64.b64encode(png()).decode()
+    content = [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": "How many?"}]
+    row = {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "2"}]}
+    (example,) = read_examples(write_lines(folder / "sft.jsonl", [row]))
+    assert example.prompt.images == (ImageSource(data=png()),)
+
+
+def test_an_image_root_of_ones_own(folder: Path) -> None:
+    (folder / "lists").mkdir()
+    file = write_lines(folder / "lists" / "rl.jsonl", [{"prompt": "<image>?", "images": ["a.png"], "answer": "2"}])
+    (prompt,) = read_prompts(file, image_root=folder / "img")
+    assert prompt.images == (ImageSource(path=folder / "img" / "a.png"),)
+    with pytest.raises(DataError, match="does not exist"):
+        list(read_prompts(file))
+
+
+def test_rows_without_an_id_get_one_from_their_content(folder: Path) -> None:
+    rows = [
+        {"prompt": "<image>?", "images": ["img/a.png"], "answer": "2"},
+        {"prompt": "<image>?", "images": ["img/b.png"], "answer": "2"},
+        {"prompt": "<image>?", "images": ["img/a.png"], "answer": "3"},
+    ]
+    ids = [prompt.id for prompt in read_prompts(write_lines(folder / "rl.jsonl", rows))]
+    assert len(set(ids)) == 3
+
+    moved = folder.parent / f"{folder.name}-moved"
+    folder.rename(moved)
+    reversed_ids = [prompt.id for prompt in read_prompts(write_lines(moved / "other.jsonl", rows[::-1]))]
+    assert reversed_ids == ids[::-1]
+
+
+def pair_row(**changes: Any) -> dict[str, Any]:
+    return {
+        "question": "<image>How many?",
+        "image": "img/a.png",
+        "teacher_caption": "Two dots.",
+        "teacher_cot": "<think>1 + 1.</think><answer>2</answer>",
+        "student_caption": "Three dots.",
+        "student_cot": "<think>1 + 2.</think><answer>3</answer>",
+    } | changes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"question": None, "prompt": "<image>How many?"},
+        {"question": None, "prompt": [{"role": "user", "content": "<image>How many?"}]},
+        {"teacher_response": RESPONSE, "teacher_caption": None, "teacher_cot": None},
+        {"teacher_cot": "1 + 1.", "answer": "2"},
+    ],
+)
+def test_warm_up_pairs(folder: Path, changes: dict[str, Any]) -> None:
+    (pair,) = read_pairs(write_lines(folder / "pairs.jsonl", [pair_row(**changes)]), parse=parse_response)
+    assert pair.prompt.question == "<image>How many?"
+    assert pair.prompt.images == (ImageSource(path=folder / "img" / "a.png"),)
+    assert pair.teacher == parse_response(RESPONSE)
+    assert (pair.student.caption, pair.student.think, pair.student.answer) == ("Three dots.", "1 + 2.", "3")
