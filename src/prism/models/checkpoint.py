@@ -1,0 +1,41 @@
+"""What makes a Hugging Face directory a usable Qwen3-VL checkpoint."""
+
+from os import PathLike
+from typing import Literal
+
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedConfig
+
+from prism.errors import ModelError
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")
+
+LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+"""What kind of damage it meets decides which of these transformers raises."""
+
+
+def read_config(path: str | PathLike[str]) -> PreTrainedConfig:
+    """The configuration of a Qwen3-VL; ModelError if there is none or it is another model's."""
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no readable config.json: {first_line(error)}") from error
+    if config.model_type not in MODEL_TYPES:
+        raise ModelError(
+            f"{path}: model type {config.model_type!r} is not Qwen3-VL; use one of {', '.join(MODEL_TYPES)}"
+        )
+    return config
+
+
+def check_loading_report(path: str | PathLike[str], report: dict) -> None:
+    """Raises ModelError unless every tensor of the model was in the files and the files held no other."""
+    for kind in ("missing", "unexpected", "mismatched"):
+        names = sorted(map(str, report.get(f"{kind}_keys") or ()))
+        if names:
+            shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            raise ModelError(f"{path}: {len(names)} {kind} weights: {shown}; use a complete checkpoint of this model")
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,49 @@
+"""Loads and saves policies: any Hugging Face Qwen3-VL, dense or mixture-of-experts."""
+
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, PreTrainedModel
+
+from prism.errors import ModelError
+from prism.models.checkpoint import LOAD_ERRORS, Dtype, check_loading_report, first_line, read_config
+from prism.models.processor import PromptEncoder
+
+
+def load_policy(path: str | PathLike[str], *, dtype: Dtype = "float32", device: str = "cpu") -> PreTrainedModel:
+    """A Qwen3-VL in evaluation mode, from a Hugging Face directory or Hub name; safetensors only.
+
+    Raises ModelError for another architecture and unless the weights in the files are exactly those
+    of the model: a checkpoint with a missing tensor would otherwise train from random numbers.
+    """
+    read_config(path)
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except LOAD_ERRORS as error:
+        raise ModelError(f"{path}: cannot load weights: {first_line(error)}") from error
+    model, report = loaded
+    check_loading_report(path, report)
+    return model.to(device)
+
+
+def save_policy(
+    model: PreTrainedModel,
+    encoder: PromptEncoder,
+    directory: str | PathLike[str],
+    *,
+    state_dict: dict[str, Tensor] | None = None,
+) -> None:
+    """Writes a plain Hugging Face directory: weights, configuration, processor.
+
+    `state_dict` replaces the model's own, for a sharded model whose full weights the caller has gathered.
+    """
+    model.save_pretrained(directory, state_dict=state_dict)
+    encoder.save_pretrained(directory)

@@ -1,0 +1,115 @@
+"""Saved policies load elsewhere with the same weights; damaged or foreign ones are refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
+
+from prism.errors import ModelError
+from prism.models.policy import load_policy, save_policy
+from prism.models.processor import PromptEncoder
+from prism.records import Prompt
+
+Build = Callable[..., Any]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_saved_policy_loads_with_identical_weights(
+    build_dense: Build, encoder: PromptEncoder, tmp_path: Path, tied: bool
+) -> None:
+    model = build_dense(tied=tied)
+    save_policy(model, encoder, tmp_path)
+    result: Any = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
+    loaded, report = result
+    assert not any(report.values())
+    expected = model.state_dict()
+    for candidate in (loaded, load_policy(tmp_path)):
+        state = candidate.state_dict()
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[name], weight) for name, weight in expected.items())
+        shared = candidate.lm_head.weight is candidate.model.language_model.embed_tokens.weight
+        assert shared is tied
+
+
+def test_gathered_state_dict_takes_the_place_of_the_models(
+    build_dense: Build, encoder: PromptEncoder, tmp_path: Path
+) -> None:
+    """As after gathering shards: tied tensors come as two copies."""
+    model, other = build_dense(), build_dense(seed=1)
+    save_policy(model, encoder, tmp_path, state_dict={k: v.clone() for k, v in other.state_dict().items()})
+    loaded = load_policy(tmp_path).state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in other.state_dict().items())
+
+
+def test_policy_directory_is_complete(build_dense: Build, encoder: PromptEncoder, tmp_path: Path) -> None:
+    save_policy(build_dense(), encoder, tmp_path)
+    prompt = Prompt("p", "What?")
+    reloaded = PromptEncoder.from_pretrained(tmp_path)
+    assert torch.equal(reloaded.encode(prompt).token_ids, encoder.encode(prompt).token_ids)
+    assert not list(tmp_path.glob("*.bin"))
+
+
+def test_dtype_and_attention(build_dense: Build, encoder: PromptEncoder, tmp_path: Path) -> None:
+    save_policy(build_dense(), encoder, tmp_path)
+    model = load_policy(tmp_path, dtype="bfloat16")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert model.config._attn_implementation == "sdpa"
+    assert not model.training
+
+
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    config = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=8)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="'llama' is not Qwen3-VL"):
+        load_policy(tmp_path)
+
+
+def test_empty_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        load_policy(tmp_path)
+
+
+@pytest.fixture
+def saved(build_dense: Build, encoder: PromptEncoder, tmp_path: Path) -> Path:
+    save_policy(build_dense(), encoder, tmp_path)
+    return tmp_path
+
+
+def test_missing_weight_is_named(saved: Path) -> None:
+    state = load_file(saved / "model.safetensors")
+    name = next(name for name in state if name.endswith("layers.1.mlp.up_proj.weight"))
+    del state[name]
+    save_file(state, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 missing weights: .*layers\.1\.mlp\.up_proj"):
+        load_policy(saved)
+
+
+def test_foreign_weight_is_named(saved: Path) -> None:
+    state = load_file(saved / "model.safetensors") | {"v_head.1.weight": torch.ones(1, 32)}
+    save_file(state, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 unexpected weights: v_head"):
+        load_policy(saved)
+
+
+def test_weight_of_another_size_is_refused(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 40
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=str(saved)):
+        load_policy(saved)
+
+
+def test_cut_file_and_pickles_are_refused(saved: Path) -> None:
+    weights = saved / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match="cannot load weights"):
+        load_policy(saved)
+    weights.rename(saved / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot load weights"):
+        load_policy(saved)
