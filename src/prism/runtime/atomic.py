@@ -1,0 +1,138 @@
+"""Files and directories that are either the old ones or the new ones, whenever the power goes.
+
+New content is written beside its place under a temporary name, flushed to the disk and renamed.
+"""
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from prism.errors import StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def storage_errors(path: Path, *, only_full: bool = False) -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into a StorageError that says what to do.
+
+    With `only_full` just those errors that mean there is no room, for blocks that do other things too.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = _error_number(error)
+        if number is None or (only_full and number not in _FULL):
+            raise
+        advice = "free some space or raise the quota" if number in _FULL else "make it writable or name another path"
+        raise StorageError(
+            f"cannot write {path}: {os.strerror(number)}; {advice}, then give the same command again"
+        ) from error
+
+
+def _error_number(error: OSError | SafetensorError) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    # safetensors wraps the system's error and keeps its number only in the text.
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` as a whole, or raise StorageError and leave it as it was."""
+    temporary = _temporary(path)
+    with storage_errors(path):
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_directory(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON. Floats keep every bit; NaN and Inf are a ValueError."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory that becomes `path`, in place of any old one, when the block succeeds.
+
+    If the block raises, `path` is as before and nothing is left behind.
+    """
+    temporary = _temporary(path)
+    try:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+        with storage_errors(path, only_full=True):
+            yield temporary
+        with storage_errors(path):
+            sync_tree(temporary)
+            if path.exists():
+                discard(path)
+            os.replace(temporary, path)
+            sync_directory(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def discard(path: Path) -> None:
+    """Delete a directory so that no half-deleted one is ever seen under its name."""
+    doomed = _temporary(path)
+    os.replace(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Clear what writers that were killed left in `directory`. Only for the directory's one owner."""
+    for path in directory.glob(".*.partial-*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def sync_tree(path: Path) -> None:
+    """Flush a file, or a directory with everything below it, to the disk."""
+    if path.is_dir():
+        for child in path.iterdir():
+            sync_tree(child)
+        sync_directory(path)
+    else:
+        _sync(path)
+
+
+def sync_directory(directory: Path) -> None:
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial-{secrets.token_hex(6)}")

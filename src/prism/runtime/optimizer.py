@@ -1,0 +1,74 @@
+"""AdamW, its learning-rate schedule and gradient clipping, the same for every stage."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from prism.errors import NumericsError
+
+
+def make_optimizer(
+    modules: nn.Module | Iterable[nn.Module],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> AdamW:
+    """AdamW over the trainable parameters; norms and biases (fewer than two dimensions) do not decay."""
+    modules = [modules] if isinstance(modules, nn.Module) else list(modules)
+    parameters = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values()
+    if not parameters:
+        raise ValueError("no parameter requires a gradient")
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas)
+
+
+def make_schedule(
+    optimizer: Optimizer, *, kind: Literal["constant", "cosine"], num_steps: int, warmup_fraction: float = 0.0
+) -> LambdaLR:
+    """Linear warm-up over ceil(num_steps · warmup_fraction) steps, then constant or a half cosine towards 0.
+
+    Neither the first nor the last of the `num_steps` has learning rate 0: no step is wasted.
+    """
+    warmup = math.ceil(num_steps * warmup_fraction)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if kind == "constant":
+            return 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, num_steps - warmup))))
+
+    if kind not in ("constant", "cosine"):
+        raise ValueError(f"unknown schedule {kind!r}")
+    return LambdaLR(optimizer, factor)
+
+
+def clip_gradients(module: nn.Module, max_norm: float, *, name: str = "model", step: int | None = None) -> float:
+    """Scale all gradients so that their global norm is at most `max_norm`; return the norm before.
+
+    NumericsError, naming a parameter and, if given, the step, when a gradient is NaN or Inf. With
+    `max_norm=math.inf` gradients are only measured.
+    """
+    parameters = [p for p in module.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if not torch.isfinite(norm):
+        raise NumericsError(_describe(module, name, step))
+    nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return float(norm)
+
+
+def _describe(module: nn.Module, name: str, step: int | None) -> str:
+    when = "" if step is None else f" at step {step}"
+    for parameter_name, parameter in module.named_parameters():
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            return f"{name}: the gradient of {parameter_name} is NaN or Inf{when}; lower the learning rate"
+    return f"{name}: the gradient norm overflows{when}; lower the learning rate"

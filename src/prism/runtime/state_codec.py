@@ -1,0 +1,106 @@
+"""Modules and optimizers as named tensors plus JSON: what safetensors files can hold, bit for bit."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prism.errors import CheckpointError
+
+_TENSOR, _TUPLE, _PAIRS = "@tensor", "@tuple", "@pairs"
+
+
+def split_tensors(tree: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
+    """Separate nested dicts, lists and tuples into a JSON-able tree and the tensors it refers to by name.
+
+    Keys that are not strings and tuples survive `join_tensors`. TypeError for any other object.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def encode(node: Any, name: str) -> Any:
+        if isinstance(node, Tensor):
+            tensors[name] = node
+            return {_TENSOR: name}
+        if isinstance(node, list | tuple):
+            items = [encode(item, f"{name}/{index}") for index, item in enumerate(node)]
+            return {_TUPLE: items} if isinstance(node, tuple) else items
+        if isinstance(node, Mapping):
+            if all(isinstance(key, str) and not key.startswith("@") for key in node):
+                return {key: encode(item, f"{name}/{key}") for key, item in node.items()}
+            return {_PAIRS: [[key, encode(item, f"{name}/{key}")] for key, item in node.items()]}
+        if node is None or isinstance(node, bool | int | float | str):
+            return node
+        raise TypeError(f"{name or 'the state'} is a {type(node).__name__}, which a checkpoint cannot hold")
+
+    return encode(tree, path), tensors
+
+
+def join_tensors(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `split_tensors`."""
+    if isinstance(tree, list):
+        return [join_tensors(item, tensors) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if _TENSOR in tree:
+        return tensors[tree[_TENSOR]]
+    if _TUPLE in tree:
+        return tuple(join_tensors(item, tensors) for item in tree[_TUPLE])
+    if _PAIRS in tree:
+        return {key: join_tensors(item, tensors) for key, item in tree[_PAIRS]}
+    return {key: join_tensors(item, tensors) for key, item in tree.items()}
+
+
+def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, no two in the same memory: what safetensors asks for. Copies only where it must."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        if memory in seen:
+            tensor = tensor.clone()
+        seen.add(memory)
+        result[name] = tensor
+    return result
+
+
+def module_tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All parameters and persistent buffers, each tied one once, and the ties as {other name: stored name}."""
+    stored: dict[str, Tensor] = {}
+    ties: dict[str, str] = {}
+    first_name: dict[Any, str] = {}
+    for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is a {type(tensor).__name__}, which a checkpoint cannot hold")
+        if tensor.numel() == 0:
+            stored[name] = tensor
+            continue
+        memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if memory in first_name:
+            ties[name] = first_name[memory]
+        else:
+            first_name[memory] = name
+            stored[name] = tensor
+    return stored, ties
+
+
+@torch.no_grad()
+def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], ties: Mapping[str, str], source: str) -> None:
+    """Copy the tensors into the module's own memory, so that ties and optimizer references stay.
+
+    CheckpointError, with nothing copied, where names, shapes, dtypes or ties are not the module's.
+    """
+    targets, own_ties = module_tensors(module)
+    if targets.keys() != tensors.keys() or own_ties != dict(ties):
+        differing = sorted((targets.keys() ^ tensors.keys()) | (own_ties.items() ^ ties.items()), key=str)
+        raise CheckpointError(f"{source} belongs to another model: they differ in {differing[0]}")
+    for name, target in targets.items():
+        saved = tensors[name]
+        if (saved.shape, saved.dtype) != (target.shape, target.dtype):
+            raise CheckpointError(
+                f"{source} belongs to another model: {name} is {saved.dtype} {tuple(saved.shape)} there "
+                f"and {target.dtype} {tuple(target.shape)} here"
+            )
+    for name, target in targets.items():
+        target.copy_(tensors[name])

@@ -1,0 +1,103 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from prism.errors import NumericsError
+from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
+
+
+def _linear(weight: float, bias: float, grad: float) -> nn.Linear:
+    layer = nn.Linear(1, 1).double()
+    with torch.no_grad():
+        layer.weight.fill_(weight)
+        layer.bias.fill_(bias)
+    layer.weight.grad = torch.full_like(layer.weight, grad)
+    layer.bias.grad = torch.full_like(layer.bias, grad)
+    return layer
+
+
+def test_first_step_is_adamw_by_hand_and_biases_do_not_decay():
+    layer = _linear(weight=2.0, bias=2.0, grad=0.5)
+    make_optimizer(layer, learning_rate=0.1, weight_decay=0.3).step()
+    # Bias-corrected moments of the first step are g and g², so the update is g / (|g| + 1e-8).
+    update = 0.1 * 0.5 / (0.5 + 1e-8)
+    assert layer.weight.item() == pytest.approx(2.0 * (1 - 0.1 * 0.3) - update, abs=1e-12)
+    assert layer.bias.item() == pytest.approx(2.0 - update, abs=1e-12)
+
+
+def test_each_trainable_parameter_once_across_modules():
+    first, second = nn.Linear(2, 3), nn.Linear(2, 3)
+    second.weight = first.weight
+    second.bias.requires_grad_(False)
+    norm = nn.LayerNorm(3)
+    optimizer = make_optimizer([first, second, norm], learning_rate=1.0, weight_decay=0.1, betas=(0.8, 0.9))
+    found = {group["weight_decay"]: {id(p) for p in group["params"]} for group in optimizer.param_groups}
+    assert found == {0.1: {id(first.weight)}, 0.0: {id(first.bias), id(norm.weight), id(norm.bias)}}
+    assert all(group["betas"] == (0.8, 0.9) for group in optimizer.param_groups)
+
+
+def test_nothing_to_train_is_an_error():
+    with pytest.raises(ValueError):
+        make_optimizer(nn.Linear(1, 1).requires_grad_(False), learning_rate=1.0, weight_decay=0.0)
+
+
+def _rates(kind, num_steps, warmup_fraction):
+    optimizer = make_optimizer(_linear(1, 1, 0.1), learning_rate=2.0, weight_decay=0.0)
+    schedule = make_schedule(optimizer, kind=kind, num_steps=num_steps, warmup_fraction=warmup_fraction)
+    rates = []
+    for _ in range(num_steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_constant_schedule_with_warmup():
+    assert _rates("constant", 6, 0.5) == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0])
+    assert _rates("constant", 3, 0.0) == [2.0, 2.0, 2.0]
+
+
+def test_cosine_schedule_at_hand_worked_points():
+    # After one warm-up step four steps remain: cos(0), cos(π/4), cos(π/2), cos(3π/4).
+    root = math.sqrt(0.5)
+    assert _rates("cosine", 5, 0.2) == pytest.approx([1.0, 2.0, 1 + root, 1.0, 1 - root])
+    assert min(_rates("cosine", 100, 0.1)) > 0
+
+
+def test_unknown_schedule():
+    with pytest.raises(ValueError, match="linear"):
+        _rates("linear", 3, 0.0)
+
+
+def _grads(layer: nn.Linear) -> tuple[float, float]:
+    assert layer.weight.grad is not None and layer.bias.grad is not None
+    return layer.weight.grad.item(), layer.bias.grad.item()
+
+
+def test_clipping_scales_the_global_norm():
+    layer = _linear(1, 1, 0)
+    layer.weight.grad = torch.full_like(layer.weight, 3.0)
+    layer.bias.grad = torch.full_like(layer.bias, 4.0)
+    assert clip_gradients(layer, math.inf) == pytest.approx(5.0)
+    assert _grads(layer) == (3.0, 4.0)
+    assert clip_gradients(layer, 1.0) == pytest.approx(5.0)
+    assert _grads(layer) == pytest.approx((0.6, 0.8), abs=1e-6)
+    assert clip_gradients(layer, 10.0) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_non_finite_gradient_is_named(bad):
+    layer = _linear(1, 1, 1.0)
+    layer.bias.grad = torch.full_like(layer.bias, bad)
+    with pytest.raises(NumericsError, match=r"policy: the gradient of bias is NaN or Inf at step 7"):
+        clip_gradients(layer, 1.0, name="policy", step=7)
+
+
+def test_finite_gradients_whose_norm_overflows():
+    layer = nn.Linear(2, 1)
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, 3e38)
+    with pytest.raises(NumericsError, match="overflows"):
+        clip_gradients(layer, 1.0)
