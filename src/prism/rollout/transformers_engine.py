@@ -1,0 +1,157 @@
+"""Rollouts with the training model itself: the prompt is read once and shared by its samples."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from prism.errors import NumericsError
+from prism.models.processor import PromptEncoder
+from prism.packing import EncodedPrompt
+from prism.records import Prompt, Rollout, RolloutGroup
+from prism.rollout.engine import Sampling
+from prism.runtime.seeding import generator
+
+_COMPACT_BELOW = 0.75
+"""Finished rows leave the batch once fewer than this share of it is still growing."""
+
+
+class TransformersEngine:
+    """Decodes in batches of at most `batch_size` samples.
+
+    `generate` of transformers would encode each image once per sample and draws all samples from
+    one random stream; here a prompt's keys and values are computed once and repeated, and every
+    sample has its own stream.
+    """
+
+    def __init__(self, policy: Any, encoder: PromptEncoder, *, batch_size: int = 64) -> None:
+        self._policy = policy
+        self._encoder = encoder
+        self._batch_size = batch_size
+        self._banned = torch.tensor(sorted(encoder.banned_token_ids), dtype=torch.long)
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
+    ) -> list[RolloutGroup]:
+        was_training = self._policy.training
+        self._policy.eval()
+        per_batch = max(1, self._batch_size // num_samples)
+        groups: list[RolloutGroup] = []
+        for start in range(0, len(prompts), per_batch):
+            groups += self._generate_batch(prompts[start : start + per_batch], num_samples, sampling, seed)
+        self._policy.train(was_training)
+        return groups
+
+    def _generate_batch(
+        self, prompts: Sequence[Prompt], num_samples: int, sampling: Sampling, seed: int
+    ) -> list[RolloutGroup]:
+        encoded = [self._encoder.encode(prompt) for prompt in prompts]
+        draws = torch.stack(
+            [
+                torch.rand(sampling.max_tokens, generator=generator(seed, prompt.id, sample), dtype=torch.float64)
+                for prompt in prompts
+                for sample in range(num_samples)
+            ]
+        )
+        token_ids = self._decode(encoded, num_samples, draws, sampling)
+        rollouts = [self._rollout(row % num_samples, ids) for row, ids in enumerate(token_ids)]
+        return [
+            RolloutGroup(prompt, tuple(rollouts[index * num_samples : (index + 1) * num_samples]))
+            for index, prompt in enumerate(prompts)
+        ]
+
+    def _rollout(self, sample: int, ids: list[int]) -> Rollout:
+        is_finished = bool(ids) and ids[-1] == self._encoder.end_token_id
+        text = self._encoder.decode(ids[:-1] if is_finished else ids)
+        return Rollout(sample, tuple(ids), text, is_finished)
+
+    def _decode(
+        self, encoded: list[EncodedPrompt], num_samples: int, draws: Tensor, sampling: Sampling
+    ) -> list[list[int]]:
+        cache, is_key, logits = self._read_prompts(encoded)
+        cache.batch_repeat_interleave(num_samples)
+        is_key = is_key.repeat_interleave(num_samples, dim=0)
+        logits = logits.repeat_interleave(num_samples, dim=0)
+        positions = torch.tensor([prompt.next_position for prompt in encoded]).repeat_interleave(num_samples)
+        growing = torch.arange(len(encoded) * num_samples)
+        is_open = torch.ones_like(growing, dtype=torch.bool)
+        tokens: list[list[int]] = [[] for _ in growing]
+        for step in range(sampling.max_tokens):
+            chosen = self._choose(logits, draws[growing, step], sampling.temperature)
+            for row, is_row_open, token in zip(growing.tolist(), is_open.tolist(), chosen.tolist(), strict=True):
+                if is_row_open:
+                    tokens[row].append(token)
+            is_open = is_open & (chosen != self._encoder.end_token_id)
+            num_open = int(is_open.sum())
+            if num_open == 0 or step + 1 == sampling.max_tokens:
+                break
+            if num_open < _COMPACT_BELOW * is_open.numel():
+                keep = is_open.nonzero().flatten()
+                cache.batch_select_indices(keep)
+                growing, is_key, positions, chosen, is_open = (
+                    tensor[keep] for tensor in (growing, is_key, positions, chosen, is_open)
+                )
+            is_key = torch.cat([is_key, is_key.new_ones(is_key.shape[0], 1)], dim=1)
+            logits = self._next_logits(chosen, positions + step, is_key, cache)
+        return tokens
+
+    def _read_prompts(self, encoded: list[EncodedPrompt]) -> tuple[DynamicCache, Tensor, Tensor]:
+        """Keys and values of all prompts (padded on the left), which of them are real, and the logits
+        of the first new token."""
+        longest = max(len(prompt) for prompt in encoded)
+        input_ids = torch.zeros(len(encoded), longest, dtype=torch.long)
+        position_ids = torch.zeros(3, len(encoded), longest, dtype=torch.long)
+        is_key = torch.zeros(len(encoded), longest, dtype=torch.bool)
+        for row, prompt in enumerate(encoded):
+            real = slice(longest - len(prompt), longest)
+            input_ids[row, real] = prompt.token_ids
+            position_ids[:, row, real] = prompt.position_ids
+            is_key[row, real] = True
+        # A padding query looks at itself: a row without any key would be NaN.
+        mask = (torch.ones(longest, longest, dtype=torch.bool).tril() & is_key[:, None, :]) | torch.eye(
+            longest, dtype=torch.bool
+        )
+        images = [prompt for prompt in encoded if prompt.pixel_values is not None]
+        cache = DynamicCache(config=self._policy.config.get_text_config())
+        output = self._policy(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=mask[:, None],
+            pixel_values=torch.cat([prompt.pixel_values for prompt in images if prompt.pixel_values is not None])
+            if images
+            else None,
+            image_grid_thw=torch.cat([p.image_grid_thw for p in images if p.image_grid_thw is not None])
+            if images
+            else None,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return cache, is_key, output.logits[:, -1]
+
+    def _next_logits(self, tokens: Tensor, positions: Tensor, is_key: Tensor, cache: DynamicCache) -> Tensor:
+        output = self._policy(
+            input_ids=tokens[:, None],
+            position_ids=positions.expand(3, -1)[:, :, None],
+            attention_mask=is_key[:, None, None, :],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return output.logits[:, -1]
+
+    def _choose(self, logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
+        """The next token per row: the arg max, or the one at which the cumulative probability passes
+        the row's uniform draw."""
+        logits = logits.double().index_fill(-1, self._banned, -torch.inf)
+        if not torch.isfinite(logits.amax(-1)).all():
+            raise NumericsError("the policy's logits are NaN or infinite while sampling: lower the learning rate")
+        if temperature == 0:
+            return logits.argmax(-1)
+        cumulative = (logits / temperature).softmax(-1).cumsum(-1)
+        chosen = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True).squeeze(-1)
+        # A draw at the very end of the last token's share would land one past it.
+        last = logits.shape[-1] - 1 - (logits > -torch.inf).flip(-1).int().argmax(-1)
+        return torch.minimum(chosen, last)
