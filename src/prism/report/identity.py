@@ -1,0 +1,30 @@
+"""The title and the colour by which a stage is known in every table and chart."""
+
+from prism.report.rundir import Run
+
+_STAGES = ("base", "sft", "align", "sft-grpo", "sft-dapo", "sft-gspo", "prism-grpo", "prism-dapo", "prism-gspo")
+_OTHERS = ("other", "other-2", "other-3", "other-4")
+
+COLOURS = (*_STAGES, *_OTHERS, "perception", "reasoning")
+"""Each has a class `c-<name>` in the stylesheet."""
+
+PERCEPTION, REASONING, OTHER = "c-perception", "c-reasoning", "c-other"
+
+_TITLES = {"base": "Base", "sft": "SFT", "warmup": "Discriminator warm-up", "align": "PRISM"}
+_STARTS = {"base": "Base", "sft": "SFT", "prism": "PRISM"}
+
+
+def stage_title(name: str) -> str:
+    """`prism-grpo` → `PRISM → GRPO`; a directory name that follows no convention stays as it is."""
+    start, dash, variant = name.partition("-")
+    if dash and start in _STARTS:
+        return f"{_STARTS[start]} → {variant.upper() if len(variant) <= 4 else variant}"
+    return _TITLES.get(name, name)
+
+
+def stage_colour(run: Run, name: str) -> str:
+    """A fixed class for the usual stages; variants with names of their own take the spare colours in turn."""
+    if name in _STAGES:
+        return f"c-{name}"
+    unusual = [other for other in run.stage_names if other not in _STAGES]
+    return f"c-{_OTHERS[unusual.index(name) % len(_OTHERS)]}" if name in unusual else OTHER

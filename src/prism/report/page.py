@@ -1,0 +1,206 @@
+"""Puts the sections together into one file that asks nothing of the outside."""
+
+import base64
+import hashlib
+import os
+import shlex
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+
+from prism.config import CheckpointBase, CheckpointDiscriminator, Recipe
+from prism.errors import StorageError
+from prism.report.completeness import missing_parts
+from prism.report.curves import alignment_section, losses_section, other_metrics, policy_section
+from prism.report.distributions import distributions_section
+from prism.report.markup import Html, element, join
+from prism.report.results import MODES, results_table
+from prism.report.rundir import Run, read_run
+from prism.report.samples import samples_section
+from prism.report.tables import results_section
+
+_TITLES = {
+    "results": "Results",
+    "alignment": "Alignment",
+    "distributions": "Distributions",
+    "policy": "Policy",
+    "losses": "Losses",
+    "samples": "Samples",
+    "reproduce": "Reproduce",
+    "metrics": "More",
+}
+
+
+def render_report(run_directory: Path, output: Path | None = None) -> Path:
+    """Write the report (`report.html` in the run directory by default) and return its path.
+
+    Raises DataError where the directory is no run directory or one of its files is damaged, and
+    StorageError where the report cannot be written.
+    """
+    run = read_run(run_directory)
+    path = output if output is not None else run_directory / "report.html"
+    _write(path, _page(run))
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    """Beside its place and then moved there, so that a reader never meets half a page."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise StorageError(
+            f"{path}: cannot write the report ({error.strerror}); choose another place for it"
+        ) from error
+
+
+def _page(run: Run) -> str:
+    tables = [results_table(run, mode) for mode in MODES]
+    sections = {
+        "results": results_section(run, tables),
+        "alignment": alignment_section(run),
+        "distributions": distributions_section(run),
+        "policy": policy_section(run),
+        "losses": losses_section(run),
+        "samples": samples_section(run),
+        "reproduce": _reproduce_section(run),
+        "metrics": other_metrics(run),
+    }
+    present = {name: section for name, section in sections.items() if section is not None}
+    body = element(
+        "body",
+        _header(run),
+        _navigation(list(present)),
+        element("main", *present.values()),
+        element("footer", "Everything on this page was read from the run directory; nothing is loaded from elsewhere."),
+    )
+    document = element("html", _head(run), body, lang="en")
+    return f"<!doctype html>\n{document}\n"
+
+
+def _head(run: Run) -> Html:
+    style = files("prism.report").joinpath("report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    return element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("title", f"{run.recipe.name}: PRISM run report"),
+        element("style", Html(style)),
+    )
+
+
+def _header(run: Run) -> Html:
+    facts = {
+        "Seeds": ", ".join(map(str, run.seeds)),
+        "Policy": describe_base(run.recipe),
+        "Discriminator": describe_discriminator(run.recipe),
+        "Stage files written": _dates(run),
+        "Code version": ", ".join(_code_versions(run)) or "not recorded",
+        "Test items per checkpoint": _num_items(run),
+    }
+    listed = [element("div", element("dt", name), element("dd", value)) for name, value in facts.items()]
+    return element(
+        "header",
+        element("p", "PRISM run report", class_="kicker"),
+        element("h1", run.recipe.name),
+        element("dl", *listed, class_="facts"),
+        _status(run),
+    )
+
+
+def describe_base(recipe: Recipe) -> str:
+    if isinstance(recipe.base, CheckpointBase):
+        return str(recipe.base.path)
+    return "tiny Qwen3-VL, " + ("shipped weights" if recipe.base.source == "shipped" else "pretrained in this run")
+
+
+def describe_discriminator(recipe: Recipe) -> str:
+    discriminator = recipe.discriminator
+    if isinstance(discriminator, CheckpointDiscriminator):
+        return str(discriminator.path)
+    origin = "the base" if discriminator.dense is None else str(discriminator.dense)
+    return f"{discriminator.num_experts} experts, top {discriminator.top_k}, upcycled from {origin}"
+
+
+def _dates(run: Run) -> str:
+    if run.dates is None:
+        return "no stage yet"
+    first, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in run.dates)
+    return f"{first} to {last[11:] if last[:10] == first[:10] else last} UTC"
+
+
+def _code_versions(run: Run) -> list[str]:
+    manifests = [stage.manifest for stage in run.stages.values() if stage.manifest]
+    return sorted({str(manifest["code_version"]) for manifest in manifests if manifest.get("code_version")})
+
+
+def _num_items(run: Run) -> str:
+    summaries = [stage.summary for stage in run.stages.values() if stage.summary]
+    counts = {int(summary["num_items"]) for summary in summaries if summary.get("num_items") is not None}
+    return " or ".join(f"{count:,}" for count in sorted(counts)) or "not evaluated"
+
+
+def _status(run: Run) -> Html:
+    lines = missing_parts(run)
+    num_stages = len(run.planned)
+    of_seeds = f" for {len(run.seeds)} seeds" if len(run.seeds) > 1 else ""
+    if not lines:
+        return element("p", f"Complete: all {num_stages} stages of the recipe finished{of_seeds}.", class_="status")
+    items = [element("li", line) for line in lines]
+    return element("div", element("b", "This run is not complete."), element("ul", *items), class_="status partial")
+
+
+def _navigation(names: list[str]) -> Html:
+    links = [element("a", _TITLES[name], href=f"#{name}") for name in names]
+    choices = [
+        element(
+            "label",
+            element("input", type="radio", name="mode", id=f"mode-{mode}", checked=mode == MODES[0]),
+            mode,
+        )
+        for mode in MODES
+    ]
+    switch = element("fieldset", element("legend", "Decoding"), element("span", *choices, class_="switch"))
+    return element("nav", element("div", *links, switch))
+
+
+def _reproduce_section(run: Run) -> Html:
+    command = f"prism run {shlex.quote(str(run.recipe.run_directory / 'recipe.json'))}"
+    recipe = element(
+        "details", element("summary", "The resolved recipe"), element("pre", run.recipe.model_dump_json(indent=2))
+    )
+    rows = [
+        element(
+            "tr",
+            element("td", f"{stage.name}, seed {stage.seed}"),
+            element("td", name),
+            element("td", element("code", sha)),
+        )
+        for stage_name in run.stage_names
+        for stage in run.over_seeds(stage_name)
+        for name, sha in sorted((stage.manifest or {}).get("inputs", {}).items())
+    ]
+    head = element(
+        "thead", element("tr", *(element("th", title, scope="col") for title in ("Stage", "Input", "SHA-256")))
+    )
+    hashes = element("div", element("table", head, element("tbody", *rows), class_="hashes"), class_="scroll")
+    absent = element("p", "No input hashes were recorded.", class_="absent")
+    text = "Goes on with this run, or repeats it elsewhere. What is finished and unchanged is not run again."
+    return element(
+        "section",
+        element("h2", "Reproduce"),
+        element("p", text),
+        element("pre", command),
+        recipe,
+        element("details", element("summary", f"Input hashes ({len(rows)})"), join(hashes) if rows else absent),
+        id="reproduce",
+    )

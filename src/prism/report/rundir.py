@@ -1,0 +1,218 @@
+"""Reads a run directory into frozen records. What is not there stays absent; what is damaged is an error."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prism.config import PlannedStage, Recipe, load_recipe, plan_stages
+from prism.errors import DataError
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One graded response. `values` holds each metric in [0, 1], or None where it could not be decided."""
+
+    benchmark: str
+    group: str
+    item_id: str
+    mode: str
+    values: Mapping[str, float | None]
+    num_steps: int | None
+    num_items: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of one seed. `summary` and `items` are None where the stage was not evaluated."""
+
+    seed: int
+    name: str
+    manifest: Row | None
+    metrics: tuple[Row, ...]
+    timings: tuple[Row, ...]
+    samples: tuple[Row, ...]
+    summary: Row | None
+    items: tuple[Item, ...] | None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.manifest is not None and self.manifest.get("status") == "complete"
+
+
+@dataclass(frozen=True)
+class Run:
+    """`seeds` are those the recipe asks for, then others that are there; `stages` holds only what is there."""
+
+    directory: Path
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    stages: Mapping[tuple[int, str], Stage]
+    teacher: Mapping[int, Row] = field(default_factory=dict)
+    dates: tuple[datetime, datetime] | None = None
+
+    @cached_property
+    def planned(self) -> Mapping[str, PlannedStage]:
+        """In table order: a matched-budget baseline stands before alignment and all that is compared with it."""
+        stages = plan_stages(self.recipe)
+        aligned = [stage for stage in stages if stage.kind == "align" or stage.start == "align"]
+        return {stage.name: stage for stage in (*(s for s in stages if s not in aligned), *aligned)}
+
+    @cached_property
+    def stage_names(self) -> tuple[str, ...]:
+        """Every stage that at least one seed has: planned ones in table order, then others by name."""
+        present = {name for _, name in self.stages}
+        planned = [name for name in self.planned if name in present]
+        return (*planned, *sorted(present - set(planned)))
+
+    @cached_property
+    def evaluated_names(self) -> tuple[str, ...]:
+        evaluated = {stage.name for stage in self.stages.values() if stage.summary is not None}
+        return tuple(name for name in self.stage_names if name in evaluated)
+
+    def kind(self, name: str) -> str:
+        if name in self.planned:
+            return self.planned[name].kind
+        kinds = [str(stage.manifest.get("kind", "")) for stage in self.over_seeds(name) if stage.manifest]
+        return kinds[0] if kinds else ""
+
+    def over_seeds(self, name: str) -> list[Stage]:
+        """The stage of each seed that has it, in the order of `seeds`."""
+        return [self.stages[seed, name] for seed in self.seeds if (seed, name) in self.stages]
+
+    def baseline_of(self, name: str) -> str | None:
+        """The matched-budget baseline a checkpoint is compared with: the one of its own algorithm if it was
+        run, else the first; None for a baseline itself and where there is none."""
+        baselines = [stage for stage in self.planned.values() if stage.is_baseline]
+        planned = self.planned.get(name)
+        if not baselines or planned in baselines:
+            return None
+        same = [stage for stage in baselines if planned and planned.algorithm == stage.algorithm]
+        return (same or baselines)[0].name
+
+
+def read_run(directory: Path) -> Run:
+    """Raises DataError where the directory is no run directory or one of its files is damaged."""
+    if not (directory / "recipe.json").is_file():
+        raise DataError(f"{directory}: holds no recipe.json; give the directory that `prism run` wrote")
+    recipe = load_recipe(directory / "recipe.json")
+    seeds = {int(path.name[5:]): path for path in directory.glob("seed-*") if path.is_dir() and path.name[5:].isdigit()}
+    stages, teacher, files = {}, {}, []
+    for seed, seed_directory in seeds.items():
+        for path in sorted(seed_directory.iterdir()):
+            if path.is_dir() and _is_stage(path):
+                stages[seed, path.name] = _read_stage(seed, path)
+                files += [path / name for name in ("manifest.json", "metrics.jsonl", "timings.jsonl")]
+        distribution = _read_object(seed_directory / "data" / "teacher_distribution.json")
+        if distribution is not None:
+            teacher[seed] = distribution
+    return Run(
+        directory=directory,
+        recipe=recipe,
+        seeds=(*recipe.seeds, *sorted(set(seeds) - set(recipe.seeds))),
+        stages=stages,
+        teacher=teacher,
+        dates=_date_range(files),
+    )
+
+
+def _is_stage(path: Path) -> bool:
+    marks = ("manifest.json", "metrics.jsonl", "evaluation")
+    return path.name != "data" and any((path / mark).exists() for mark in marks)
+
+
+def _read_stage(seed: int, path: Path) -> Stage:
+    items = path / "evaluation" / "items.jsonl"
+    return Stage(
+        seed=seed,
+        name=path.name,
+        manifest=_read_object(path / "manifest.json"),
+        metrics=tuple(_read_rows(path / "metrics.jsonl")),
+        timings=tuple(_read_rows(path / "timings.jsonl")),
+        samples=tuple(_read_rows(path / "samples.jsonl")),
+        summary=_read_object(path / "evaluation" / "summary.json"),
+        items=tuple(_read_item(row, items) for row in _read_rows(items)) if items.exists() else None,
+    )
+
+
+def _read_item(row: Row, path: Path) -> Item:
+    try:
+        verdict = row["verdict"]
+        values = {
+            # As in summary.json: an unverifiable answer has not been shown to be right.
+            "accuracy": float(verdict == "correct"),
+            "caption_exact": _number(row.get("is_caption_exact")),
+            "caption_fraction": _number(row.get("caption_fraction")),
+            "valid": _number(row.get("is_valid")),
+        }
+        return Item(
+            benchmark=str(row["benchmark"]),
+            group=str(row["group"]),
+            item_id=str(row["item_id"]),
+            mode=str(row["mode"]),
+            values=values,
+            num_steps=row.get("num_steps"),
+            num_items=row.get("num_items"),
+        )
+    except KeyError as error:
+        raise DataError(f"{path}: a row lacks the field {error}; evaluate this checkpoint again") from error
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _reject_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a number that a metric may have")
+
+
+def _read_object(path: Path) -> Row | None:
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
+    except ValueError as error:
+        raise DataError(f"{path}: not readable as JSON ({error}); run its stage again") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected a JSON object; run its stage again")
+    return value
+
+
+def _read_rows(path: Path) -> Iterator[Row]:
+    """JSON lines. A last line without its newline is one that is just being written and is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith("\n") or not line.strip():
+                continue
+            try:
+                row = json.loads(line, parse_constant=_reject_constant)
+            except ValueError as error:
+                raise DataError(
+                    f"{path}, line {number}: not readable as JSON ({error}); run its stage again"
+                ) from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: expected a JSON object; run its stage again")
+            yield row
+
+
+def _date_range(files: list[Path]) -> tuple[datetime, datetime] | None:
+    times = [path.stat().st_mtime for path in files if path.exists()]
+    if not times:
+        return None
+    return datetime.fromtimestamp(min(times), UTC), datetime.fromtimestamp(max(times), UTC)
+
+
+def metric_value(row: Row, name: str) -> float | None:
+    """The number under this name, or None where the metric is absent, null or no number."""
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)

@@ -1,0 +1,199 @@
+"""The results section: findings in words, differences as a plot, and every number in one table."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from prism.report.identity import stage_colour, stage_title
+from prism.report.markup import Html, element, join
+from prism.report.plots import forest_plot, signed_points
+from prism.report.results import ALL, AVERAGES, IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Column, ResultRow, ResultsTable
+from prism.report.rundir import Run
+from prism.report.statistics import Estimate
+
+_SCOPES = {
+    IN_DISTRIBUTION: "In-distribution",
+    OUT_OF_DISTRIBUTION: "Out-of-distribution",
+    ALL: "All sub-benchmarks",
+}
+
+
+def results_section(run: Run, tables: Sequence[ResultsTable]) -> Html:
+    if not run.evaluated_names:
+        body = element("p", "No checkpoint of this run has been evaluated.", class_="absent")
+        return element("section", element("h2", "Results"), body, id="results")
+    lead = "Every checkpoint on every sub-benchmark. Averages give each sub-benchmark the same weight."
+    views = [
+        element("div", findings(run, table), _forests(run, table), _grid(run, table), class_=f"only-{table.mode}")
+        for table in tables
+    ]
+    return element(
+        "section",
+        element("h2", "Results"),
+        element("p", lead, class_="lead"),
+        *views,
+        element("p", _interval_note(run), class_="note"),
+        element("p", _pairing_note(), class_="note"),
+        id="results",
+    )
+
+
+def _interval_note(run: Run) -> str:
+    if len(run.seeds) < 2:
+        return "95% intervals are over test items: this run has one seed, so they say nothing about how runs vary."
+    return (
+        f"Means over {len(run.seeds)} seeds with 95% Student-t intervals over the seeds' means; n counts test "
+        "items over all seeds. A row with a single seed keeps its interval over test items."
+    )
+
+
+def _pairing_note() -> str:
+    return (
+        "Differences are paired item by item within a seed (an item's samples are averaged first), then put together "
+        "over seeds as above; with one seed the interval is over items. ▲ and ▼ mark intervals that exclude zero. "
+        "Many intervals stand side by side here: one in twenty excludes zero by chance alone."
+    )
+
+
+def findings(run: Run, table: ResultsTable) -> Html:
+    """One sentence for each run of RLVR from the aligned policy: its paired difference overall, judged."""
+    overall = table.column_index(ALL, "accuracy")
+    planned = run.planned
+    items = [
+        _finding(run, row, row.gains[overall], table.mode)
+        for row in table.rows
+        if row.baseline and row.stage in planned and planned[row.stage].start == "align"
+    ]
+    if not items:
+        text = "No aligned policy and its matched-budget baseline have both been trained and evaluated yet."
+        return element("p", text, class_="absent")
+    return element("ul", *items, class_="findings")
+
+
+def _finding(run: Run, row: ResultRow, gain: Estimate | None, mode: str) -> Html:
+    pair = f"{stage_title(row.stage)} against {stage_title(row.baseline or '')}"
+    colour = stage_colour(run, row.stage)
+    if gain is None:
+        return element("li", f"{pair}: not every sub-benchmark was answered by both ({mode}).", class_=colour)
+    if gain.low is None or gain.high is None:
+        verdict = "No interval can be given."
+    elif gain.excludes_zero:
+        where = "" if gain.num_seeds > 1 else " on these items; one seed cannot tell how runs vary"
+        verdict = f"A {'gain' if gain.mean > 0 else 'loss'}{where}."
+    else:
+        verdict = "Not distinguishable from zero."
+    basis = f"{gain.count:,} pairs, {gain.num_seeds} seed{'s' if gain.num_seeds > 1 else ''}"
+    details = f" {interval_text(gain, signed=True)} points of {mode} accuracy over all sub-benchmarks ({basis}). "
+    return element("li", f"{pair}: ", element("b", signed_points(gain.mean)), details, verdict, class_=colour)
+
+
+def interval_text(estimate: Estimate, *, signed: bool = False) -> str:
+    """`lo–hi` in percent, or `[lo, hi]` in points for a difference; a dash where there is no interval."""
+    if estimate.low is None or estimate.high is None:
+        return "[–]"
+    if signed:
+        return f"[{signed_points(estimate.low)}, {signed_points(estimate.high)}]".replace("+", "")
+    # Student's interval over a few seeds may reach past what a share can be.
+    return f"{max(estimate.low, 0) * 100:.1f}–{min(estimate.high, 1) * 100:.1f}"
+
+
+def _forests(run: Run, table: ResultsTable) -> Html | None:
+    chosen = [(scope, table.column_index(scope, "accuracy")) for scope in AVERAGES]
+    chosen.append(("description", table.column_index(ALL, "caption_fraction")))
+    gains = [gain for row in table.compared for _, index in chosen if (gain := row.gains[index]) is not None]
+    if not gains:
+        return None
+    edges = [value for gain in gains for value in (gain.low, gain.mean, gain.high) if value is not None]
+    low, high = min(0.0, *edges), max(0.0, *edges)
+    margin = 0.06 * (high - low) or 0.01
+    plots = []
+    for scope, index in chosen:
+        rows = [
+            (stage_title(row.stage), stage_colour(run, row.stage), gain)
+            for row in table.compared
+            if (gain := row.gains[index]) is not None
+        ]
+        if rows:
+            title = _SCOPES.get(scope, "Described items right")
+            plots.append(forest_plot(title, rows, x_range=(low - margin, high + margin)))
+    heading = element("h3", f"Difference to the matched-budget baseline, points, {table.mode}")
+    return join(heading, element("div", *plots, class_="forests"))
+
+
+def _grid(run: Run, table: ResultsTable) -> Html:
+    shared = [_shared_count([row.scores[i] for row in table.rows]) for i in range(len(table.columns))]
+    starts = _group_starts(table.columns)
+    heading = _divider(f"Score, %, {table.mode}", len(table.columns))
+    body = [heading, *(_score_row(run, table, row, shared, starts) for row in table.rows)]
+    if table.compared:
+        body.append(_divider(f"Difference to the matched-budget baseline, points, {table.mode}", len(table.columns)))
+        body += [_gain_row(run, row, shared, starts) for row in table.compared]
+    parts = (_head(table.columns, shared, starts), element("tbody", *body))
+    return element("div", element("table", *parts), class_="scroll", tabindex=0, role="region", aria_label="Results")
+
+
+def _group_starts(columns: Sequence[Column]) -> list[bool]:
+    return [i == 0 or columns[i - 1].heading != column.heading for i, column in enumerate(columns)]
+
+
+def _head(columns: Sequence[Column], shared: Sequence[int | None], starts: Sequence[bool]) -> Html:
+    groups = [element("th")]
+    for heading, members in groupby(columns, key=lambda column: column.heading):
+        groups.append(element("th", heading, colspan=len(list(members)), scope="colgroup", class_="starts"))
+    names = [element("th", "Checkpoint", scope="col", class_="first")]
+    for column, count, is_start in zip(columns, shared, starts, strict=True):
+        small = element("small", f"n = {count:,}" if count is not None else Html("&#160;"))
+        names.append(element("th", column.title, small, scope="col", class_="starts" if is_start else None))
+    return element("thead", element("tr", *groups), element("tr", *names))
+
+
+def _shared_count(estimates: Sequence[Estimate | None]) -> int | None:
+    """The number of items where it is the same in the whole column, so that it can stand in its head."""
+    counts = {estimate.count for estimate in estimates if estimate is not None}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _divider(text: str, num_columns: int) -> Html:
+    return element(
+        "tr", element("th", element("span", text), colspan=num_columns + 1, scope="rowgroup"), class_="divider"
+    )
+
+
+def _row_head(run: Run, row: ResultRow, note: str, estimates: Sequence[Estimate | None]) -> Html:
+    seeds = max((estimate.num_seeds for estimate in estimates if estimate is not None), default=0)
+    of_seeds = f"{seeds} of {len(run.seeds)} seeds" if seeds < len(run.seeds) else ""
+    small = [element("small", text) for text in (note, of_seeds) if text]
+    return element("th", stage_title(row.stage), *small, scope="row", class_=stage_colour(run, row.stage))
+
+
+def _score_row(
+    run: Run, table: ResultsTable, row: ResultRow, shared: Sequence[int | None], starts: Sequence[bool]
+) -> Html:
+    planned = run.planned.get(row.stage)
+    is_baseline = planned is not None and planned.is_baseline
+    cells = []
+    for estimate, count, is_start in zip(row.scores, shared, starts, strict=True):
+        style = "starts" if is_start else None
+        if estimate is None:
+            cells.append(element("td", "–", title="not measured", class_=style))
+            continue
+        own_count = f"n = {estimate.count:,}" if count is None and estimate.count is not None else None
+        small = [element("small", text) for text in (interval_text(estimate), own_count) if text]
+        cells.append(element("td", f"{estimate.mean * 100:.1f}", *small, class_=style))
+    note = "matched-budget baseline" if is_baseline else ""
+    return element("tr", _row_head(run, row, note, row.scores), *cells, class_="baseline" if is_baseline else None)
+
+
+def _gain_row(run: Run, row: ResultRow, shared: Sequence[int | None], starts: Sequence[bool]) -> Html:
+    cells = []
+    for gain, count, is_start in zip(row.gains, shared, starts, strict=True):
+        style = "starts " if is_start else ""
+        if gain is None:
+            cells.append(element("td", "–", title="not measured on both sides", class_=style.strip() or None))
+            continue
+        direction = ("up" if gain.mean > 0 else "down") if gain.excludes_zero else "unclear"
+        mark = {"up": " ▲", "down": " ▼", "unclear": ""}[direction]
+        own_count = f"n = {gain.count:,}" if gain.count != count else None
+        small = [element("small", text) for text in (interval_text(gain, signed=True), own_count) if text]
+        cells.append(element("td", element("b", signed_points(gain.mean), mark), *small, class_=style + direction))
+    note = f"− {stage_title(row.baseline or '')}"
+    return element("tr", _row_head(run, row, note, row.gains), *cells)

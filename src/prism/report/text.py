@@ -1,0 +1,65 @@
+"""The results as plain text, for the end of a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prism.report.completeness import missing_parts
+from prism.report.identity import stage_title
+from prism.report.plots import signed_points
+from prism.report.results import ALL, IN_DISTRIBUTION, MODES, OUT_OF_DISTRIBUTION, ResultsTable, results_table
+from prism.report.rundir import read_run
+from prism.report.statistics import Estimate
+from prism.report.tables import interval_text
+
+_COLUMNS = {
+    "in-distribution": (IN_DISTRIBUTION, "accuracy"),
+    "out-of-distribution": (OUT_OF_DISTRIBUTION, "accuracy"),
+    "all": (ALL, "accuracy"),
+    "description exact": (ALL, "caption_exact"),
+}
+
+
+def print_results_table(run_directory: Path) -> str:
+    """Averages of every checkpoint and differences to the baseline, in percent and points with 95% intervals."""
+    run = read_run(run_directory)
+    lines = [*missing_parts(run)]
+    if not run.evaluated_names:
+        return "\n".join([*lines, "No checkpoint of this run has been evaluated."])
+    for mode in MODES:
+        lines += ["", *_mode_lines(results_table(run, mode))]
+    seeds = f"over {len(run.seeds)} seeds (Student t)" if len(run.seeds) > 1 else "over test items, one seed"
+    return "\n".join(
+        [*lines, "", f"Accuracy in percent with 95% intervals {seeds}; differences in points, paired by item."]
+    )
+
+
+def _mode_lines(table: ResultsTable) -> list[str]:
+    indices = [table.column_index(*key) for key in _COLUMNS.values()]
+    overall = table.column_index(ALL, "accuracy")
+    rows = [[table.mode, *_COLUMNS, "n"]]
+    for row in table.rows:
+        score = row.scores[overall]
+        count = f"{score.count:,}" if score and score.count is not None else "–"
+        rows.append([stage_title(row.stage), *(_cell(row.scores[index]) for index in indices), count])
+    return [*_aligned(rows), *_difference_lines(table, overall)]
+
+
+def _difference_lines(table: ResultsTable, overall: int) -> list[str]:
+    rows = []
+    for row in table.compared:
+        gain = row.gains[overall]
+        if gain is not None:
+            pair = f"{stage_title(row.stage)} − {stage_title(row.baseline or '')}"
+            rows.append(
+                [f"  {pair}", signed_points(gain.mean), interval_text(gain, signed=True), f"n = {gain.count:,}"]
+            )
+    return [f"differences, all, {table.mode}", *_aligned(rows)] if rows else []
+
+
+def _cell(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else f"{estimate.mean * 100:.1f} ({interval_text(estimate)})"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

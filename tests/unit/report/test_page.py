@@ -1,0 +1,219 @@
+"""The page as a whole: well-formed, closed to the outside, and true to the run directory."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from prism.errors import DataError, StorageError
+from prism.report import render_report
+from prism.report.identity import COLOURS
+
+MakeRun = Callable[..., Path]
+VOID = {"meta", "img", "input", "br", "circle", "line", "path", "polyline", "rect"}
+
+
+class Page(HTMLParser):
+    """Checks nesting while it collects tags, the visible text and the rows of tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in VOID, f"<{tag}> is not closed"
+        self.tags.append((tag, dict(attrs)))
+        self.stack.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in VOID
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1] != "style":
+            self.text += data
+        if self.rows and {"td", "th"} & set(self.stack):
+            self.rows[-1][-1] += f"{data} "
+
+
+@pytest.fixture(scope="module")
+def full_text(full_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return render_report(full_run, tmp_path_factory.mktemp("report") / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def single_text(single_seed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return render_report(single_seed_run, tmp_path_factory.mktemp("report") / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_well_formed(full_text: str) -> None:
+    page = Page(full_text)
+    assert page.stack == []
+    assert full_text.startswith("<!doctype html>")
+    names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(names) == len(set(names))
+
+
+def test_links_lead_to_sections_of_the_page(full_text: str) -> None:
+    page = Page(full_text)
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert links
+    assert all(link is not None and link.startswith("#") and link[1:] in ids for link in links)
+
+
+def test_nothing_is_asked_of_the_outside(full_text: str) -> None:
+    page = Page(full_text)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            assert not re.search(r"https?:|//", value or "") or (value or "").startswith("data:image/")
+            if name == "src":
+                assert (value or "").startswith("data:image/png;base64,")
+    style = full_text[full_text.index("<style>") : full_text.index("</style>")]
+    assert not re.search(r"url\(|@import|https?:", style)
+
+
+def test_the_policy_allows_this_stylesheet_and_embedded_images_only(full_text: str) -> None:
+    policies = [a["content"] for _, a in Page(full_text).tags if a.get("http-equiv") == "Content-Security-Policy"]
+    style = full_text[full_text.index("<style>") + 7 : full_text.index("</style>")]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    expected = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    assert policies == [expected]
+    assert not any("style" in attributes for _, attributes in Page(full_text).tags)
+
+
+def test_text_of_the_run_is_text_on_the_page(full_text: str, hostile: str) -> None:
+    page = Page(full_text)
+    assert hostile in page.text
+    assert "<script" not in full_text
+    assert [a.get("src") for tag, a in page.tags if tag == "img" and not (a.get("src") or "").startswith("data:")] == []
+
+
+def test_every_colour_used_is_in_the_stylesheet(full_text: str) -> None:
+    style = full_text[full_text.index("<style>") : full_text.index("</style>")]
+    assert all(f".c-{name} {{" in style and f"--{name}: #" in style for name in COLOURS)
+    used = {c for _, a in Page(full_text).tags for c in (a.get("class") or "").split() if c.startswith("c-")}
+    assert used <= {f"c-{name}" for name in COLOURS}
+
+
+@pytest.mark.parametrize("mode", ["greedy", "sampled"])
+def test_table_cells_are_the_numbers_of_the_summary(single_text: str, single_seed_run: Path, mode: str) -> None:
+    rows = Page(single_text).rows
+    start = next(i for i, row in enumerate(rows) if row[0].startswith(f"Score, %, {mode}"))
+    titles = {"base": "Base", "sft": "SFT", "sft-grpo": "SFT → GRPO matched-budget baseline", "align": "PRISM"}
+    names = ["base", "sft", "sft-grpo", "align", "prism-grpo", "prism-dapo", "prism-gspo"]
+    for name, row in zip(names, rows[start + 1 : start + 8], strict=True):
+        if name in titles:
+            assert row[0].strip() == titles[name]
+        path = single_seed_run / "seed-0" / name / "evaluation" / "summary.json"
+        summary = json.loads(path.read_text())
+        scopes = [("average", scope, "accuracy") for scope in ("in-distribution", "out-of-distribution", "all")]
+        scopes += [("average", "all", metric) for metric in ("caption_exact", "caption_fraction", "valid")]
+        scopes += [
+            ("benchmarks", benchmark, "accuracy")
+            for benchmark in ("color", "count", "position", "chart", "compare", "large-grid")
+        ]
+        for (part, scope, metric), cell in zip(scopes, row[1:], strict=True):
+            entry = summary[part][scope][mode][metric]
+            shown = f"{entry['mean'] * 100:.1f} {entry['low'] * 100:.1f}–{entry['high'] * 100:.1f}"
+            assert cell.startswith(shown)
+
+
+def test_the_number_of_items_stands_with_every_score(single_text: str) -> None:
+    rows = Page(single_text).rows
+    head = next(row for row in rows if row[0].startswith("Checkpoint"))
+    start = next(i for i, row in enumerate(rows) if row[0].startswith("Score, %, greedy"))
+    for row in rows[start + 1 : start + 8]:
+        assert all("n = " in cell or "n = " in title for cell, title in zip(row[1:], head[1:], strict=True))
+
+
+def test_each_prism_run_is_judged_against_the_baseline(full_text: str, single_text: str) -> None:
+    text = Page(full_text).text
+    for variant in ("GRPO", "DAPO", "GSPO"):
+        assert text.count(f"PRISM → {variant} against SFT → GRPO: ") == 2, "greedy and sampled"
+    assert "(240 pairs, 2 seeds)" in text
+    assert "Means over 2 seeds with 95% Student-t intervals" in text
+    single = Page(single_text).text
+    assert "(120 pairs, 1 seed)" in single
+    assert "say nothing about how runs vary" in single
+
+
+def test_the_header_says_what_ran(full_text: str) -> None:
+    text = Page(full_text).text
+    for fact in ("tiny-world", "0, 1", "0.1.0+g1a2b3c4", "tiny Qwen3-VL", "4 experts, top 2"):
+        assert fact in text
+    assert "Complete: all 8 stages of the recipe finished for 2 seeds." in text
+    assert "prism run runs/tiny-world/recipe.json" in text
+    assert "ef" * 32 in text
+
+
+def test_missing_stages_are_named_and_not_shown(make_run: MakeRun) -> None:
+    run = make_run(seeds=(0,), stages=("sft",))
+    page = Page(render_report(run).read_text(encoding="utf-8"))
+    assert "This run is not complete." in page.text
+    assert "SFT → GRPO (sft-grpo), PRISM (align), PRISM → GRPO (prism-grpo)" in page.text
+    headings = [row[0] for row in page.rows]
+    assert not any(heading.startswith(("PRISM", "Base")) for heading in headings)
+    assert not any(attributes.get("id") == "alignment" for _, attributes in page.tags)
+    assert "No aligned policy and its matched-budget baseline" in page.text
+
+
+def test_a_run_that_has_only_begun(make_run: MakeRun) -> None:
+    page = Page(render_report(make_run(seeds=(0,), stages=())).read_text(encoding="utf-8"))
+    assert page.stack == []
+    assert "No checkpoint of this run has been evaluated." in page.text
+
+
+def test_a_checkpoint_without_one_mode_has_dashes_there(make_run: MakeRun) -> None:
+    run = make_run(seeds=(0,), stages=("sft",))
+    path = run / "seed-0" / "sft" / "evaluation" / "summary.json"
+    summary = json.loads(path.read_text())
+    empty = {"mean": None, "low": None, "high": None, "count": 0}
+    for entry in (*summary["benchmarks"].values(), *summary["average"].values()):
+        entry["sampled"] = dict.fromkeys(entry["sampled"], empty)
+    path.write_text(json.dumps(summary))
+    rows = Page(render_report(run).read_text(encoding="utf-8")).rows
+    start = next(i for i, row in enumerate(rows) if row[0].startswith("Score, %, sampled"))
+    assert {cell.strip() for cell in rows[start + 1][1:]} == {"–"}
+
+
+def test_the_report_is_written_where_asked_and_replaces_the_old_one(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(seeds=(0,), stages=("sft",))
+    assert render_report(run) == run / "report.html"
+    target = tmp_path / "new" / "page.html"
+    assert render_report(run, target) == target
+    assert render_report(run, target).read_text(encoding="utf-8") == (run / "report.html").read_text(encoding="utf-8")
+    assert [path.name for path in target.parent.iterdir()] == ["page.html"]
+
+
+def test_a_directory_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"recipe\.json"):
+        render_report(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named(single_seed_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file").write_text("")
+    for target in (tmp_path / "taken", tmp_path / "file" / "report.html"):
+        with pytest.raises(StorageError, match=target.name):
+            render_report(single_seed_run, target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
