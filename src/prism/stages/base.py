@@ -1,0 +1,62 @@
+"""The model everything starts from: a checkpoint, the shipped tiny base, or a tiny base pretrained here."""
+
+from prism.config import CheckpointBase, PlannedStage, PretrainConfig, TinyBase
+from prism.data.world.lessons import draw_lesson
+from prism.models.tiny import build_tiny, load_tiny_encoder, tiny_config
+from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
+from prism.runtime.seeding import derive_seed, python_random
+from prism.runtime.stage import StageRun
+from prism.stages.imitation import imitate, num_tokens, pack_examples
+from prism.stages.workspace import SHIPPED_TOKENIZER, Workspace
+
+
+def run(workspace: Workspace, planned: PlannedStage) -> None:
+    base = workspace.recipe.base
+    if isinstance(base, TinyBase) and base.source == "pretrain":
+        _pretrain(workspace, planned, base.pretrain)
+    else:
+        _adopt(workspace, planned, base)
+
+
+def _adopt(workspace: Workspace, planned: PlannedStage, base: TinyBase | CheckpointBase) -> None:
+    """Nothing to train: the manifest records which weights the run starts from."""
+    directory = workspace.model_directory("base")
+    run = StageRun(
+        workspace.stage_directory(planned.name),
+        name=planned.name,
+        kind=planned.kind,
+        config=base.model_dump(mode="json"),
+        inputs={"model": directory},
+        num_steps=0,
+        checkpoint_every=1,
+        seed=workspace.seed,
+    )
+    if not run.is_complete:
+        run.finish({})
+
+
+def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfig) -> None:
+    """Teaches a randomly initialised tiny model the lessons of the built-in world."""
+    run = workspace.open_stage(
+        planned, [config], num_steps=config.num_steps, checkpoint_every=config.checkpoint_every, show=("loss/nll",)
+    )
+    if run.is_complete:
+        return
+    encoder = load_tiny_encoder(SHIPPED_TOKENIZER)
+    policy = build_tiny(tiny_config(encoder.tokenizer), seed=derive_seed(workspace.seed, "tiny"))
+    optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = make_schedule(
+        optimizer, kind=config.schedule, num_steps=config.num_steps, warmup_fraction=config.warmup_fraction
+    )
+    run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, schedulers={"policy": schedule})
+    for step in run.steps():
+        random_source = python_random(workspace.seed, "lessons", step)
+        lessons = [draw_lesson(random_source) for _ in range(config.batch_size)]
+        packs = pack_examples(encoder, lessons, config.token_budget)
+        loss = imitate(policy, packs)
+        grad_norm = clip_gradients(policy, config.max_grad_norm, name="policy", step=step)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        run.record(step, {"loss/nll": loss, "policy/grad_norm": grad_norm}, tokens=num_tokens(packs))
+    workspace.save_policy(run, policy, encoder)

@@ -1,0 +1,188 @@
+"""The data of one seed: made by the built-in world or read from the user's files, by the same readers."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prism.config import FilesData, WorldData
+from prism.data.images import open_image
+from prism.data.readers import read_demonstrations, read_examples, read_prompts
+from prism.data.rejects import RejectLog
+from prism.data.world.datasets import (
+    CURATED,
+    DEV,
+    FAITHFUL,
+    PUBLIC,
+    ROLLOUT,
+    demonstrations,
+    test_prompts,
+)
+from prism.data.world.oracle import Fidelity
+from prism.data.writers import write_sharegpt, write_verl_parquet
+from prism.errors import ConfigError
+from prism.records import Demonstration, Example, Prompt
+from prism.rewards import num_description_items, num_reasoning_steps, parse_response
+from prism.runtime.atomic import write_json
+from prism.runtime.hashing import config_sha256, path_sha256
+from prism.runtime.progress import say
+from prism.runtime.seeding import derive_seed
+from prism.runtime.stage import StageRun
+from prism.stages.workspace import CONSOLE, Workspace
+
+TEACHER_DISTRIBUTION = "teacher_distribution.json"
+
+
+def prepare(workspace: Workspace) -> None:
+    """Makes or checks the data and records their hashes; every later stage names them as inputs."""
+    data = workspace.recipe.data
+    inputs = {} if isinstance(data, WorldData) else _file_hashes(data)
+    run = StageRun(
+        workspace.stage_directory("data"),
+        name="data",
+        kind="data",
+        config=data.model_dump(mode="json"),
+        inputs=inputs,
+        num_steps=0,
+        checkpoint_every=1,
+        seed=workspace.seed,
+    )
+    if run.is_complete:
+        return
+    outputs = write_world(data, run.directory, workspace.seed) if isinstance(data, WorldData) else {}
+    if isinstance(data, WorldData) or data.alignment is not None:
+        _write_teacher_distribution(workspace)
+    run.finish(outputs)
+
+
+def write_world(data: WorldData, directory: Path, seed: int) -> dict[str, str]:
+    """Writes the world's data sets below `directory`; their names and relative paths.
+
+    Public and curated demonstrations as ShareGPT with image files, the rest as parquet with images inside.
+    """
+    public = Fidelity(data.public_fidelity.wrong, data.public_fidelity.vague, data.public_fidelity.terse)
+    sft = directory / "sft"
+    images = sft / "images"
+    for name, source, fidelity, count in (
+        ("public", PUBLIC, public, data.public),
+        ("curated", CURATED, FAITHFUL, data.curated),
+    ):
+        if count:
+            rows = demonstrations(name, source, fidelity, count, derive_seed(seed, "world"))
+            write_sharegpt(sft / f"{name}.jsonl", rows, images)
+    world_seed = derive_seed(seed, "world")
+    alignment = demonstrations("alignment", ROLLOUT, FAITHFUL, data.alignment, world_seed)
+    write_verl_parquet(directory / "alignment.parquet", alignment)
+    rl = (example.prompt for example in demonstrations("rl", ROLLOUT, FAITHFUL, data.rl, world_seed))
+    write_verl_parquet(directory / "rl.parquet", rl)
+    write_verl_parquet(directory / "dev.parquet", demonstrations("dev", DEV, FAITHFUL, data.dev, world_seed))
+    write_verl_parquet(directory / "test.parquet", test_prompts(data.test_per_benchmark, world_seed))
+    return {"sft": "sft"} | {name: f"{name}.parquet" for name in ("alignment", "rl", "dev", "test")}
+
+
+def read_sft(workspace: Workspace) -> list[Example]:
+    data = workspace.recipe.data
+    if isinstance(data, WorldData):
+        files = sorted((workspace.stage_directory("data") / "sft").glob("*.jsonl"))
+    else:
+        files = list(data.sft)
+    root = _image_root(workspace)
+    with _rejects(workspace, "sft") as rejects:
+        return [
+            example
+            for file in files
+            for example in read_examples(file, image_root=root, rejects=rejects, check_image=open_image)
+        ]
+
+
+def read_development(workspace: Workspace) -> list[Example]:
+    """Demonstrations that no stage trains on; none where the user gave no file."""
+    file = _file(workspace, "dev")
+    if file is None:
+        return []
+    with _rejects(workspace, "dev") as rejects:
+        return list(read_examples(file, image_root=_image_root(workspace), rejects=rejects, check_image=open_image))
+
+
+def read_alignment(workspace: Workspace) -> list[Demonstration]:
+    with _rejects(workspace, "alignment") as rejects:
+        return list(
+            read_demonstrations(
+                _required(workspace, "alignment"),
+                parse=parse_response,
+                image_root=_image_root(workspace),
+                rejects=rejects,
+                check_image=open_image,
+            )
+        )
+
+
+def read_rl(workspace: Workspace) -> list[Prompt]:
+    return _read_prompts(workspace, "rl")
+
+
+def read_test(workspace: Workspace) -> list[Prompt]:
+    return _read_prompts(workspace, "test")
+
+
+def _read_prompts(workspace: Workspace, name: str) -> list[Prompt]:
+    with _rejects(workspace, name) as rejects:
+        return list(
+            read_prompts(
+                _required(workspace, name),
+                image_root=_image_root(workspace),
+                rejects=rejects,
+                check_image=open_image,
+            )
+        )
+
+
+def _file(workspace: Workspace, name: str) -> Path | None:
+    data = workspace.recipe.data
+    if isinstance(data, WorldData):
+        return workspace.stage_directory("data") / f"{name}.parquet"
+    return getattr(data, name)
+
+
+def _required(workspace: Workspace, name: str) -> Path:
+    file = _file(workspace, name)
+    if file is None:
+        raise ConfigError(f"data.{name}: this stage reads it: name a file")
+    return file
+
+
+def _image_root(workspace: Workspace) -> Path | None:
+    data = workspace.recipe.data
+    return data.image_root if isinstance(data, FilesData) else None
+
+
+@contextmanager
+def _rejects(workspace: Workspace, name: str) -> Iterator[RejectLog]:
+    """The rejects file of one data set; says how many rows were rejected when the reading ends."""
+    with RejectLog(workspace.directory / "rejects" / f"{name}.jsonl") as log:
+        yield log
+    if log.total:
+        say(CONSOLE, f"data/{name}: {log.summary()}")
+
+
+def _file_hashes(data: FilesData) -> dict[str, str]:
+    hashes = {"sft": config_sha256([path_sha256(path) for path in data.sft])} if data.sft else {}
+    for name in ("alignment", "rl", "dev", "test"):
+        path = getattr(data, name)
+        if path is not None:
+            hashes[name] = path_sha256(path)
+    return hashes
+
+
+def _write_teacher_distribution(workspace: Workspace) -> None:
+    """Histograms of the teacher's responses, against which the report draws those of the policies."""
+    responses = [demonstration.response for demonstration in read_alignment(workspace)]
+    histograms = {
+        "num_steps": Counter(num_reasoning_steps(response.think or "") for response in responses),
+        "num_items": Counter(num_description_items(response.caption or "") for response in responses),
+    }
+    table = {
+        name: {str(value): count for value, count in sorted(histogram.items())}
+        for name, histogram in histograms.items()
+    }
+    write_json(workspace.stage_directory("data") / TEACHER_DISTRIBUTION, table)

@@ -1,0 +1,77 @@
+"""Evaluates the model a stage ends with on the test set."""
+
+import dataclasses
+import json
+
+from prism.config import PlannedStage, TinyBase
+from prism.data.world.datasets import described_fraction
+from prism.data.world.lessons import BRIEF
+from prism.errors import ConfigError
+from prism.evals.runner import evaluate
+from prism.evals.summary import summarize
+from prism.records import Prompt
+from prism.rollout import TransformersEngine
+from prism.runtime.atomic import write_json, write_text
+from prism.runtime.seeding import derive_seed
+from prism.runtime.stage import StageRun
+from prism.stages.datasets import read_test
+from prism.stages.workspace import Workspace
+
+ITEMS, SUMMARY = "items.jsonl", "summary.json"
+
+
+def run(workspace: Workspace, planned: PlannedStage) -> None:
+    config = workspace.recipe.evaluation
+    if config is None:
+        raise ConfigError("evaluation: the recipe has no [evaluation] table")
+    checkpoint_sha256 = workspace.input_hash(planned.name)
+    run = StageRun(
+        workspace.stage_directory(planned.name) / "evaluation",
+        name=f"{planned.name} evaluation",
+        kind="evaluation",
+        config=config.model_dump(mode="json"),
+        inputs={"model": checkpoint_sha256, "data/test": workspace.input_hash("data", "test")},
+        num_steps=0,
+        checkpoint_every=1,
+        seed=workspace.seed,
+    )
+    if run.is_complete:
+        return
+    policy, encoder = workspace.load_policy(planned.name)
+    prompts = [_instructed(workspace, planned, prompt) for prompt in _limited(read_test(workspace), config.limit)]
+    rows = list(
+        evaluate(
+            TransformersEngine(policy, encoder, batch_size=config.batch_size),
+            prompts,
+            num_samples=config.num_samples,
+            temperature=config.temperature,
+            max_tokens=config.max_response_tokens,
+            seed=derive_seed(workspace.seed, "evaluation"),
+            described_fraction=described_fraction,
+        )
+    )
+    write_text(run.directory / ITEMS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    summary = summarize(rows, checkpoint=planned.name, checkpoint_sha256=checkpoint_sha256)
+    write_json(run.directory / SUMMARY, summary)
+    run.finish({"items": ITEMS, "summary": SUMMARY})
+
+
+def _instructed(workspace: Workspace, planned: PlannedStage, prompt: Prompt) -> Prompt:
+    """The tiny base never learned the response format: it is asked for what it can give, a brief answer."""
+    if planned.kind == "base" and isinstance(workspace.recipe.base, TinyBase):
+        return dataclasses.replace(prompt, question=prompt.question + BRIEF)
+    return prompt
+
+
+def _limited(prompts: list[Prompt], limit: int | None) -> list[Prompt]:
+    """The first `limit` prompts of each benchmark."""
+    if limit is None:
+        return prompts
+    seen: dict[str, int] = {}
+    kept = []
+    for prompt in prompts:
+        benchmark = str(prompt.metadata.get("benchmark", prompt.kind))
+        seen[benchmark] = seen.get(benchmark, 0) + 1
+        if seen[benchmark] <= limit:
+            kept.append(prompt)
+    return kept

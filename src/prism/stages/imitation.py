@@ -1,0 +1,67 @@
+"""One supervised step: completions imitated on packed prompt trees."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from prism.models import PromptEncoder
+from prism.objectives import completion_nll
+from prism.packing import Branch, PackedTrees, PromptTree, branch_logprobs, pack_trees
+from prism.records import Example
+from prism.runtime.seeding import python_random
+
+_Record = TypeVar("_Record")
+
+
+def draw_batch(records: Sequence[_Record], start: int, count: int, *seed: int | str) -> list[_Record]:
+    """Records `start` … `start` + `count` − 1 of an endless stream: every epoch a new permutation.
+
+    The stream is a function of `seed` alone, so a resumed run needs nothing but its position.
+    """
+    batch: list[_Record] = []
+    while len(batch) < count:
+        epoch, offset = divmod(start + len(batch), len(records))
+        order = list(range(len(records)))
+        python_random(*seed, "epoch", epoch).shuffle(order)
+        batch += [records[index] for index in order[offset : offset + count - len(batch)]]
+    return batch
+
+
+def pack_examples(encoder: PromptEncoder, examples: Sequence[Example], token_budget: int) -> list[PackedTrees]:
+    """Each example a tree with one branch; only the completion (or its `loss_spans`) is a target."""
+    trees = []
+    for example in examples:
+        ids = encoder.completion_ids(example.completion)
+        mask = encoder.completion_mask(example.completion, example.loss_spans)
+        branch = Branch(torch.tensor(ids), torch.tensor(mask))
+        trees.append(PromptTree(encoder.encode(example.prompt), (branch,)))
+    return pack_trees(trees, token_budget=token_budget)
+
+
+def imitate(policy: Any, packs: Sequence[PackedTrees]) -> float:
+    """Adds the gradient of the batch's mean negative log-likelihood per target token; returns that mean."""
+    num_targets = sum(packed.target_ids.numel() for packed in packs)
+    total = 0.0
+    for packed in packs:
+        loss = _nll(policy, packed, num_targets)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+@torch.no_grad()
+def mean_nll(policy: Any, packs: Sequence[PackedTrees]) -> float:
+    """Mean negative log-likelihood per target token, without a gradient."""
+    num_targets = sum(packed.target_ids.numel() for packed in packs)
+    return sum(_nll(policy, packed, num_targets).item() for packed in packs)
+
+
+def _nll(policy: Any, packed: PackedTrees, num_targets: int) -> Tensor:
+    logprobs = branch_logprobs(policy, packed).logprobs[None]
+    return completion_nll(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_targets)
+
+
+def num_tokens(packs: Sequence[PackedTrees]) -> int:
+    return sum(len(packed) for packed in packs)

@@ -1,0 +1,58 @@
+"""A whole recipe: every stage of every seed, in order, each run once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from prism.config import PlannedStage, Recipe, plan_stages, select_stages
+from prism.runtime.atomic import write_json
+from prism.runtime.progress import say
+from prism.runtime.threads import choose_threads
+from prism.stages import align, base, datasets, evaluation, rlvr, sft, warmup
+from prism.stages.workspace import CONSOLE, Workspace
+
+_STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
+    "base": base.run,
+    "sft": sft.run,
+    "warmup": warmup.run,
+    "align": align.run,
+    "rlvr": rlvr.run,
+}
+TINY_PARAMETERS = 2_000_000
+
+
+def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | None = None) -> Path:
+    """Runs `recipe` and evaluates its checkpoints; returns the run directory.
+
+    A stage that is complete and unchanged is not run again, one that was cut off goes on. `only` is
+    the name or kind of stages to run alone ("eval" for the evaluations), `stop_after` that of the
+    last stages to run.
+    """
+    _choose_threads(recipe)
+    directory = recipe.run_directory
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "recipe.json", recipe.model_dump(mode="json"))
+    planned = plan_stages(recipe)
+    if stop_after is not None:
+        last = select_stages(recipe, stop_after)[-1]
+        planned = planned[: planned.index(last) + 1]
+    selected = planned if only in (None, "eval") else select_stages(recipe, only or "")
+    for seed in recipe.seeds:
+        workspace = Workspace(recipe, seed, directory / f"seed-{seed}")
+        datasets.prepare(workspace)
+        for stage in selected:
+            if only != "eval":
+                _STAGES[stage.kind](workspace, stage)
+            if stage.is_evaluated and only in (None, "eval"):
+                evaluation.run(workspace, stage)
+    return directory
+
+
+def _choose_threads(recipe: Recipe) -> None:
+    if recipe.threads is not None:
+        import torch
+
+        torch.set_num_threads(recipe.threads)
+        say(CONSOLE, f"{recipe.threads} threads, as the recipe says")
+        return
+    choice = choose_threads(TINY_PARAMETERS if recipe.base.type == "tiny" else 0)
+    say(CONSOLE, f"{choice.num_threads} threads: {choice.reason}")

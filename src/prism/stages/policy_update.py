@@ -1,0 +1,135 @@
+"""The policy's side of alignment and RLVR: one clipped policy-gradient update on packed rollout groups."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from prism.config import KlConfig
+from prism.models import PromptEncoder
+from prism.objectives import Aggregation, RatioLevel, aggregate, kl_estimate, policy_loss
+from prism.packing import Branch, PackedTrees, PromptTree, branch_logprobs, pack_trees, to_rows
+from prism.records import RolloutGroup
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyObjective:
+    """How rollouts become a loss; see `prism.objectives.policy_loss`. GRPO, DAPO and GSPO differ here only."""
+
+    level: RatioLevel
+    clip_low: float
+    clip_high: float
+    dual_clip: float | None
+    aggregation: Aggregation
+    temperature: float
+    kl: KlConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateMetrics:
+    """Means over all tokens of the update."""
+
+    loss: float
+    clip_fraction: float
+    clip_fraction_dual: float
+    entropy: float
+    kl: float | None
+    num_tokens: int
+
+    def named(self) -> dict[str, float | None]:
+        return {
+            "loss/policy": self.loss,
+            "policy/clip_fraction": self.clip_fraction,
+            "policy/clip_fraction_dual": self.clip_fraction_dual,
+            "policy/kl": self.kl,
+            "rollout/entropy": self.entropy,
+        }
+
+
+def pack_groups(encoder: PromptEncoder, groups: Sequence[RolloutGroup], token_budget: int) -> list[PackedTrees]:
+    """One tree per group, one branch per rollout with exactly the tokens that were sampled."""
+    trees = [
+        PromptTree(encoder.encode(group.prompt), tuple(Branch.of(rollout.token_ids) for rollout in group.rollouts))
+        for group in groups
+    ]
+    return pack_trees(trees, token_budget=token_budget)
+
+
+@torch.no_grad()
+def rollout_logprobs(policy: Any, packs: Sequence[PackedTrees], temperature: float) -> list[Tensor]:
+    """Per pack the log-probabilities of its targets under the policy as it is now."""
+    return [branch_logprobs(policy, packed, temperature=temperature).logprobs for packed in packs]
+
+
+def accumulate_policy_gradient(
+    policy: Any,
+    packs: Sequence[PackedTrees],
+    advantages: Float[Tensor, "rollout"],
+    objective: PolicyObjective,
+    *,
+    old_logprobs: Sequence[Tensor] | None = None,
+    reference: Any | None = None,
+) -> UpdateMetrics:
+    """Adds the gradient of the objective over all `packs`, divided by counts over all of them.
+
+    `old_logprobs` (per pack) are those of the policy that sampled; None says that it is this very
+    policy, whose log-probabilities then serve as the old ones and save a pass. `reference` is the
+    policy that the KL term, if any, refers to.
+    """
+    num_tokens = sum(packed.target_ids.numel() for packed in packs)
+    num_rollouts = sum(packed.rows.numel() for packed in packs)
+    denominator = num_tokens if objective.aggregation == "token-mean" else num_rollouts
+    sums = dict.fromkeys(("loss", "clip", "dual", "entropy", "kl"), 0.0)
+    for index, packed in enumerate(packs):
+        width = int(packed.target_columns.max()) + 1
+        result = branch_logprobs(policy, packed, temperature=objective.temperature, with_entropy=True)
+        old = result.logprobs.detach() if old_logprobs is None else old_logprobs[index]
+        logprobs, mask = to_rows(result.logprobs, packed, num_columns=width)
+        update = policy_loss(
+            logprobs,
+            to_rows(old, packed, num_columns=width)[0],
+            advantages[packed.rows],
+            mask,
+            level=objective.level,
+            clip_low=objective.clip_low,
+            clip_high=objective.clip_high,
+            dual_clip=objective.dual_clip,
+            aggregation=objective.aggregation,
+            denominator=denominator,
+        )
+        loss = update.loss
+        if objective.kl is not None:
+            distance = _distance(logprobs, mask, packed, objective, reference)
+            loss = loss + objective.kl.coefficient * aggregate(distance, mask, objective.aggregation, denominator)
+            sums["kl"] += float((distance * mask).sum().detach())
+        loss.backward()
+        count = int(update.num_tokens)
+        sums["loss"] += float(loss.detach())
+        sums["clip"] += float(update.clip_fraction) * count
+        sums["dual"] += float(update.clip_fraction_dual) * count
+        sums["entropy"] += float(result.entropies.sum()) if result.entropies is not None else 0.0
+    return UpdateMetrics(
+        loss=sums["loss"],
+        clip_fraction=sums["clip"] / num_tokens,
+        clip_fraction_dual=sums["dual"] / num_tokens,
+        entropy=sums["entropy"] / num_tokens,
+        kl=None if objective.kl is None else sums["kl"] / num_tokens,
+        num_tokens=sum(len(packed) for packed in packs),
+    )
+
+
+def _distance(
+    logprobs: Float[Tensor, "rollout token"],
+    mask: Bool[Tensor, "rollout token"],
+    packed: PackedTrees,
+    objective: PolicyObjective,
+    reference: Any,
+) -> Float[Tensor, "rollout token"]:
+    assert objective.kl is not None
+    with torch.no_grad():
+        values = branch_logprobs(reference, packed, temperature=objective.temperature).logprobs
+    reference_logprobs, _ = to_rows(values, packed, num_columns=mask.shape[1])
+    return kl_estimate(logprobs, reference_logprobs, kind=objective.kl.kind)

@@ -1,0 +1,47 @@
+"""Supervised fine-tuning on demonstrations: the loss is on the completion only."""
+
+import math
+
+from prism.config import PlannedStage
+from prism.errors import ConfigError
+from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
+from prism.stages.datasets import read_development, read_sft
+from prism.stages.imitation import draw_batch, imitate, mean_nll, num_tokens, pack_examples
+from prism.stages.workspace import Workspace
+
+
+def run(workspace: Workspace, planned: PlannedStage) -> None:
+    config = workspace.recipe.sft
+    if config is None:
+        raise ConfigError("sft: the recipe has no [sft] table")
+    examples, development = read_sft(workspace), read_development(workspace)
+    num_steps = config.num_steps or math.ceil((config.num_epochs or 1) * len(examples) / config.batch_size)
+    run = workspace.open_stage(
+        planned,
+        [config],
+        num_steps=num_steps,
+        checkpoint_every=config.checkpoint_every,
+        data=("sft", "dev"),
+        show=("loss/nll", "loss/dev_nll"),
+    )
+    if run.is_complete:
+        return
+    policy, encoder = workspace.load_policy(planned.start)
+    optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = make_schedule(
+        optimizer, kind=config.schedule, num_steps=num_steps, warmup_fraction=config.warmup_fraction
+    )
+    run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, schedulers={"policy": schedule})
+    for step in run.steps():
+        batch = draw_batch(examples, (step - 1) * config.batch_size, config.batch_size, workspace.seed, "sft")
+        packs = pack_examples(encoder, batch, config.token_budget)
+        loss = imitate(policy, packs)
+        grad_norm = clip_gradients(policy, config.max_grad_norm, name="policy", step=step)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        metrics: dict[str, float | None] = {"loss/nll": loss, "policy/grad_norm": grad_norm}
+        if development and (step % 25 == 0 or step == num_steps):
+            metrics["loss/dev_nll"] = mean_nll(policy, pack_examples(encoder, development, config.token_budget))
+        run.record(step, metrics, tokens=num_tokens(packs))
+    workspace.save_policy(run, policy, encoder)

@@ -1,0 +1,147 @@
+"""Discriminator warm-up on (teacher, policy rollout) pairs, so that the game neither starts blind nor saturated."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from prism.config import PlannedStage, Recipe
+from prism.errors import ConfigError, DataError
+from prism.models import Discriminator, PromptEncoder
+from prism.objectives import discriminator_accuracy, discriminator_loss, load_balancing_loss
+from prism.packing import PackedTrees
+from prism.records import Demonstration
+from prism.rollout import Sampling, TransformersEngine
+from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
+from prism.runtime.seeding import derive_seed, python_random
+from prism.stages.datasets import read_alignment
+from prism.stages.discriminators import make_discriminator, num_active_experts
+from prism.stages.imitation import draw_batch, num_tokens
+from prism.stages.rollouts import parse_rollout
+from prism.stages.scoring import Contest, ContestBatch, ContestScores, backpropagate, score
+from prism.stages.workspace import Workspace
+
+SAMPLES_PER_PROMPT = 2
+"""Rollouts drawn for a pair; the first valid one is the student's."""
+
+
+def run(workspace: Workspace, planned: PlannedStage) -> None:
+    config = workspace.recipe.warmup
+    if config is None:
+        raise ConfigError("warmup: the recipe has no [warmup] table")
+    demonstrations = read_alignment(workspace)
+    run = workspace.open_stage(
+        planned,
+        [config, workspace.recipe.discriminator],
+        num_steps=config.num_steps,
+        checkpoint_every=config.checkpoint_every,
+        data=("alignment",),
+        show=("loss/perception", "loss/reasoning", "heldout/perception_accuracy", "heldout/reasoning_accuracy"),
+    )
+    if run.is_complete:
+        return
+    contests, encoder = sample_pairs(workspace, demonstrations)
+    heldout, training = contests[: config.num_heldout], contests[config.num_heldout :]
+    if not training:
+        raise DataError(
+            f"warmup: {len(contests)} of the prompts drew a valid rollout, none left beside the held-out ones"
+        )
+    discriminator = make_discriminator(workspace)
+    optimizer = make_optimizer(discriminator, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = make_schedule(
+        optimizer, kind=config.schedule, num_steps=config.num_steps, warmup_fraction=config.warmup_fraction
+    )
+    run.attach(
+        modules={"discriminator": discriminator},
+        optimizers={"discriminator": optimizer},
+        schedulers={"discriminator": schedule},
+    )
+    for step in run.steps():
+        pairs = draw_batch(training, (step - 1) * config.batch_size, config.batch_size, workspace.seed, "warmup")
+        batch = ContestBatch(encoder, pairs, config.token_budget)
+        metrics = accumulate_gradient(discriminator, batch, config.balance_coefficient)
+        metrics["discriminator/grad_norm"] = clip_gradients(
+            discriminator, config.max_grad_norm, name="discriminator", step=step
+        )
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % config.evaluate_every == 0 or step == config.num_steps:
+            metrics |= measure_heldout(discriminator, ContestBatch(encoder, heldout, config.token_budget))
+        run.record(step, metrics, tokens=num_tokens(batch.packs))
+    workspace.save_discriminator(run, discriminator, encoder)
+
+
+def sample_pairs(workspace: Workspace, demonstrations: Sequence[Demonstration]) -> tuple[list[Contest], PromptEncoder]:
+    """For each prompt the warm-up needs, the demonstration against one valid rollout of the policy."""
+    recipe = workspace.recipe
+    assert recipe.warmup is not None
+    policy, encoder = workspace.load_policy(policy_before_alignment(recipe))
+    engine = TransformersEngine(policy, encoder, batch_size=recipe.rollout.batch_size)
+    wanted = recipe.warmup.num_heldout + recipe.warmup.num_steps * recipe.warmup.batch_size
+    pool = list(demonstrations)
+    python_random(workspace.seed, "warmup", "pool").shuffle(pool)
+    pool = pool[:wanted]
+    groups = engine.generate(
+        [demonstration.prompt for demonstration in pool],
+        num_samples=SAMPLES_PER_PROMPT,
+        sampling=Sampling(recipe.warmup.temperature, recipe.warmup.max_response_tokens),
+        seed=derive_seed(workspace.seed, "warmup", "rollouts"),
+    )
+    contests = []
+    for demonstration, group in zip(pool, groups, strict=True):
+        valid = [response for response in map(parse_rollout, group.rollouts) if response.is_valid]
+        if valid:
+            contests.append(Contest(demonstration.prompt, demonstration.response, (valid[0],)))
+    return contests, encoder
+
+
+def policy_before_alignment(recipe: Recipe) -> str:
+    return "sft" if recipe.sft else "base"
+
+
+def accumulate_gradient(
+    discriminator: Discriminator, batch: ContestBatch, balance_coefficient: float
+) -> dict[str, float | None]:
+    """Bradley-Terry on both branches (paper Eq. 2) plus the experts' load balance."""
+    scores = score(discriminator, batch)
+    total_tokens = num_tokens(batch.packs)
+    top_k = num_active_experts(discriminator)
+    balance = 0.0
+
+    def balance_loss(packed: PackedTrees, router_logits: tuple[Tensor, ...]) -> Tensor:
+        nonlocal balance
+        loss = load_balancing_loss(router_logits, top_k=top_k or 1) * len(packed) / total_tokens
+        balance += float(loss.detach())
+        return balance_coefficient * loss
+
+    def pair_loss(pairs: ContestScores) -> Tensor:
+        return discriminator_loss(
+            pairs.teacher_perception, pairs.perception, pairs.teacher_reasoning, pairs.reasoning, regularization=0.0
+        ).loss
+
+    backpropagate(discriminator, batch, scores, pair_loss, balance_loss if top_k else None)
+    pairs = batch.pair_scores(scores)
+    parts = discriminator_loss(
+        pairs.teacher_perception, pairs.perception, pairs.teacher_reasoning, pairs.reasoning, regularization=0.0
+    )
+    return {
+        "loss/perception": float(parts.perception),
+        "loss/reasoning": float(parts.reasoning),
+        "loss/balance": balance if top_k else None,
+    }
+
+
+def measure_heldout(discriminator: Discriminator, batch: ContestBatch) -> dict[str, float | None]:
+    """Pair accuracy per branch on prompts the warm-up never trains on."""
+    pairs = batch.pair_scores(score(discriminator, batch))
+    perception, count = discriminator_accuracy(pairs.teacher_perception, pairs.perception)
+    reasoning, _ = discriminator_accuracy(pairs.teacher_reasoning, pairs.reasoning)
+    gaps = pairs.teacher_perception - pairs.perception, pairs.teacher_reasoning - pairs.reasoning
+    return {
+        "heldout/perception_accuracy": perception,
+        "heldout/reasoning_accuracy": reasoning,
+        "heldout/perception_gap": float(torch.mean(gaps[0])),
+        "heldout/reasoning_gap": float(torch.mean(gaps[1])),
+        "heldout/count": count,
+    }

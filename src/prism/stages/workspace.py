@@ -1,0 +1,130 @@
+"""Where one seed's pipeline keeps its things: data, stages, models."""
+
+import hashlib
+import importlib.resources
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+
+from prism.config import CheckpointBase, PlannedStage, Recipe
+from prism.data.images import read_bytes
+from prism.errors import CheckpointError
+from prism.models import Discriminator, PromptEncoder, load_policy, save_policy
+from prism.records import Prompt
+from prism.runtime.atomic import atomic_directory, write_bytes
+from prism.runtime.manifest import read_manifest
+from prism.runtime.stage import StageRun
+
+CONSOLE = Console(stderr=True)
+SHIPPED_BASE = Path(str(importlib.resources.files("prism") / "assets" / "tiny-base"))
+SHIPPED_TOKENIZER = Path(str(importlib.resources.files("prism") / "assets" / "tiny-tokenizer"))
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One seed of one recipe: `directory` holds a folder per stage and `data`."""
+
+    recipe: Recipe
+    seed: int
+    directory: Path
+
+    def stage_directory(self, stage: str) -> Path:
+        return self.directory / stage
+
+    def model_directory(self, stage: str) -> Path:
+        """Where the weights are that `stage` ends with."""
+        if stage == "base":
+            if isinstance(self.recipe.base, CheckpointBase):
+                return self.recipe.base.path
+            if self.recipe.base.source == "shipped":
+                return SHIPPED_BASE
+        return self.stage_directory(stage) / "model"
+
+    def input_hash(self, stage: str, output: str = "model") -> str:
+        """sha256 of what `stage` put out. Raises CheckpointError unless it is complete."""
+        manifest = read_manifest(self.stage_directory(stage))
+        if manifest is None or manifest["status"] != "complete":
+            raise CheckpointError(
+                f"{self.stage_directory(stage)}: stage {stage!r} is not complete; run it first with "
+                f"`prism run` or by its own command"
+            )
+        recorded = manifest["outputs"].get(output) or {"sha256": manifest["inputs"].get(output)}
+        return recorded["sha256"]
+
+    def open_stage(
+        self,
+        planned: PlannedStage,
+        config: Sequence[BaseModel | None],
+        *,
+        num_steps: int,
+        checkpoint_every: int = 100,
+        data: Sequence[str] = (),
+        show: Sequence[str] = (),
+    ) -> StageRun:
+        """The stage's run. Its identity is `config`, the models it starts from and the `data` files it reads."""
+        inputs = {stage: self.input_hash(stage) for stage in planned.inputs}
+        inputs |= {f"data/{name}": self.input_hash("data", name) for name in data}
+        settings: dict[str, Any] = {
+            type(part).__name__: part.model_dump(mode="json", exclude={"checkpoint_every"})
+            for part in config
+            if part is not None
+        }
+        return StageRun(
+            self.stage_directory(planned.name),
+            name=planned.name,
+            kind=planned.kind,
+            config=settings | {"start": planned.start, "max_prompt_tokens": self.recipe.max_prompt_tokens},
+            inputs=inputs,
+            num_steps=num_steps,
+            checkpoint_every=checkpoint_every,
+            seed=self.seed,
+            show=show,
+        )
+
+    def load_policy(self, stage: str) -> tuple[Any, PromptEncoder]:
+        """The policy that `stage` ended with, in training mode, and its encoder."""
+        directory = self.model_directory(stage)
+        return load_policy(directory).train(), PromptEncoder.from_pretrained(directory)
+
+    def keep_image(self, prompt: Prompt) -> str | None:
+        """Copies the prompt's first image below the run; its path relative to the run, None without images."""
+        if not prompt.images:
+            return None
+        data = read_bytes(prompt.images[0])
+        name = hashlib.sha256(data).hexdigest()[:16]
+        path = self.directory / "images" / f"{name}.png"
+        if not path.exists():
+            write_bytes(path, data)
+        return path.relative_to(self.recipe.run_directory).as_posix()
+
+    def save_policy(self, run: StageRun, policy: Any, encoder: PromptEncoder) -> None:
+        """Writes the final weights and marks the stage complete."""
+        self._finish(run, {"model": lambda path: save_policy(policy, encoder, path)})
+
+    def save_discriminator(self, run: StageRun, discriminator: Discriminator, encoder: PromptEncoder) -> None:
+        self._finish(run, {"model": lambda path: _write_discriminator(discriminator, encoder, path)})
+
+    def save_aligned(self, run: StageRun, policy: Any, discriminator: Discriminator, encoder: PromptEncoder) -> None:
+        """The aligned policy as `model` and the discriminator at the end of the game beside it."""
+        self._finish(
+            run,
+            {
+                "model": lambda path: save_policy(policy, encoder, path),
+                "discriminator": lambda path: _write_discriminator(discriminator, encoder, path),
+            },
+        )
+
+    def _finish(self, run: StageRun, outputs: Mapping[str, Callable[[Path], None]]) -> None:
+        for name, write in outputs.items():
+            with atomic_directory(run.directory / name) as path:
+                write(path)
+        run.finish({name: name for name in outputs})
+
+
+def _write_discriminator(discriminator: Discriminator, encoder: PromptEncoder, path: Path) -> None:
+    discriminator.save_pretrained(path)
+    encoder.save_pretrained(path)
