@@ -138,8 +138,9 @@ def tiny_encoder(tokenizer: PreTrainedTokenizerBase) -> PromptEncoder:
         patch_size=16,
         merge_size=2,
         temporal_patch_size=2,
-        image_mean=[0.5, 0.5, 0.5],
-        image_std=[0.5, 0.5, 0.5],
+        # Mean and spread of the built-in world's pixels: white paper is near 0, so ink stands out.
+        image_mean=[0.94, 0.94, 0.94],
+        image_std=[0.25, 0.25, 0.25],
         size={"shortest_edge": 32 * 32, "longest_edge": 512 * 512},
     )
     return PromptEncoder(tokenizer, image_processor, CHAT_TEMPLATE, vocab_size=_num_embeddings(tokenizer))

@@ -51,7 +51,7 @@ def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfi
     run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, schedulers={"policy": schedule})
     for step in run.steps():
         random_source = python_random(workspace.seed, "lessons", step)
-        lessons = [draw_lesson(random_source) for _ in range(config.batch_size)]
+        lessons = [draw_lesson(random_source, progress=step / config.num_steps) for _ in range(config.batch_size)]
         packs = pack_examples(encoder, lessons, config.token_budget)
         loss = imitate(policy, packs)
         grad_norm = clip_gradients(policy, config.max_grad_norm, name="policy", step=step)

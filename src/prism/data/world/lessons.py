@@ -16,6 +16,7 @@ from prism.records import Example, ImageSource, Prompt
 
 LAYOUTS = ((3, 3), (2, 4), (3, 4), (4, 3), (2, 3), (3, 2))
 MISTAKEN = Fidelity(wrong=0.12, vague=0.03)
+DESCRIBE_ONLY = 0.1
 BRIEF = " Answer briefly."
 
 
@@ -27,9 +28,15 @@ def ask(random_source: random.Random, scene: Scene, kinds: tuple[str, ...] = KIN
             return question
 
 
-def draw_lesson(random_source: random.Random) -> Example:
-    """One pretraining example about a scene of the training split."""
+def draw_lesson(random_source: random.Random, *, progress: float = 1.0) -> Example:
+    """One pretraining example about a scene of the training split.
+
+    `progress` is the share of pretraining that is done: during its first tenth every lesson describes
+    an image, because perception emerges several times faster alone than among the other lessons.
+    """
     scene = draw_scene(random_source, layout=random_source.choice(LAYOUTS), split="train")
+    if progress <= DESCRIBE_ONLY:
+        return _describe(random_source, scene)
     lesson = random_source.choices(list(_LESSONS), weights=[weight for weight, _ in _LESSONS.values()])[0]
     return _LESSONS[lesson][1](random_source, scene)
 

@@ -38,14 +38,15 @@ def parse_description(caption: str) -> tuple[str, ...]:
 
 
 def caption_fraction(caption: str, scene: Scene) -> float:
-    """Share of attributes described rightly at their place; surplus items lower it too."""
+    """Share of attributes described rightly at their place; surplus items and surplus words lower it too."""
     described = parse_description(caption)
     right = 0
     for written, item in zip(described, scene.items, strict=False):
         words = written.split()
         truth = (item.colour, item.shape, item.number)
         right += sum(word == true for word, true in zip(words, truth, strict=False))
-    return right / (3 * max(len(described), len(scene.items)))
+    num_attributes = sum(max(3, len(written.split())) for written in described)
+    return right / max(num_attributes, 3 * len(scene.items))
 
 
 def perceive(scene: Scene, fidelity: Fidelity, random_source: random.Random) -> Scene:

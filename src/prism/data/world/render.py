@@ -1,9 +1,9 @@
-"""Draws a scene as a PNG: one 32-pixel cell per item, a coloured shape with its number beside it."""
+"""Draws a scene as a PNG: one 32-pixel cell per item, a coloured shape and its number as pips."""
 
 import io
 import random
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from prism.data.world.scene import Item, Scene
 
@@ -15,8 +15,16 @@ _PALETTE = {
     "yellow": (240, 200, 40),
     "purple": (142, 68, 173),
 }
-_FONT = ImageFont.load_default(size=15)
 _INK = (20, 20, 20)
+_LINE = 2
+_PIPS = {
+    1: ((1, 1),),
+    2: ((0, 0), (2, 2)),
+    3: ((0, 0), (1, 1), (2, 2)),
+    4: ((0, 0), (2, 0), (0, 2), (2, 2)),
+    5: ((0, 0), (2, 0), (1, 1), (0, 2), (2, 2)),
+}
+"""Columns and rows of a die's pips."""
 
 
 def render_scene(scene: Scene, random_source: random.Random) -> bytes:
@@ -41,17 +49,22 @@ def _draw_item(draw: ImageDraw.ImageDraw, item: Item, left: int, top: int, rando
     x0, y0, x1, y1 = left + 2, top + 2, left + CELL - 9, top + CELL - 9
     middle = (x0 + x1) / 2
     if item.shape == "circle":
-        draw.ellipse((x0, y0, x1, y1), fill=colour)
+        draw.ellipse((x0, y0, x1, y1), fill=colour, outline=_INK, width=_LINE)
     elif item.shape == "square":
-        draw.rectangle((x0 + 1, y0 + 1, x1 - 1, y1 - 1), fill=colour)
+        draw.rectangle((x0 + 1, y0 + 1, x1 - 1, y1 - 1), fill=colour, outline=_INK, width=_LINE)
     elif item.shape == "triangle":
-        draw.polygon([(middle, y0), (x1, y1), (x0, y1)], fill=colour)
+        draw.polygon([(middle, y0), (x1, y1), (x0, y1)], fill=colour, outline=_INK, width=_LINE)
     else:
-        draw.polygon(_star(middle, (y0 + y1) / 2, (x1 - x0) / 2), fill=colour)
-    corner = (left + CELL // 2 + 3, top + CELL // 2 + 2, left + CELL - 2, top + CELL - 2)
-    draw.rectangle(corner, fill=(255, 255, 255))
-    centre = ((corner[0] + corner[2]) / 2, (corner[1] + corner[3]) / 2)
-    draw.text(centre, item.number, fill=_INK, font=_FONT, anchor="mm")
+        draw.polygon(_star(middle, (y0 + y1) / 2, (x1 - x0) / 2), fill=colour, outline=_INK, width=_LINE)
+    _draw_pips(draw, left + CELL // 2 + 3, top + CELL // 2 + 3, int(item.number))
+
+
+def _draw_pips(draw: ImageDraw.ImageDraw, left: int, top: int, number: int) -> None:
+    """The number as on a die: a white face of 12 pixels with black pips."""
+    draw.rectangle((left - 1, top - 1, left + 11, top + 11), fill=(255, 255, 255))
+    for column, row in _PIPS[number]:
+        x, y = left + 4 * column, top + 4 * row
+        draw.rectangle((x, y, x + 2, y + 2), fill=_INK)
 
 
 def _star(x: float, y: float, radius: float) -> list[tuple[float, float]]:
