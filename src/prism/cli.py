@@ -62,7 +62,12 @@ def run_pipeline(arguments: argparse.Namespace) -> None:
         return
     from prism.stages.pipeline import run_recipe
 
-    run_recipe(recipe, stop_after=arguments.stop_after)
+    directory = run_recipe(recipe, stop_after=arguments.stop_after)
+    from prism.report import print_results_table, render_report
+
+    if recipe.evaluation is not None:
+        print(print_results_table(directory))
+    print(f"report: {render_report(directory)}")
 
 
 def run_stage(arguments: argparse.Namespace) -> None:

@@ -5,8 +5,12 @@ from typing import Literal
 
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils.logging import disable_progress_bar
 
 from prism.errors import ModelError
+
+# A bar for every file that is loaded or written would bury the one line that says what a stage does.
+disable_progress_bar()
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")

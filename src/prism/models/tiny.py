@@ -40,7 +40,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-_PIECES = Regex(r" ?</?[a-z]+>| ?[A-Za-z]+| ?\d{1,2}| ?[^\sA-Za-z0-9]|\s")
+_PIECES = Regex(r" ?</?[a-z]+>| ?\b[a-d][1-4]\b| ?[A-Za-z]+| ?\d{1,2}| ?[^\sA-Za-z0-9]|\s")
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 640) -> PreTrainedTokenizerFast:

@@ -2,8 +2,9 @@
 
 import re
 
-_NUMBERED_LINE = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
-_ITEM_BREAK = re.compile(r"[,.;\n]")
+# The blanks before a number stay within its line: across lines the search would be quadratic in blank lines.
+_NUMBERED_LINE = re.compile(r"^[^\S\n]*\d+[.)]\s", re.MULTILINE)
+_ITEM_BREAK = re.compile(r"[;\n]|\.(?!\d)|,(?!\d{3}\b)")
 
 
 def num_reasoning_steps(think: str) -> int:
@@ -12,5 +13,5 @@ def num_reasoning_steps(think: str) -> int:
 
 
 def num_description_items(caption: str) -> int:
-    """Stretches of text between commas, semicolons, periods and line breaks."""
+    """Stretches of text between commas, semicolons, periods and line breaks, but for those inside a number."""
     return sum(bool(part.strip()) for part in _ITEM_BREAK.split(caption))

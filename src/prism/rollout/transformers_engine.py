@@ -41,27 +41,29 @@ class TransformersEngine:
         per_batch = max(1, self._batch_size // num_samples)
         groups: list[RolloutGroup] = []
         for start in range(0, len(prompts), per_batch):
-            groups += self._generate_batch(prompts[start : start + per_batch], num_samples, sampling, seed)
+            batch = prompts[start : start + per_batch]
+            rollouts: list[list[Rollout]] = [[] for _ in batch]
+            # A group larger than the batch size is sampled in several passes.
+            for first in range(0, num_samples, self._batch_size):
+                samples = range(first, min(first + self._batch_size, num_samples))
+                for group, part in zip(rollouts, self._sample(batch, samples, sampling, seed), strict=True):
+                    group += part
+            groups += [RolloutGroup(prompt, tuple(group)) for prompt, group in zip(batch, rollouts, strict=True)]
         self._policy.train(was_training)
         return groups
 
-    def _generate_batch(
-        self, prompts: Sequence[Prompt], num_samples: int, sampling: Sampling, seed: int
-    ) -> list[RolloutGroup]:
+    def _sample(self, prompts: Sequence[Prompt], samples: range, sampling: Sampling, seed: int) -> list[list[Rollout]]:
+        """For each prompt those of its rollouts that `samples` names."""
         encoded = [self._encoder.encode(prompt) for prompt in prompts]
         draws = torch.stack(
             [
                 torch.rand(sampling.max_tokens, generator=generator(seed, prompt.id, sample), dtype=torch.float64)
                 for prompt in prompts
-                for sample in range(num_samples)
+                for sample in samples
             ]
         )
-        token_ids = self._decode(encoded, num_samples, draws, sampling)
-        rollouts = [self._rollout(row % num_samples, ids) for row, ids in enumerate(token_ids)]
-        return [
-            RolloutGroup(prompt, tuple(rollouts[index * num_samples : (index + 1) * num_samples]))
-            for index, prompt in enumerate(prompts)
-        ]
+        rows = iter(self._decode(encoded, len(samples), draws, sampling))
+        return [[self._rollout(sample, next(rows)) for sample in samples] for _ in prompts]
 
     def _rollout(self, sample: int, ids: list[int]) -> Rollout:
         is_finished = bool(ids) and ids[-1] == self._encoder.end_token_id

@@ -67,7 +67,9 @@ class Workspace:
     ) -> StageRun:
         """The stage's run. Its identity is `config`, the models it starts from and the `data` files it reads."""
         inputs = {stage: self.input_hash(stage) for stage in planned.inputs}
-        inputs |= {f"data/{name}": self.input_hash("data", name) for name in data}
+        hashes = {f"data/{name}": self.input_hash("data", name) for name in data}
+        # A data set that the user's recipe does not name, such as development data, has no hash.
+        inputs |= {name: sha256 for name, sha256 in hashes.items() if sha256 is not None}
         settings: dict[str, Any] = {
             type(part).__name__: part.model_dump(mode="json", exclude={"checkpoint_every"})
             for part in config
@@ -98,6 +100,7 @@ class Workspace:
         name = hashlib.sha256(data).hexdigest()[:16]
         path = self.directory / "images" / f"{name}.png"
         if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, data)
         return path.relative_to(self.recipe.run_directory).as_posix()
 

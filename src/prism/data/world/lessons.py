@@ -92,9 +92,9 @@ def _check_description(random_source: random.Random, scene: Scene) -> Example:
     statements, separators = [], []
     for row in range(1, scene.rows + 1):
         for column in range(1, scene.columns + 1):
-            head = (f"row {row}: " if row == 1 else f" row {row}: ") if column == 1 else " "
+            lead = "" if row == column == 1 else " "
             item = perceived.at(row, column)
-            statements.append((f"{head}{item}", item == scene.at(row, column)))
+            statements.append((f"{lead}{scene.name(row, column)} {item}", item == scene.at(row, column)))
             separators.append("." if column == scene.columns else ",")
     text, spans = _marked(statements, separators)
     return Example(_with_image(random_source, scene, question.text + " Check the description."), text, spans)

@@ -23,29 +23,26 @@ class Fidelity:
 def describe(scene: Scene) -> str:
     """A dense description. Its length depends on the layout alone, never on how good it is, so that
     length cannot tell a faithful description from a careless one."""
-    rows = (f"row {row}: {', '.join(map(str, scene.row(row)))}." for row in range(1, scene.rows + 1))
-    return " ".join(rows)
+    rows = (", ".join(f"{name} {item}" for name, item in scene.cells(row)) for row in range(1, scene.rows + 1))
+    return " ".join(f"{row}." for row in rows)
 
 
 def parse_description(caption: str) -> tuple[str, ...]:
-    """The described items in order, as written; items are what stands between separators."""
-    items = []
-    for part in caption.replace(".", ",").split(","):
-        words = part.split(":")[-1].split()
-        if words:
-            items.append(" ".join(words))
-    return tuple(items)
+    """The described items in order, as written with their names; items are what stands between separators."""
+    parts = caption.replace(".", ",").split(",")
+    return tuple(" ".join(part.split()) for part in parts if part.strip())
 
 
 def caption_fraction(caption: str, scene: Scene) -> float:
     """Share of attributes described rightly at their place; surplus items and surplus words lower it too."""
     described = parse_description(caption)
     right = 0
-    for written, item in zip(described, scene.items, strict=False):
+    for written, (name, item) in zip(described, scene.named_items(), strict=False):
         words = written.split()
-        truth = (item.colour, item.shape, item.number)
-        right += sum(word == true for word, true in zip(words, truth, strict=False))
-    num_attributes = sum(max(3, len(written.split())) for written in described)
+        if words[0] == name:
+            truth = (item.colour, item.shape, item.number)
+            right += sum(word == true for word, true in zip(words[1:], truth, strict=False))
+    num_attributes = sum(max(3, len(written.split()) - 1) for written in described)
     return right / max(num_attributes, 3 * len(scene.items))
 
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prism.data.world.scene import COLOURS, SHAPES, Item, Scene
+from prism.data.world.scene import COLOURS, ROW_NAMES, SHAPES, Item, Scene
 
 ATTRIBUTES = ("colour", "shape", "number")
 DIRECTIONS = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
@@ -50,43 +50,41 @@ def _noun(word: str) -> str:
     return f"{word}s" if word in SHAPES else f"{word} objects"
 
 
-def _accumulate(described: Scene, word: str, value: Callable[[Item], int]) -> tuple[list[str], int]:
-    steps, total = [], 0
-    for row in range(1, described.rows + 1):
-        parts = []
-        for item in described.row(row):
-            if _matches(item, word):
-                total += value(item)
-                parts.append(f"{item} makes {total}")
-        steps.append(f"row {row}: {', '.join(parts) or 'none'}")
-    return steps, total
-
-
 def _number(item: Item) -> int:
     return int(item.number) if item.number.isdigit() else 0
 
 
-def _solve_count(described: Scene, word: str) -> Solution:
-    steps, total = _accumulate(described, word, lambda _: 1)
+def _accumulate(described: Scene, word: str, value: Callable[[Item], int]) -> Solution:
+    """A step per row that cites each matching item and the running total."""
+    steps, total = [], 0
+    for row in range(1, described.rows + 1):
+        parts = []
+        for name, item in described.cells(row):
+            if _matches(item, word):
+                total += value(item)
+                parts.append(f"{name} {item} makes {total}")
+        steps.append(f"row {ROW_NAMES[row - 1]}: {', '.join(parts) or 'none'}")
     return Solution(tuple(steps), str(total))
+
+
+def _solve_count(described: Scene, word: str) -> Solution:
+    return _accumulate(described, word, lambda _: 1)
 
 
 def _solve_sum(described: Scene, word: str) -> Solution:
-    steps, total = _accumulate(described, word, _number)
-    return Solution(tuple(steps), str(total))
+    return _accumulate(described, word, _number)
 
 
-def _solve_lookup(described: Scene, attribute: str, row: str, column: str) -> Solution:
-    items = ", ".join(str(item) for item in described.row(int(row)))
-    item = described.at(int(row), int(column))
-    return Solution((f"row {row}: {items}", f"column {column} is {item}"), getattr(item, attribute))
+def _solve_lookup(described: Scene, attribute: str, name: str) -> Solution:
+    item = dict(described.named_items())[name]
+    return Solution((f"{name} is {item}",), getattr(item, attribute))
 
 
-def _solve_largest(described: Scene, attribute: str, row: str) -> Solution:
-    items = described.row(int(row))
-    best = max(items, key=_number)
-    listed = ", ".join(str(item) for item in items)
-    return Solution((f"row {row}: {listed}", f"the largest is {best}"), getattr(best, attribute))
+def _solve_largest(described: Scene, attribute: str, row_name: str) -> Solution:
+    cells = described.cells(ROW_NAMES.index(row_name) + 1)
+    name, best = max(cells, key=lambda cell: _number(cell[1]))
+    listed = ", ".join(f"{name} {item}" for name, item in cells)
+    return Solution((f"row {row_name}: {listed}", f"the largest is {name} {best}"), getattr(best, attribute))
 
 
 def _solve_column(described: Scene, column: str) -> Solution:
@@ -94,35 +92,34 @@ def _solve_column(described: Scene, column: str) -> Solution:
     for row in range(1, described.rows + 1):
         item = described.at(row, int(column))
         total += _number(item)
-        steps.append(f"row {row}: {item} makes {total}")
+        steps.append(f"{described.name(row, int(column))} {item} makes {total}")
     return Solution(tuple(steps), str(total))
 
 
 def _solve_compare(described: Scene, first: str, second: str) -> Solution:
-    counts = {word: sum(_matches(item, word) for item in described.items) for word in (first, second)}
-    steps = []
+    steps, counts = [], {}
     for word in (first, second):
-        rows = [sum(_matches(item, word) for item in described.row(row)) for row in range(1, described.rows + 1)]
-        running = [sum(rows[: index + 1]) for index in range(len(rows))]
-        listed = ", ".join(f"row {index + 1} makes {total}" for index, total in enumerate(running))
-        steps.append(f"{word}: {listed}")
-    winner = first if counts[first] >= counts[second] else second
+        names = [name for name, item in described.named_items() if _matches(item, word)]
+        listed = ", ".join(f"{name} makes {count}" for count, name in enumerate(names, start=1))
+        steps.append(f"{word}: {listed or 'none'}")
+        counts[word] = len(names)
     steps.append(f"{max(counts.values())} is more than {min(counts.values())}")
-    return Solution(tuple(steps), winner)
+    return Solution(tuple(steps), first if counts[first] >= counts[second] else second)
 
 
 def _solve_neighbour(described: Scene, attribute: str, direction: str, colour: str, shape: str) -> Solution:
+    down, right = DIRECTIONS[direction]
     for row in range(1, described.rows + 1):
         for column in range(1, described.columns + 1):
             item = described.at(row, column)
-            if (item.colour, item.shape) == (colour, shape):
-                down, right = DIRECTIONS[direction]
-                there = (row + down, column + right)
-                found = f"{item} is in row {row}, column {column}"
-                if not (1 <= there[0] <= described.rows and 1 <= there[1] <= described.columns):
-                    return Solution((found, "nothing is there"), "none")
-                other = described.at(*there)
-                return Solution((found, f"row {there[0]}, column {there[1]} is {other}"), getattr(other, attribute))
+            if (item.colour, item.shape) != (colour, shape):
+                continue
+            found = f"{colour} {shape} is {described.name(row, column)}"
+            if not (1 <= row + down <= described.rows and 1 <= column + right <= described.columns):
+                return Solution((found, "nothing is there"), "none")
+            other = described.at(row + down, column + right)
+            there = described.name(row + down, column + right)
+            return Solution((found, f"{direction} is {there} {other}"), getattr(other, attribute))
     return Solution((f"no {colour} {shape} is there",), "none")
 
 
@@ -140,18 +137,18 @@ def _make_sum(random_source: random.Random, scene: Scene) -> Question | None:
 
 def _make_lookup(random_source: random.Random, scene: Scene) -> Question | None:
     attribute = random_source.choice(ATTRIBUTES)
-    row, column = random_source.randint(1, scene.rows), random_source.randint(1, scene.columns)
-    text = f"What is the {attribute} of the object in row {row}, column {column}?"
-    return Question("lookup", (attribute, str(row), str(column)), text)
+    name = scene.name(random_source.randint(1, scene.rows), random_source.randint(1, scene.columns))
+    return Question("lookup", (attribute, name), f"What is the {attribute} of the object at {name}?")
 
 
 def _make_largest(random_source: random.Random, scene: Scene) -> Question | None:
     attribute, row = random_source.choice(("colour", "shape")), random_source.randint(1, scene.rows)
-    numbers = sorted((_number(item) for item in scene.row(row)), reverse=True)
+    numbers = sorted((_number(item) for _, item in scene.cells(row)), reverse=True)
     if numbers[0] == numbers[1]:
         return None
-    text = f"What is the {attribute} of the object with the largest number in row {row}?"
-    return Question("largest", (attribute, str(row)), text)
+    name = ROW_NAMES[row - 1]
+    text = f"What is the {attribute} of the object with the largest number in row {name}?"
+    return Question("largest", (attribute, name), text)
 
 
 def _make_column(random_source: random.Random, scene: Scene) -> Question | None:

@@ -8,6 +8,7 @@ from typing import Literal
 COLOURS = ("red", "blue", "green", "yellow", "purple")
 SHAPES = ("circle", "square", "triangle", "star")
 NUMBERS = (1, 2, 3, 4, 5)
+ROW_NAMES = "abcd"
 
 Split = Literal["train", "curated", "rollout", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "curated", "rollout", "dev", "test")
@@ -45,8 +46,17 @@ class Scene:
         """The item at 1-based `row` and `column`."""
         return self.items[(row - 1) * self.columns + column - 1]
 
-    def row(self, row: int) -> tuple[Item, ...]:
-        return self.items[(row - 1) * self.columns : row * self.columns]
+    def name(self, row: int, column: int) -> str:
+        """What the cell is called in questions and descriptions: a1 is in the first row and column."""
+        return f"{ROW_NAMES[row - 1]}{column}"
+
+    def cells(self, row: int) -> list[tuple[str, Item]]:
+        """Names and items of a row, from left to right."""
+        return [(self.name(row, column), self.at(row, column)) for column in range(1, self.columns + 1)]
+
+    def named_items(self) -> list[tuple[str, Item]]:
+        """All names and items in reading order."""
+        return [cell for row in range(1, self.rows + 1) for cell in self.cells(row)]
 
     def encode(self) -> str:
         """The scene as one line, from which `decode_scene` makes it again."""
