@@ -16,18 +16,20 @@ from prism.cli import main
 from prism.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
-DEMO = str(ROOT / "recipes" / "tiny" / "demo.toml")
+DEMO = str(Path(__file__).parent / "config" / "example.toml")
 
 Pipeline = Callable[..., None]
 
 
 @pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Stands for the pipeline and records how it is called."""
+def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+    """Stands for the pipeline, records how it is called and leaves a run directory without stages."""
     calls: list[dict[str, Any]] = []
 
-    def run_recipe(recipe: Any, **arguments: Any) -> None:
+    def run_recipe(recipe: Any, **arguments: Any) -> Path:
         calls.append({"recipe": recipe, **arguments})
+        (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+        return tmp_path
 
     _install_pipeline(monkeypatch, run_recipe)
     return calls
@@ -96,11 +98,14 @@ def test_dry_run_prints_configuration_and_plan_and_runs_nothing(
     assert pipeline == []
 
 
-def test_run_hands_the_recipe_on(pipeline: list[dict[str, Any]]) -> None:
+def test_run_hands_the_recipe_on(
+    pipeline: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(["run", DEMO, "--stop-after", "align", "threads=2"]) == 0
     (call,) = pipeline
     assert call["recipe"].threads == 2
     assert call["stop_after"] == "align"
+    assert capsys.readouterr().out.endswith(f"report: {tmp_path / 'report.html'}\n")
 
 
 @pytest.mark.parametrize("stage", ["base", "sft", "warmup", "align", "rlvr", "eval"])

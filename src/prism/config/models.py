@@ -20,13 +20,13 @@ from prism.config.base import (
 class PretrainConfig(OptimizerSettings):
     """Pretraining of the tiny base on the built-in world's lessons."""
 
-    num_steps: Count = 1500
-    batch_size: Count = 16
+    num_steps: Count = 2400
+    batch_size: Count = 32
     learning_rate: Positive = 2e-3
     schedule: Schedule = "cosine"
     warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     weight_decay: NonNegative = 0.01
-    token_budget: Count = 4096
+    token_budget: Count = 512
     checkpoint_every: Count = 100
 
 

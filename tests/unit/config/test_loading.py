@@ -9,7 +9,7 @@ from prism.config import BranchAdvantage, CheckpointBase, Grpo, MixedAdvantage, 
 from prism.errors import ConfigError
 
 RECIPES = Path(__file__).parents[3] / "recipes"
-DEMO = RECIPES / "tiny" / "demo.toml"
+DEMO = Path(__file__).with_name("example.toml")
 
 MINIMAL = """
 name = "least"

@@ -5,7 +5,7 @@ import pytest
 from prism.config import describe_plan, load_recipe, plan_stages, select_stages
 from prism.errors import ConfigError
 
-DEMO = Path(__file__).parents[3] / "recipes" / "tiny" / "demo.toml"
+DEMO = Path(__file__).with_name("example.toml")
 
 
 def plan(*overrides: str) -> dict[str, tuple[str, tuple[str, ...], int | None]]:

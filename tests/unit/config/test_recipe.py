@@ -7,7 +7,7 @@ import pytest
 from prism.config import load_recipe
 from prism.errors import ConfigError
 
-DEMO = Path(__file__).parents[3] / "recipes" / "tiny" / "demo.toml"
+DEMO = Path(__file__).with_name("example.toml")
 NO_STAGES = ["sft=none", "warmup=none", "align=none", "rlvr=none", "evaluation=none"]
 
 

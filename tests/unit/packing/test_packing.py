@@ -2,6 +2,8 @@
 
 import itertools
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ from prism.packing import (
 )
 
 IMAGE, START, END = 4, 2, 3
-TEXT = {
+TEXT: dict[str, Any] = {
     "vocab_size": 96,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -43,7 +45,7 @@ TEXT = {
     "tie_word_embeddings": True,
     "initializer_range": 0.2,
 }
-VISION = {
+VISION: dict[str, Any] = {
     "depth": 2,
     "hidden_size": 24,
     "intermediate_size": 40,
@@ -56,8 +58,18 @@ VISION = {
     "deepstack_visual_indexes": [0],
     "initializer_range": 0.2,
 }
-IDS = {"image_token_id": IMAGE, "video_token_id": 5, "vision_start_token_id": START, "vision_end_token_id": END}
-MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "decoder_sparse_step": 1}
+IDS: dict[str, Any] = {
+    "image_token_id": IMAGE,
+    "video_token_id": 5,
+    "vision_start_token_id": START,
+    "vision_end_token_id": END,
+}
+MOE: dict[str, Any] = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
+    "decoder_sparse_step": 1,
+}
 
 
 def build(kind: str):
@@ -132,7 +144,8 @@ def test_logprobs_entropies_and_gradients_equal_those_of_single_sequences(kind, 
         result = branch_logprobs(model, packed, temperature=0.7, with_entropy=True)
         values, mask = to_rows(result.logprobs, packed, num_columns=9)
         matrix[packed.rows] = torch.where(mask, values, 0).detach()
-        entropies[packed.rows] = to_rows(result.entropies, packed, num_columns=9)[0].detach()
+        assert result.entropies is not None
+        entropies[packed.rows] = to_rows(result.entropies, packed, num_columns=9)[0]
         (values * mask).square().sum().backward()
     packed_gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -186,6 +199,7 @@ def test_one_image_is_encoded_once_however_many_branches_share_it():
     model = build("dense")
     tree = make_trees(model)[0]
     [packed] = pack_trees([tree], token_budget=100)
+    assert packed.image_grid_thw is not None
     assert packed.image_grid_thw.tolist() == [[1, 4, 4]]
     assert len(packed) == len(tree.prompt) + 5 + 1 + 9
 

@@ -88,7 +88,7 @@ def test_a_graded_response_without_verdict_is_named(make_run: MakeRun) -> None:
         read_run(path)
 
 
-def test_an_unverifiable_answer_is_neither_right_nor_wrong(make_run: MakeRun) -> None:
+def test_an_unverifiable_answer_has_not_been_shown_to_be_right(make_run: MakeRun) -> None:
     path = make_run(seeds=(0,), stages=("sft",))
     items = path / "seed-0" / "sft" / "evaluation" / "items.jsonl"
     row = json.loads(items.read_text().splitlines()[0])
@@ -96,7 +96,7 @@ def test_an_unverifiable_answer_is_neither_right_nor_wrong(make_run: MakeRun) ->
     items.write_text("".join(json.dumps(row) + "\n" for row in rows))
     read = read_run(path).stages[0, "sft"].items
     assert read is not None
-    assert [item.values["accuracy"] for item in read] == [1.0, 0.0, None]
+    assert [item.values["accuracy"] for item in read] == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

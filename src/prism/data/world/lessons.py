@@ -1,6 +1,6 @@
 """What the tiny base is pretrained on: the skills that real pretrained models bring along.
 
-Describing an image, answering briefly, reasoning over a description that is given as text, and
+Describing an image, repeating a text, answering briefly, reasoning over a description that is given as text, and
 marking statements right or wrong, one by one. None of the lessons shows the
 caption/think/answer format: that is for supervised fine-tuning.
 """
@@ -16,7 +16,7 @@ from prism.records import Example, ImageSource, Prompt
 
 LAYOUTS = ((3, 3), (2, 4), (3, 4), (4, 3), (2, 3), (3, 2))
 MISTAKEN = Fidelity(wrong=0.12, vague=0.03)
-DESCRIBE_ONLY = 0.1
+FIRST_PART = 0.15
 BRIEF = " Answer briefly."
 
 
@@ -31,12 +31,13 @@ def ask(random_source: random.Random, scene: Scene, kinds: tuple[str, ...] = KIN
 def draw_lesson(random_source: random.Random, *, progress: float = 1.0) -> Example:
     """One pretraining example about a scene of the training split.
 
-    `progress` is the share of pretraining that is done: during its first tenth every lesson describes
-    an image, because perception emerges several times faster alone than among the other lessons.
+    `progress` is the share of pretraining that is done. Its first part holds nothing but describing and
+    repeating: perception and copying, on which everything else builds, emerge several times faster
+    alone than among the other lessons.
     """
     scene = draw_scene(random_source, layout=random_source.choice(LAYOUTS), split="train")
-    if progress <= DESCRIBE_ONLY:
-        return _describe(random_source, scene)
+    if progress <= FIRST_PART:
+        return random_source.choice((_describe, _repeat))(random_source, scene)
     lesson = random_source.choices(list(_LESSONS), weights=[weight for weight, _ in _LESSONS.values()])[0]
     return _LESSONS[lesson][1](random_source, scene)
 
@@ -47,6 +48,12 @@ def _with_image(random_source: random.Random, scene: Scene, text: str) -> Prompt
 
 def _describe(random_source: random.Random, scene: Scene) -> Example:
     return Example(_with_image(random_source, scene, "Describe the image."), describe(scene))
+
+
+def _repeat(random_source: random.Random, scene: Scene) -> Example:
+    """Copying a description that was given as text."""
+    caption = describe(perceive(scene, MISTAKEN, random_source))
+    return Example(Prompt("", f"{caption} Repeat."), caption)
 
 
 def _brief(random_source: random.Random, scene: Scene) -> Example:
@@ -116,10 +123,11 @@ def _check_reasoning(random_source: random.Random, scene: Scene) -> Example:
 
 
 _LESSONS: dict[str, tuple[float, Callable[[random.Random, Scene], Example]]] = {
-    "describe": (0.25, _describe),
-    "brief": (0.06, _brief),
+    "describe": (0.15, _describe),
+    "repeat": (0.07, _repeat),
+    "brief": (0.04, _brief),
     "read": (0.30, _read),
-    "follow": (0.13, _follow),
-    "check-description": (0.15, _check_description),
-    "check-reasoning": (0.11, _check_reasoning),
+    "follow": (0.14, _follow),
+    "check-description": (0.20, _check_description),
+    "check-reasoning": (0.10, _check_reasoning),
 }

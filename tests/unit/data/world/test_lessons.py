@@ -1,0 +1,93 @@
+"""Pretraining lessons: what they teach is true, and the response format is not among it."""
+
+import random
+import re
+
+import pytest
+
+from prism.data.world.lessons import ask, draw_lesson
+from prism.data.world.oracle import Fidelity, perceive
+from prism.data.world.questions import solve
+from prism.data.world.scene import decode_scene, draw_scene
+from prism.records import Example
+
+
+@pytest.fixture(scope="module")
+def lessons() -> list[Example]:
+    random_source = random.Random(1)
+    return [draw_lesson(random_source) for _ in range(300)]
+
+
+def of_sort(lessons: list[Example], ending: str) -> list[Example]:
+    return [lesson for lesson in lessons if lesson.prompt.question.endswith(ending)]
+
+
+def test_lessons_never_show_the_response_format(lessons: list[Example]) -> None:
+    for lesson in lessons:
+        assert not re.search(r"caption|think|<answer|</", lesson.prompt.question + lesson.completion)
+
+
+def test_every_lesson_comes_up(lessons: list[Example]) -> None:
+    endings = ("Describe the image.", "briefly.", "and reason.", "Check the description.", "Check the reasoning.")
+    assert all(of_sort(lessons, ending) for ending in endings)
+    assert any(not lesson.prompt.images for lesson in lessons)
+
+
+def test_the_loss_is_on_the_marks_alone_where_statements_are_checked(lessons: list[Example]) -> None:
+    for lesson in of_sort(lessons, "Check the description.") + of_sort(lessons, "Check the reasoning."):
+        spans = lesson.loss_spans
+        assert spans
+        marks = [lesson.completion[start:end] for start, end in spans]
+        assert set(marks[:-1]) <= {" right", " wrong"}
+        assert marks[-1] == f" {marks.count(' wrong')} wrong"
+        # What is left without the marks says nothing of right and wrong.
+        rest = re.sub(r" (?:right|wrong)(?=[,.\n])", "", lesson.completion.removesuffix(marks[-1]))
+        assert "wrong" not in rest
+
+
+def test_following_a_wrong_description_puts_no_loss_on_it(lessons: list[Example]) -> None:
+    for lesson in of_sort(lessons, "and reason."):
+        assert lesson.loss_spans and len(lesson.loss_spans) == 1
+        start, end = lesson.loss_spans[0]
+        assert end == len(lesson.completion)
+        assert lesson.completion[:start].startswith("a1 ") and lesson.completion[start:].startswith("\n1. ")
+
+
+def test_reading_gives_the_answer_that_the_text_supports(lessons: list[Example]) -> None:
+    """The described scene is read back from the question."""
+    num_counted = 0
+    for lesson in lessons:
+        if lesson.prompt.images:
+            continue
+        text, _, asked = lesson.prompt.question.rpartition(". ")
+        rows = [re.sub(r"[a-d]\d ", "", row).split(", ") for row in text.split(". ")]
+        scene = decode_scene(f"{len(rows)}x{len(rows[0])}:" + ",".join(item for row in rows for item in row))
+        if found := re.fullmatch(r"How many (\w+?)(?: objects|s) are there\?", asked):
+            assert lesson.completion.endswith(f"answer: {scene.encode().count(found[1])}")
+            num_counted += 1
+    assert num_counted > 3
+
+
+def test_pretraining_begins_with_descriptions_alone() -> None:
+    random_source = random.Random(5)
+    early = [draw_lesson(random_source, progress=0.05) for _ in range(30)]
+    assert {lesson.prompt.question for lesson in early} == {"Describe the image."}
+    late = [draw_lesson(random_source, progress=0.5) for _ in range(30)]
+    assert len({lesson.prompt.question for lesson in late}) > 10
+
+
+def test_lessons_follow_from_the_seed() -> None:
+    def draw(seed: int) -> list[str]:
+        random_source = random.Random(seed)
+        return [draw_lesson(random_source).completion for _ in range(6)]
+
+    assert draw(2) == draw(2) != draw(3)
+
+
+def test_asking_repeats_until_a_question_has_one_answer() -> None:
+    random_source = random.Random(4)
+    for _ in range(40):
+        scene = draw_scene(random_source, layout=(2, 3), split="train")
+        question = ask(random_source, scene, ("compare", "neighbour"))
+        assert solve(question, scene).answer != "none"
+        assert perceive(scene, Fidelity(), random_source) == scene

@@ -1,0 +1,130 @@
+"""Advantages and metrics of the adversarial game, by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from prism.config import AlignConfig
+from prism.models import Discriminator, PromptEncoder
+from prism.records import Demonstration, RolloutGroup
+from prism.rewards import parse_response
+from prism.stages.align import align_advantages, answer_metrics, game_metrics, teacher_metrics
+from prism.stages.rollouts import parse_rollout
+from prism.stages.scoring import Contest, ContestBatch, ContestScores, score
+
+Make = Callable[..., Any]
+TEXT = "<caption>{}</caption><think>{}</think><answer>{}</answer>"
+GROUP_IDS = torch.tensor([0, 0, 0, 1, 1, 1])
+PAIRS = ContestScores(
+    teacher_perception=torch.tensor([2.0, 2.0, 2.0, 1.0, 1.0, 1.0]),
+    teacher_reasoning=torch.tensor([3.0, 3.0, 3.0, 0.5, 0.5, 0.5]),
+    perception=torch.tensor([1.0, 2.0, 3.0, 4.0, 0.0, 2.0]),
+    reasoning=torch.tensor([0.0, 2.0, 4.0, 1.0, 0.0, 1.0]),
+    is_valid=torch.tensor([True, True, True, True, False, True]),
+)
+
+
+def make_config(**fields: Any) -> AlignConfig:
+    return AlignConfig.model_validate({"num_steps": 1} | fields)
+
+
+def test_branch_form_by_hand() -> None:
+    """First group: perception (−1, 0, 1) and reasoning (−1, 0, 1). Second: the invalid rollout scores 2 − 1 = 1
+    and 1 − 1 = 0, so perception is (4, 1, 2), mean 7/3, deviation √(7/3), and reasoning (1, 0, 1), mean 2/3,
+    deviation 1/√3; it then loses 1.5."""
+    deviation = (7 / 3) ** 0.5
+    perception = [(4 - 7 / 3) / deviation, (1 - 7 / 3) / deviation, (2 - 7 / 3) / deviation]
+    reasoning = [3**0.5 / 3, -2 * 3**0.5 / 3, 3**0.5 / 3]
+    for alpha in (0.5, 0.25):
+        second = [alpha * own + (1 - alpha) * other for own, other in zip(perception, reasoning, strict=True)]
+        second[1] -= 1.5
+        found = align_advantages(PAIRS, GROUP_IDS, make_config(advantage={"type": "branch", "alpha": alpha}))
+        torch.testing.assert_close(found, torch.tensor([-1.0, 0.0, 1.0, *second]), atol=1e-5, rtol=0)
+
+
+def test_branch_form_is_the_default_and_its_penalty_is_configured() -> None:
+    default = align_advantages(PAIRS, GROUP_IDS, make_config())
+    heavier = align_advantages(PAIRS, GROUP_IDS, make_config(advantage={"format_penalty": 4.0}))
+    torch.testing.assert_close(default - heavier, torch.tensor([0, 0, 0, 0, 2.5, 0]))
+
+
+def test_mixed_form_by_hand() -> None:
+    """r = (0.5, 2, 3.5) has deviation 1.5; r = (2.5, 0.5, 1.5) has mean 1.5 and deviation 1."""
+    found = align_advantages(PAIRS, GROUP_IDS, make_config(advantage={"type": "mixed"}))
+    torch.testing.assert_close(found, torch.tensor([-1.0, 0.0, 1.0, 1.0, -1.0, 0.0]), atol=1e-5, rtol=0)
+
+
+def test_mixed_form_weighs_the_branches_by_alpha() -> None:
+    """α = 1: perception alone, whose second group is (4, 1, 2)."""
+    found = align_advantages(PAIRS, GROUP_IDS, make_config(advantage={"type": "mixed", "alpha": 1.0}))
+    deviation = (7 / 3) ** 0.5
+    expected = [-1.0, 0.0, 1.0, (5 / 3) / deviation, (-4 / 3) / deviation, (-1 / 3) / deviation]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_game_metrics_by_hand() -> None:
+    """Margins of valid pairs: perception 1, 0, −1, −3, −1 and reasoning 3, 1, −1, −0.5, −0.5."""
+    metrics = game_metrics(PAIRS, make_config(score_regularization=0.1))
+
+    def bradley_terry(margins: list[float]) -> float:
+        return float(torch.nn.functional.softplus(-torch.tensor(margins, dtype=torch.float)).mean())
+
+    perception, reasoning = bradley_terry([1, 0, -1, -3, -1]), bradley_terry([3, 1, -1, -0.5, -0.5])
+    assert metrics["gap/perception"] == pytest.approx(-4 / 5)
+    assert metrics["gap/reasoning"] == pytest.approx(2 / 5)
+    assert metrics["accuracy/perception"] == pytest.approx(1.5 / 5)
+    assert metrics["accuracy/reasoning"] == pytest.approx(2 / 5)
+    assert metrics["accuracy/count"] == 5
+    assert metrics["loss/perception"] == pytest.approx(perception)
+    assert metrics["loss/reasoning"] == pytest.approx(reasoning)
+    mean_square = (15 / 6 + 27.75 / 6 + 34 / 6 + 22 / 6) / 4
+    assert metrics["loss/score_regularisation"] == pytest.approx(mean_square)
+    assert metrics["loss/discriminator"] == pytest.approx(perception + reasoning + 0.1 * mean_square)
+
+
+def test_without_a_valid_rollout_nothing_is_measured() -> None:
+    none = ContestScores(torch.ones(2), torch.ones(2), torch.zeros(2), torch.zeros(2), torch.zeros(2, dtype=torch.bool))
+    metrics = game_metrics(none, make_config())
+    missing = ("gap/perception", "gap/reasoning", "accuracy/perception", "accuracy/reasoning")
+    assert all(metrics[name] is None for name in (*missing, "loss/perception", "loss/reasoning"))
+    assert metrics["accuracy/count"] == 0
+    advantages = align_advantages(none, torch.zeros(2, dtype=torch.long), make_config())
+    assert advantages.tolist() == [-1.5, -1.5]
+
+
+def test_a_rollout_equal_to_the_teacher_leaves_no_gap(
+    discriminator: Discriminator, encoder: PromptEncoder, make_prompt: Make, make_rollout: Make
+) -> None:
+    text = TEXT.format("row 1: red circle 2.", "1. one", "1")
+    contest = Contest(make_prompt(0), parse_response(text), (parse_rollout(make_rollout(text)),) * 2)
+    batch = ContestBatch(encoder, [contest], 4096)
+    metrics = game_metrics(batch.pair_scores(score(discriminator, batch)), make_config())
+    assert metrics["gap/perception"] == pytest.approx(0, abs=1e-5)
+    assert metrics["gap/reasoning"] == pytest.approx(0, abs=1e-5)
+
+
+def test_answer_metrics_by_hand(make_prompt: Make, make_rollout: Make) -> None:
+    """The prompts ask for 2; the picture of the first is known, and half of its attributes are said rightly."""
+    known = make_prompt(0, metadata={"scene": "1x2:red circle 2,blue star 3"})
+    texts = [
+        TEXT.format("a1 red circle 2, a2 red circle 2.", "x", "2"),
+        TEXT.format("a1 red circle 2, a2 blue star 3.", "x", "3"),
+        "2",
+        TEXT.format("a picture", "x", "2"),
+    ]
+    rollouts = [make_rollout(text) for text in texts]
+    groups = [RolloutGroup(known, tuple(rollouts[:2])), RolloutGroup(make_prompt(1), tuple(rollouts[2:]))]
+    metrics = answer_metrics(groups, list(map(parse_rollout, rollouts)))
+    assert metrics == {
+        "reward/accuracy": pytest.approx(2 / 4),
+        "reward/caption_exact": pytest.approx(1 / 2),
+        "reward/caption_fraction": pytest.approx((1 / 2 + 1) / 2),
+    }
+
+
+def test_teacher_metrics_by_hand(make_prompt: Make) -> None:
+    responses = [TEXT.format("a, b", "1. x\n2. y", "2"), TEXT.format("a, b, c.", "1. x", "2")]
+    demonstrations = [Demonstration(make_prompt(0), parse_response(text)) for text in responses]
+    assert teacher_metrics(demonstrations) == {"teacher/num_steps": 1.5, "teacher/num_items": 2.5}
