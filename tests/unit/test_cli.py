@@ -18,7 +18,7 @@ from prism.errors import CheckpointError
 ROOT = Path(__file__).parents[2]
 DEMO = str(Path(__file__).parent / "config" / "example.toml")
 
-Pipeline = Callable[..., None]
+Pipeline = Callable[..., Path]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def _install_pipeline(monkeypatch: pytest.MonkeyPatch, run_recipe: Pipeline) -> 
 
 
 def _failing_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def run_recipe(*_: Any, **__: Any) -> None:
+    def run_recipe(*_: Any, **__: Any) -> Path:
         raise error
 
     _install_pipeline(monkeypatch, run_recipe)

@@ -1,5 +1,6 @@
 """Rollouts with the training model itself: the prompt is read once and shared by its samples."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,20 @@ from prism.runtime.seeding import generator
 
 _COMPACT_BELOW = 0.75
 """Finished rows leave the batch once fewer than this share of it is still growing."""
+
+
+Stream = tuple[int | str, ...]
+"""What the random numbers of one prompt's samples are derived from."""
+
+
+def _streams(prompts: Sequence[Prompt], seed: int) -> list[Stream]:
+    """One stream per prompt; a prompt that occurs again in the same call must not repeat its samples."""
+    occurrences: Counter[str] = Counter()
+    streams: list[Stream] = []
+    for prompt in prompts:
+        streams.append((seed, prompt.id, occurrences[prompt.id]))
+        occurrences[prompt.id] += 1
+    return streams
 
 
 class TransformersEngine:
@@ -39,6 +54,7 @@ class TransformersEngine:
         was_training = self._policy.training
         self._policy.eval()
         per_batch = max(1, self._batch_size // num_samples)
+        streams = _streams(prompts, seed)
         groups: list[RolloutGroup] = []
         for start in range(0, len(prompts), per_batch):
             batch = prompts[start : start + per_batch]
@@ -46,19 +62,22 @@ class TransformersEngine:
             # A group larger than the batch size is sampled in several passes.
             for first in range(0, num_samples, self._batch_size):
                 samples = range(first, min(first + self._batch_size, num_samples))
-                for group, part in zip(rollouts, self._sample(batch, samples, sampling, seed), strict=True):
+                parts = self._sample(batch, streams[start : start + per_batch], samples, sampling)
+                for group, part in zip(rollouts, parts, strict=True):
                     group += part
             groups += [RolloutGroup(prompt, tuple(group)) for prompt, group in zip(batch, rollouts, strict=True)]
         self._policy.train(was_training)
         return groups
 
-    def _sample(self, prompts: Sequence[Prompt], samples: range, sampling: Sampling, seed: int) -> list[list[Rollout]]:
+    def _sample(
+        self, prompts: Sequence[Prompt], streams: Sequence[Stream], samples: range, sampling: Sampling
+    ) -> list[list[Rollout]]:
         """For each prompt those of its rollouts that `samples` names."""
         encoded = [self._encoder.encode(prompt) for prompt in prompts]
         draws = torch.stack(
             [
-                torch.rand(sampling.max_tokens, generator=generator(seed, prompt.id, sample), dtype=torch.float64)
-                for prompt in prompts
+                torch.rand(sampling.max_tokens, generator=generator(*stream, sample), dtype=torch.float64)
+                for stream in streams
                 for sample in samples
             ]
         )

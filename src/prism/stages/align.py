@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from prism.config import AlignConfig, BranchAdvantage, PlannedStage
-from prism.data.world.datasets import described_fraction
 from prism.errors import ConfigError
 from prism.objectives import (
     branch_advantages,
@@ -27,10 +26,10 @@ from prism.rollout import Sampling, TransformersEngine
 from prism.runtime.optimizer import clip_gradients, make_optimizer
 from prism.runtime.seeding import derive_seed
 from prism.stages.datasets import read_alignment
-from prism.stages.discriminators import load_discriminator_for_alignment
+from prism.stages.discriminators import load_discriminator_for_alignment, outside_directories
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.policy_update import PolicyObjective, accumulate_policy_gradient, pack_groups
-from prism.stages.rollouts import mean, parse_rollout, record_samples, rollout_metrics
+from prism.stages.rollouts import description_metrics, mean, parse_rollout, record_samples, rollout_metrics
 from prism.stages.scoring import Contest, ContestBatch, ContestScores, backpropagate, score
 from prism.stages.workspace import Workspace
 
@@ -46,6 +45,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         num_steps=config.num_steps,
         checkpoint_every=config.checkpoint_every,
         data=("alignment",),
+        directories=outside_directories(workspace.recipe),
         show=("gap/perception", "gap/reasoning", "accuracy/perception", "accuracy/reasoning", "rollout/length"),
     )
     if run.is_complete:
@@ -174,15 +174,9 @@ def answer_metrics(groups: Sequence[RolloutGroup], responses: Sequence[Response]
     verdicts = [
         verdict_of(response, prompt) for prompt, response in zip(prompts, responses, strict=True) if prompt.answer
     ]
-    fractions = [
-        fraction
-        for prompt, response in zip(prompts, responses, strict=True)
-        if (fraction := described_fraction(prompt, response.caption or "")) is not None
-    ]
     return {
         "reward/accuracy": mean([float(verdict is Verdict.CORRECT) for verdict in verdicts]),
-        "reward/caption_exact": mean([float(fraction == 1) for fraction in fractions]),
-        "reward/caption_fraction": mean(fractions),
+        **description_metrics(groups, responses),
     }
 
 

@@ -1,6 +1,8 @@
 """Which discriminator a stage starts from, and how it is kept."""
 
-from prism.config import CheckpointDiscriminator
+from pathlib import Path
+
+from prism.config import CheckpointDiscriminator, Recipe
 from prism.models import Discriminator, load_policy, upcycle
 from prism.runtime.seeding import derive_seed
 from prism.stages.workspace import Workspace
@@ -20,6 +22,13 @@ def make_discriminator(workspace: Workspace) -> Discriminator:
         seed=derive_seed(workspace.seed, "upcycle") % 2**31,
     )
     return Discriminator(sparse.model, score_limit=config.score_clip).train()
+
+
+def outside_directories(recipe: Recipe) -> dict[str, Path]:
+    """The directory outside the run that an untrained discriminator is made from, if there is one."""
+    config = recipe.discriminator
+    path = config.path if isinstance(config, CheckpointDiscriminator) else config.dense
+    return {} if path is None else {"discriminator": path}
 
 
 def load_discriminator_for_alignment(workspace: Workspace) -> Discriminator:

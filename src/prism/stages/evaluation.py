@@ -24,13 +24,13 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     config = workspace.recipe.evaluation
     if config is None:
         raise ConfigError("evaluation: the recipe has no [evaluation] table")
-    checkpoint_sha256 = workspace.input_hash(planned.name)
+    checkpoint_sha256 = workspace.input_hash(planned.name) or ""
     run = StageRun(
         workspace.stage_directory(planned.name) / "evaluation",
         name=f"{planned.name} evaluation",
         kind="evaluation",
         config=config.model_dump(mode="json"),
-        inputs={"model": checkpoint_sha256, "data/test": workspace.input_hash("data", "test")},
+        inputs={"model": checkpoint_sha256, "data/test": workspace.input_hash("data", "test") or ""},
         num_steps=0,
         checkpoint_every=1,
         seed=workspace.seed,

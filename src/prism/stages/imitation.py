@@ -1,6 +1,7 @@
 """One supervised step: completions imitated on packed prompt trees."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -23,10 +24,16 @@ def draw_batch(records: Sequence[_Record], start: int, count: int, *seed: int | 
     batch: list[_Record] = []
     while len(batch) < count:
         epoch, offset = divmod(start + len(batch), len(records))
-        order = list(range(len(records)))
-        python_random(*seed, "epoch", epoch).shuffle(order)
+        order = _epoch_order(len(records), *seed, epoch)
         batch += [records[index] for index in order[offset : offset + count - len(batch)]]
     return batch
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(length: int, *seed: int | str) -> list[int]:
+    order = list(range(length))
+    python_random(*seed).shuffle(order)
+    return order
 
 
 def pack_examples(encoder: PromptEncoder, examples: Sequence[Example], token_budget: int) -> list[PackedTrees]:

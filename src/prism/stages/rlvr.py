@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from prism.config import Dapo, Grpo, Gspo, PlannedStage, RlvrConfig
-from prism.data.world.datasets import described_fraction
 from prism.errors import ConfigError
 from prism.models import PromptEncoder
 from prism.objectives import grpo_advantages, has_signal, overlong_penalty
@@ -22,7 +21,7 @@ from prism.runtime.seeding import derive_seed
 from prism.stages.datasets import read_rl
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.policy_update import PolicyObjective, accumulate_policy_gradient, pack_groups, rollout_logprobs
-from prism.stages.rollouts import mean, parse_rollout, record_samples, rollout_metrics
+from prism.stages.rollouts import description_metrics, mean, parse_rollout, record_samples, rollout_metrics
 from prism.stages.workspace import Workspace
 
 Algorithm = Grpo | Dapo | Gspo
@@ -68,6 +67,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         responses = [response for rewarded in kept for response in rewarded.responses]
         rewards = total_rewards(kept, config, algorithm)
         metrics |= rollout_metrics(groups, responses) | reward_metrics(kept, rewards)
+        metrics |= description_metrics(groups, responses)
         advantages = grpo_advantages(rewards, torch.arange(len(kept)).repeat_interleave(config.group_size))
 
         parts = pack_mini_batches(encoder, groups, advantages, config)
@@ -221,16 +221,9 @@ def _objective(config: RlvrConfig, algorithm: Algorithm) -> PolicyObjective:
 
 def reward_metrics(groups: Sequence[RewardedGroup], rewards: Tensor) -> dict[str, float | None]:
     parts = [reward for rewarded in groups for reward in rewarded.rewards]
-    fractions = [
-        fraction
-        for rewarded in groups
-        for response in rewarded.responses
-        if (fraction := described_fraction(rewarded.group.prompt, response.caption or "")) is not None
-    ]
     return {
         "reward/total": float(rewards.mean()),
         "reward/accuracy": mean([reward.accuracy for reward in parts]),
         "reward/format": mean([reward.format for reward in parts]),
         "reward/unverifiable": sum(reward.is_unverifiable for reward in parts),
-        "reward/caption_exact": mean([float(fraction == 1) for fraction in fractions]),
     }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from prism.data.world.datasets import described_fraction
 from prism.records import Response, Rollout, RolloutGroup
 from prism.rewards import num_description_items, num_reasoning_steps, parse_response
 from prism.runtime.stage import StageRun
@@ -41,6 +42,20 @@ def rollout_metrics(groups: Sequence[RolloutGroup], responses: Sequence[Response
         "rollout/length": mean([len(rollout.token_ids) for rollout in rollouts]),
         "rollout/num_steps": mean([num_reasoning_steps(response.think or "") for response in valid]),
         "rollout/num_items": mean([num_description_items(response.caption or "") for response in valid]),
+    }
+
+
+def description_metrics(groups: Sequence[RolloutGroup], responses: Sequence[Response]) -> dict[str, float | None]:
+    """How right the valid rollouts' descriptions are; None outside the built-in world, where nobody knows."""
+    prompts = [group.prompt for group in groups for _ in group.rollouts]
+    fractions = [
+        fraction
+        for prompt, response in zip(prompts, responses, strict=True)
+        if response.caption is not None and (fraction := described_fraction(prompt, response.caption)) is not None
+    ]
+    return {
+        "reward/caption_exact": mean([float(fraction == 1) for fraction in fractions]),
+        "reward/caption_fraction": mean(fractions),
     }
 
 

@@ -15,7 +15,7 @@ from prism.rollout import Sampling, TransformersEngine
 from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.stages.datasets import read_alignment
-from prism.stages.discriminators import make_discriminator, num_active_experts
+from prism.stages.discriminators import make_discriminator, num_active_experts, outside_directories
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.rollouts import parse_rollout
 from prism.stages.scoring import Contest, ContestBatch, ContestScores, backpropagate, score
@@ -36,6 +36,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         num_steps=config.num_steps,
         checkpoint_every=config.checkpoint_every,
         data=("alignment",),
+        directories=outside_directories(workspace.recipe),
         show=("loss/perception", "loss/reasoning", "heldout/perception_accuracy", "heldout/reasoning_accuracy"),
     )
     if run.is_complete:

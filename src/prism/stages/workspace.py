@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from prism.config import CheckpointBase, PlannedStage, Recipe
+from prism.data.image_references import image_suffix
 from prism.data.images import read_bytes
 from prism.errors import CheckpointError
 from prism.models import Discriminator, PromptEncoder, load_policy, save_policy
@@ -44,16 +45,17 @@ class Workspace:
                 return SHIPPED_BASE
         return self.stage_directory(stage) / "model"
 
-    def input_hash(self, stage: str, output: str = "model") -> str:
-        """sha256 of what `stage` put out. Raises CheckpointError unless it is complete."""
+    def input_hash(self, stage: str, output: str = "model") -> str | None:
+        """sha256 of what `stage` put out or, like the data stage, took over from outside; None where there
+        is no such thing. Raises CheckpointError unless the stage is complete."""
         manifest = read_manifest(self.stage_directory(stage))
         if manifest is None or manifest["status"] != "complete":
             raise CheckpointError(
                 f"{self.stage_directory(stage)}: stage {stage!r} is not complete; run it first with "
                 f"`prism run` or by its own command"
             )
-        recorded = manifest["outputs"].get(output) or {"sha256": manifest["inputs"].get(output)}
-        return recorded["sha256"]
+        recorded = manifest["outputs"].get(output)
+        return manifest["inputs"].get(output) if recorded is None else recorded["sha256"]
 
     def open_stage(
         self,
@@ -63,13 +65,16 @@ class Workspace:
         num_steps: int,
         checkpoint_every: int = 100,
         data: Sequence[str] = (),
+        directories: Mapping[str, Path] | None = None,
         show: Sequence[str] = (),
     ) -> StageRun:
-        """The stage's run. Its identity is `config`, the models it starts from and the `data` files it reads."""
-        inputs = {stage: self.input_hash(stage) for stage in planned.inputs}
-        hashes = {f"data/{name}": self.input_hash("data", name) for name in data}
+        """The stage's run. Its identity is `config`, the models it starts from, the `data` files it reads
+        and the content of `directories` from outside the run."""
+        hashes = {stage: self.input_hash(stage) for stage in planned.inputs}
+        hashes |= {f"data/{name}": self.input_hash("data", name) for name in data}
         # A data set that the user's recipe does not name, such as development data, has no hash.
-        inputs |= {name: sha256 for name, sha256 in hashes.items() if sha256 is not None}
+        inputs: dict[str, str | Path] = {name: sha256 for name, sha256 in hashes.items() if sha256 is not None}
+        inputs |= directories or {}
         settings: dict[str, Any] = {
             type(part).__name__: part.model_dump(mode="json", exclude={"checkpoint_every"})
             for part in config
@@ -97,8 +102,8 @@ class Workspace:
         if not prompt.images:
             return None
         data = read_bytes(prompt.images[0])
-        name = hashlib.sha256(data).hexdigest()[:16]
-        path = self.directory / "images" / f"{name}.png"
+        name = hashlib.sha256(data).hexdigest()[:16] + (image_suffix(data) or "")
+        path = self.directory / "images" / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, data)

@@ -1,7 +1,6 @@
 """Packed forwards against single-sequence forwards of the same model, with the model's own positions."""
 
 import itertools
-
 from typing import Any
 
 import pytest

@@ -205,7 +205,6 @@ def test_reward_metrics_by_hand(step: list[RewardedGroup]) -> None:
     assert metrics["reward/accuracy"] == pytest.approx(3 / 6)
     assert metrics["reward/format"] == pytest.approx(4 / 6)
     assert metrics["reward/unverifiable"] == 0
-    assert metrics["reward/caption_exact"] is None
 
 
 @pytest.mark.parametrize(

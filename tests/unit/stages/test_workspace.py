@@ -58,7 +58,8 @@ def test_data_are_made_once_and_belong_to_their_seed(make_workspace: MakeWorkspa
     datasets.prepare(first)
     assert file.stat().st_mtime_ns == made
     for name in ("sft", "alignment", "rl", "dev", "test"):
-        assert len(first.input_hash("data", name)) == 64
+        sha256 = first.input_hash("data", name)
+        assert sha256 is not None and len(sha256) == 64
         assert first.input_hash("data", name) != second.input_hash("data", name)
 
 
@@ -73,7 +74,7 @@ def test_an_adopted_base_is_known_by_its_content(make_workspace: MakeWorkspace, 
     stage = first_stage(workspace, "base")
     base.run(workspace, stage)
     before = workspace.input_hash("base")
-    assert len(before) == 64
+    assert before is not None and len(before) == 64
     assert workspace.model_directory("base") == tmp_path / "base"
     base.run(workspace, stage)
     assert workspace.input_hash("base") == before

@@ -34,15 +34,15 @@ def parse_description(caption: str) -> tuple[str, ...]:
 
 
 def caption_fraction(caption: str, scene: Scene) -> float:
-    """Share of attributes described rightly at their place; surplus items and surplus words lower it too."""
-    described = parse_description(caption)
-    right = 0
-    for written, (name, item) in zip(described, scene.named_items(), strict=False):
-        words = written.split()
-        if words[0] == name:
-            truth = (item.colour, item.shape, item.number)
-            right += sum(word == true for word, true in zip(words[1:], truth, strict=False))
-    num_attributes = sum(max(3, len(written.split()) - 1) for written in described)
+    """Share of attributes stated rightly of the cell they belong to; surplus items and surplus words lower it too."""
+    described = [(name, words) for name, *words in map(str.split, parse_description(caption))]
+    by_name = dict(reversed(described))
+    right = sum(
+        word == true
+        for name, item in scene.named_items()
+        for word, true in zip(by_name.get(name, ()), (item.colour, item.shape, item.number), strict=False)
+    )
+    num_attributes = sum(max(3, len(words)) for _, words in described)
     return right / max(num_attributes, 3 * len(scene.items))
 
 

@@ -68,10 +68,13 @@ def test_reading_gives_the_answer_that_the_text_supports(lessons: list[Example])
     assert num_counted > 3
 
 
-def test_pretraining_begins_with_descriptions_alone() -> None:
+def test_pretraining_begins_with_describing_and_repeating() -> None:
     random_source = random.Random(5)
     early = [draw_lesson(random_source, progress=0.05) for _ in range(30)]
-    assert {lesson.prompt.question for lesson in early} == {"Describe the image."}
+    for lesson in early:
+        is_copy = lesson.prompt.question == f"{lesson.completion} Repeat." and not lesson.prompt.images
+        assert is_copy or lesson.prompt.question == "Describe the image."
+    assert 5 < sum(bool(lesson.prompt.images) for lesson in early) < 25
     late = [draw_lesson(random_source, progress=0.5) for _ in range(30)]
     assert len({lesson.prompt.question for lesson in late}) > 10
 
