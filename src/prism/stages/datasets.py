@@ -20,7 +20,7 @@ from prism.data.world.datasets import (
 )
 from prism.data.world.oracle import Fidelity
 from prism.data.writers import write_sharegpt, write_verl_parquet
-from prism.errors import ConfigError
+from prism.errors import ConfigError, DataError
 from prism.records import Demonstration, Example, Prompt
 from prism.rewards import num_description_items, num_reasoning_steps, parse_response
 from prism.runtime.atomic import write_json
@@ -166,12 +166,18 @@ def _rejects(workspace: Workspace, name: str) -> Iterator[RejectLog]:
 
 
 def _file_hashes(data: FilesData) -> dict[str, str]:
-    hashes = {"sft": config_sha256([path_sha256(path) for path in data.sft])} if data.sft else {}
+    hashes = {"sft": config_sha256([_sha256("sft", path) for path in data.sft])} if data.sft else {}
     for name in ("alignment", "rl", "dev", "test"):
         path = getattr(data, name)
         if path is not None:
-            hashes[name] = path_sha256(path)
+            hashes[name] = _sha256(name, path)
     return hashes
+
+
+def _sha256(name: str, path: Path) -> str:
+    if not path.is_file():
+        raise DataError(f"data.{name}: {path}: no such file; paths are relative to the working directory")
+    return path_sha256(path)
 
 
 def _write_teacher_distribution(workspace: Workspace) -> None:
