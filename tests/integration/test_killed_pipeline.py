@@ -46,7 +46,7 @@ def test_twenty_kills_over_all_stages_change_nothing(tmp_path: Path) -> None:
     killed_in = []
     while True:
         process = start(tmp_path / "killed")
-        limit = imports + random_source.uniform(0, total / 8) if len(killed_in) < NUM_KILLS else None
+        limit = imports + random_source.uniform(0, total / 16) if len(killed_in) < NUM_KILLS else None
         try:
             assert process.wait(timeout=limit) == 0
             break
