@@ -20,7 +20,7 @@ from prism.config.base import (
 class PretrainConfig(OptimizerSettings):
     """Pretraining of the tiny base on the built-in world's lessons."""
 
-    num_steps: Count = 2400
+    num_steps: Count = 2000
     batch_size: Count = 32
     learning_rate: Positive = 2e-3
     schedule: Schedule = "cosine"

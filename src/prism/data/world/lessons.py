@@ -1,8 +1,8 @@
 """What the tiny base is pretrained on: the skills that real pretrained models bring along.
 
-Describing an image, repeating a text, answering briefly, reasoning over a description that is given as text, and
-marking statements right or wrong, one by one. None of the lessons shows the
-caption/think/answer format: that is for supervised fine-tuning.
+Describing an image, repeating a text, answering briefly, reasoning over a description that is given
+as text, and marking statements right or wrong, one by one. Reasoning comes in think and answer tags,
+as real models know them; the description in tags before it is for supervised fine-tuning to teach.
 """
 
 import random
@@ -62,11 +62,15 @@ def _brief(random_source: random.Random, scene: Scene) -> Example:
     return Example(_with_image(random_source, scene, question.text + BRIEF), answer)
 
 
+def _reasoned(solution: Solution) -> str:
+    return f"<think>{write_reasoning(solution)}</think><answer>{solution.answer}</answer>"
+
+
 def _read(random_source: random.Random, scene: Scene) -> Example:
     question = ask(random_source, scene)
     solution = solve(question, scene)
     prompt = Prompt("", f"{describe(scene)} {question.text}")
-    return Example(prompt, f"{write_reasoning(solution)}\nanswer: {solution.answer}")
+    return Example(prompt, _reasoned(solution))
 
 
 def _follow(random_source: random.Random, scene: Scene) -> Example:
@@ -74,7 +78,7 @@ def _follow(random_source: random.Random, scene: Scene) -> Example:
     question = ask(random_source, scene)
     perceived = perceive(scene, MISTAKEN, random_source)
     caption, solution = describe(perceived), solve(question, perceived)
-    completion = f"{caption}\n{write_reasoning(solution)}\nanswer: {solution.answer}"
+    completion = f"{caption}\n{_reasoned(solution)}"
     prompt = _with_image(random_source, scene, f"{question.text} Describe roughly and reason.")
     return Example(prompt, completion, ((len(caption), len(completion)),))
 
@@ -117,17 +121,17 @@ def _check_reasoning(random_source: random.Random, scene: Scene) -> Example:
         (f"{index + 1}. {step}.", index < len(truth.steps) and step == truth.steps[index])
         for index, step in enumerate(claimed.steps)
     ]
-    statements.append((f"answer: {claimed.answer}", claimed.answer == truth.answer))
+    statements.append((f"<answer>{claimed.answer}</answer>", claimed.answer == truth.answer))
     text, spans = _marked(statements, ["\n"] * len(statements))
     return Example(_with_image(random_source, scene, question.text + " Check the reasoning."), text, spans)
 
 
 _LESSONS: dict[str, tuple[float, Callable[[random.Random, Scene], Example]]] = {
-    "describe": (0.15, _describe),
-    "repeat": (0.07, _repeat),
-    "brief": (0.04, _brief),
-    "read": (0.30, _read),
+    "describe": (0.12, _describe),
+    "repeat": (0.06, _repeat),
+    "brief": (0.05, _brief),
+    "read": (0.35, _read),
     "follow": (0.14, _follow),
-    "check-description": (0.20, _check_description),
+    "check-description": (0.18, _check_description),
     "check-reasoning": (0.10, _check_reasoning),
 }

@@ -54,25 +54,45 @@ def _number(item: Item) -> int:
     return int(item.number) if item.number.isdigit() else 0
 
 
-def _accumulate(described: Scene, word: str, value: Callable[[Item], int]) -> Solution:
-    """A step per row that cites each matching item and the running total."""
-    steps, total = [], 0
-    for row in range(1, described.rows + 1):
-        parts = []
-        for name, item in described.cells(row):
-            if _matches(item, word):
-                total += value(item)
-                parts.append(f"{name} {item} makes {total}")
-        steps.append(f"row {ROW_NAMES[row - 1]}: {', '.join(parts) or 'none'}")
-    return Solution(tuple(steps), str(total))
+def _scan(described: Scene, remark: Callable[[str, Item], str]) -> list[str]:
+    """A step per row that goes through every cell and remarks on each."""
+    return [
+        f"row {ROW_NAMES[row - 1]}: " + ", ".join(remark(name, item) for name, item in described.cells(row))
+        for row in range(1, described.rows + 1)
+    ]
+
+
+def _sort_of(word: str) -> str:
+    """The attribute that `word` is a value of."""
+    return "colour" if word in COLOURS else "shape"
 
 
 def _solve_count(described: Scene, word: str) -> Solution:
-    return _accumulate(described, word, lambda _: 1)
+    total = 0
+
+    def remark(name: str, item: Item) -> str:
+        nonlocal total
+        seen = getattr(item, _sort_of(word))
+        total += seen == word
+        return f"{name} {seen} makes {total}" if seen == word else f"{name} {seen} no"
+
+    steps = _scan(described, remark)
+    return Solution(tuple(steps), str(total))
 
 
 def _solve_sum(described: Scene, word: str) -> Solution:
-    return _accumulate(described, word, _number)
+    total = 0
+
+    def remark(name: str, item: Item) -> str:
+        nonlocal total
+        seen = getattr(item, _sort_of(word))
+        if seen != word:
+            return f"{name} {seen} no"
+        total += _number(item)
+        return f"{name} {seen} {item.number} makes {total}"
+
+    steps = _scan(described, remark)
+    return Solution(tuple(steps), str(total))
 
 
 def _solve_lookup(described: Scene, attribute: str, name: str) -> Solution:
@@ -81,10 +101,13 @@ def _solve_lookup(described: Scene, attribute: str, name: str) -> Solution:
 
 
 def _solve_largest(described: Scene, attribute: str, row_name: str) -> Solution:
-    cells = described.cells(ROW_NAMES.index(row_name) + 1)
-    name, best = max(cells, key=lambda cell: _number(cell[1]))
-    listed = ", ".join(f"{name} {item}" for name, item in cells)
-    return Solution((f"row {row_name}: {listed}", f"the largest is {name} {best}"), getattr(best, attribute))
+    best_name, best = described.cells(ROW_NAMES.index(row_name) + 1)[0]
+    remarks = []
+    for name, item in described.cells(ROW_NAMES.index(row_name) + 1):
+        if _number(item) > _number(best):
+            best_name, best = name, item
+        remarks.append(f"{name} {item.number} best {best_name}")
+    return Solution((f"row {row_name}: {', '.join(remarks)}", f"{best_name} is {best}"), getattr(best, attribute))
 
 
 def _solve_column(described: Scene, column: str) -> Solution:
@@ -97,12 +120,15 @@ def _solve_column(described: Scene, column: str) -> Solution:
 
 
 def _solve_compare(described: Scene, first: str, second: str) -> Solution:
-    steps, counts = [], {}
-    for word in (first, second):
-        names = [name for name, item in described.named_items() if _matches(item, word)]
-        listed = ", ".join(f"{name} makes {count}" for count, name in enumerate(names, start=1))
-        steps.append(f"{word}: {listed or 'none'}")
-        counts[word] = len(names)
+    counts = {first: 0, second: 0}
+
+    def remark(name: str, item: Item) -> str:
+        seen = getattr(item, _sort_of(first))
+        if seen in counts:
+            counts[seen] += 1
+        return f"{name} {seen} {counts[first]} {counts[second]}"
+
+    steps = _scan(described, remark)
     steps.append(f"{max(counts.values())} is more than {min(counts.values())}")
     return Solution(tuple(steps), first if counts[first] >= counts[second] else second)
 

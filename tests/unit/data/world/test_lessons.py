@@ -1,7 +1,8 @@
-"""Pretraining lessons: what they teach is true, and the response format is not among it."""
+"""Pretraining lessons: what they teach is true, and the whole response format is not among it."""
 
 import random
 import re
+from collections import Counter
 
 import pytest
 
@@ -10,6 +11,10 @@ from prism.data.world.oracle import Fidelity, perceive
 from prism.data.world.questions import solve
 from prism.data.world.scene import decode_scene, draw_scene
 from prism.records import Example
+from prism.rewards import parse_response
+
+REASONED = r"<think>1\. [^<>]+\.</think><answer>([^<>\s]+)</answer>"
+"""Reasoning in numbered steps and the answer, each in its tags."""
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +28,23 @@ def of_sort(lessons: list[Example], ending: str) -> list[Example]:
 
 
 def test_lessons_never_show_the_response_format(lessons: list[Example]) -> None:
+    """Reasoning and answer come in their tags, a description never does, and prompts hold no tag at all."""
+    sorts = Counter()
     for lesson in lessons:
-        assert not re.search(r"caption|think|<answer|</", lesson.prompt.question + lesson.completion)
+        assert "caption" not in lesson.prompt.question + lesson.completion
+        assert not re.search(r"[<>]|think", lesson.prompt.question.replace("<image>", ""))
+        assert not parse_response(lesson.completion).is_valid
+        is_reasoned = not lesson.prompt.images or lesson.prompt.question.endswith("and reason.")
+        if is_reasoned and not lesson.prompt.question.endswith(" Repeat."):
+            expected = ["<think>", "</think>", "<answer>", "</answer>"]
+        elif lesson.prompt.question.endswith("Check the reasoning."):
+            expected = ["<answer>", "</answer>"]
+        else:
+            expected = []
+        assert re.findall(r"<[^>]*>", lesson.completion) == expected
+        assert lesson.completion.count("<") == lesson.completion.count(">") == len(expected)
+        sorts[len(expected)] += 1
+    assert set(sorts) == {0, 2, 4}
 
 
 def test_every_lesson_comes_up(lessons: list[Example]) -> None:
@@ -50,20 +70,24 @@ def test_following_a_wrong_description_puts_no_loss_on_it(lessons: list[Example]
         assert lesson.loss_spans and len(lesson.loss_spans) == 1
         start, end = lesson.loss_spans[0]
         assert end == len(lesson.completion)
-        assert lesson.completion[:start].startswith("a1 ") and lesson.completion[start:].startswith("\n1. ")
+        assert re.fullmatch(r"a1 [^<>\n]+\.", lesson.completion[:start])
+        assert re.fullmatch(REASONED, lesson.completion[start:].removeprefix("\n"))
+        assert lesson.completion[start] == "\n"
 
 
 def test_reading_gives_the_answer_that_the_text_supports(lessons: list[Example]) -> None:
     """The described scene is read back from the question."""
     num_counted = 0
     for lesson in lessons:
-        if lesson.prompt.images:
+        if lesson.prompt.images or lesson.prompt.question.endswith(" Repeat."):
             continue
+        reasoned = re.fullmatch(REASONED, lesson.completion)
+        assert reasoned
         text, _, asked = lesson.prompt.question.rpartition(". ")
         rows = [re.sub(r"[a-d]\d ", "", row).split(", ") for row in text.split(". ")]
         scene = decode_scene(f"{len(rows)}x{len(rows[0])}:" + ",".join(item for row in rows for item in row))
         if found := re.fullmatch(r"How many (\w+?)(?: objects|s) are there\?", asked):
-            assert lesson.completion.endswith(f"answer: {scene.encode().count(found[1])}")
+            assert reasoned[1] == str(scene.encode().count(found[1]))
             num_counted += 1
     assert num_counted > 3
 

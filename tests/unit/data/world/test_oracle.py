@@ -118,6 +118,11 @@ def test_reasoning_and_answer_follow_from_what_was_described(kind: str) -> None:
         assert response.think == "\n".join(f"{number}. {step}." for number, step in enumerate(expected.steps, 1))
         cited = re.findall(r"[a-d]\d [a-z]+ (?:circle|square|triangle|star|thing) (?:\d|\?)", response.think)
         assert set(cited) <= set(re.split(r"[,.] ?", response.caption))
+        words = {name: words for name, *words in map(str.split, re.findall(r"[a-d]\d [^,.]+", response.caption))}
+        for name, word in re.findall(r"([a-d]\d) (?:is )?(\w+|\?)", response.think):
+            assert word in words[name]
+        if kind in ("count", "sum", "compare"):
+            assert re.findall(r"[a-d]\d", response.think) == list(words)
         num_misled += response.answer != solve(question, scene).answer
     assert num_misled > 5
 

@@ -22,41 +22,57 @@ BY_HAND = [
     (
         ("count", ("red",)),
         "3",
-        ("row a: a1 red circle 2 makes 1, a3 red star 1 makes 2", "row b: b2 red circle 3 makes 3", "row c: none"),
+        (
+            "row a: a1 red makes 1, a2 blue no, a3 red makes 2",
+            "row b: b1 green no, b2 red makes 3, b3 yellow no",
+            "row c: c1 blue no, c2 purple no, c3 blue no",
+        ),
     ),
     (
         ("count", ("circle",)),
         "4",
         (
-            "row a: a1 red circle 2 makes 1",
-            "row b: b1 green circle 4 makes 2, b2 red circle 3 makes 3",
-            "row c: c3 blue circle 1 makes 4",
+            "row a: a1 circle makes 1, a2 square no, a3 star no",
+            "row b: b1 circle makes 2, b2 circle makes 3, b3 triangle no",
+            "row c: c1 star no, c2 square no, c3 circle makes 4",
         ),
     ),
-    (("count", ("triangle",)), "1", ("row a: none", "row b: b3 yellow triangle 3 makes 1", "row c: none")),
+    (
+        ("count", ("triangle",)),
+        "1",
+        (
+            "row a: a1 circle no, a2 square no, a3 star no",
+            "row b: b1 circle no, b2 circle no, b3 triangle makes 1",
+            "row c: c1 star no, c2 square no, c3 circle no",
+        ),
+    ),
     (
         ("sum", ("circle",)),
         "10",
         (
-            "row a: a1 red circle 2 makes 2",
-            "row b: b1 green circle 4 makes 6, b2 red circle 3 makes 9",
-            "row c: c3 blue circle 1 makes 10",
+            "row a: a1 circle 2 makes 2, a2 square no, a3 star no",
+            "row b: b1 circle 4 makes 6, b2 circle 3 makes 9, b3 triangle no",
+            "row c: c1 star no, c2 square no, c3 circle 1 makes 10",
         ),
     ),
     (
         ("sum", ("blue",)),
         "11",
-        ("row a: a2 blue square 5 makes 5", "row b: none", "row c: c1 blue star 5 makes 10, c3 blue circle 1 makes 11"),
+        (
+            "row a: a1 red no, a2 blue 5 makes 5, a3 red no",
+            "row b: b1 green no, b2 red no, b3 yellow no",
+            "row c: c1 blue 5 makes 10, c2 purple no, c3 blue 1 makes 11",
+        ),
     ),
     (
         ("largest", ("shape", "c")),
         "star",
-        ("row c: c1 blue star 5, c2 purple square 2, c3 blue circle 1", "the largest is c1 blue star 5"),
+        ("row c: c1 5 best c1, c2 2 best c1, c3 1 best c1", "c1 is blue star 5"),
     ),
     (
         ("largest", ("colour", "a")),
         "blue",
-        ("row a: a1 red circle 2, a2 blue square 5, a3 red star 1", "the largest is a2 blue square 5"),
+        ("row a: a1 2 best a1, a2 5 best a2, a3 1 best a2", "a2 is blue square 5"),
     ),
     (
         ("column", ("1",)),
@@ -67,9 +83,20 @@ BY_HAND = [
         ("compare", ("square", "circle")),
         "circle",
         (
-            "square: a2 makes 1, c2 makes 2",
-            "circle: a1 makes 1, b1 makes 2, b2 makes 3, c3 makes 4",
+            "row a: a1 circle 0 1, a2 square 1 1, a3 star 1 1",
+            "row b: b1 circle 1 2, b2 circle 1 3, b3 triangle 1 3",
+            "row c: c1 star 1 3, c2 square 2 3, c3 circle 2 4",
             "4 is more than 2",
+        ),
+    ),
+    (
+        ("compare", ("red", "green")),
+        "red",
+        (
+            "row a: a1 red 1 0, a2 blue 1 0, a3 red 2 0",
+            "row b: b1 green 2 1, b2 red 3 1, b3 yellow 3 1",
+            "row c: c1 blue 3 1, c2 purple 3 1, c3 blue 3 1",
+            "3 is more than 1",
         ),
     ),
     (
@@ -168,21 +195,107 @@ def test_answers_agree_with_the_wording(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_steps_cite_items_of_the_scene_only(kind: str) -> None:
+    """Whole items where they are cited whole; else the word that follows a cell's name is true of that cell."""
     random_source = random.Random(f"cited/{kind}")
     for _ in range(60):
         scene = draw_scene(random_source, layout=(3, 3), split="train")
         question = draw_question(random_source, scene, kind)
         if question is None:
             continue
-        cited = re.findall(r"[a-d]\d [a-z]+ (?:circle|square|triangle|star) \d", " ".join(solve(question, scene).steps))
-        placed = [f"{'abcd'[index // 3]}{index % 3 + 1} {item}" for index, item in enumerate(scene.items)]
-        assert set(cited) <= set(placed)
-        assert cited or kind in ("lookup", "compare", "count", "sum")
+        text = "; ".join(solve(question, scene).steps)
+        cited = re.findall(r"([a-d]\d) (?:is )?([a-z]+ (?:circle|square|triangle|star) \d)", text)
+        placed = {f"{'abcd'[index // 3]}{index % 3 + 1}": str(item) for index, item in enumerate(scene.items)}
+        assert set(cited) <= set(placed.items())
+        assert cited or kind in ("compare", "count", "sum")
+        mentioned = re.findall(r"([a-d]\d) (?:is )?(\w+)", text)
+        assert mentioned
+        assert all(word in placed[name].split() for name, word in mentioned)
 
 
-def test_vague_items_count_as_nothing() -> None:
-    vague = decode_scene("1x3:red circle ?,some circle 2,red thing 4")
-    assert solve(Question("sum", ("circle",), ""), vague).answer == "2"
-    assert solve(Question("count", ("red",), ""), vague).answer == "2"
-    assert solve(Question("largest", ("shape", "a"), ""), vague).answer == "thing"
-    assert solve(Question("lookup", ("number", "a1"), ""), vague).answer == "?"
+def remarks_of(scene: Scene, steps: tuple[str, ...], rows: str) -> list[tuple[list[str], list[str]]]:
+    """Each cell of `rows` with the words remarked on it, where `steps` take exactly these rows, whole and in order."""
+    grid, pairs = Grid(scene), []
+    assert len(steps) == len(rows)
+    for row, step in zip(rows, steps, strict=True):
+        assert step.startswith(f"row {row}: ")
+        remarks = [remark.split() for remark in step.removeprefix(f"row {row}: ").split(", ")]
+        assert [name for name, *_ in remarks] == [f"{row}{column}" for column in range(1, grid.width + 1)]
+        pairs += [(grid.cell(row, name[1]), words) for name, *words in remarks]
+    return pairs
+
+
+@pytest.mark.parametrize("kind", ["count", "sum", "compare", "largest"])
+def test_scans_pass_every_cell_and_carry_the_result_so_far(kind: str) -> None:
+    """The result behind each cell is recomputed from the cells up to there."""
+    random_source = random.Random(f"scan/{kind}")
+    num_questions = 0
+    while num_questions < 100:
+        layout = random_source.choice([(3, 3), (2, 4), (3, 4), (4, 3), (2, 3), (3, 2)])
+        scene = draw_scene(random_source, layout=layout, split="train")
+        question = draw_question(random_source, scene, kind)
+        if question is None:
+            continue
+        num_questions += 1
+        solution = solve(question, scene)
+        *scan, last = solution.steps if kind in ("compare", "largest") else (*solution.steps, "")
+        all_rows = "abcd"[: scene.rows]
+        pairs = remarks_of(scene, tuple(scan), question.arguments[1] if kind == "largest" else all_rows)
+        place = 0 if question.arguments[0] in ("red", "blue", "green", "yellow", "purple") else 1
+        for index, (cell, words) in enumerate(pairs):
+            so_far = [cell for cell, _ in pairs[: index + 1]]
+            matching = [[cell for cell in so_far if cell[place] == word] for word in question.arguments]
+            if kind == "largest":
+                best = max(range(index + 1), key=lambda other: int(so_far[other][2]))
+                assert words == [cell[2], "best", f"{question.arguments[1]}{best + 1}"]
+            elif kind == "compare":
+                assert words == [cell[place], *(str(len(cells)) for cells in matching)]
+            elif cell not in matching[0]:
+                assert words == [cell[place], "no"]
+            elif kind == "count":
+                assert words == [cell[place], "makes", str(len(matching[0]))]
+            else:
+                assert words == [cell[place], cell[2], "makes", str(sum(int(cell[2]) for cell in matching[0]))]
+        cells = [cell for cell, _ in pairs]
+        if kind == "compare":
+            few, many = sorted(sum(cell[place] == word for cell in cells) for word in question.arguments)
+            assert last == f"{many} is more than {few}"
+        elif kind == "largest":
+            best = max(range(len(cells)), key=lambda other: int(cells[other][2]))
+            assert last == f"{question.arguments[1]}{best + 1} is {' '.join(cells[best])}"
+        else:
+            assert solution.answer == next((words[-1] for _, words in reversed(pairs) if "makes" in words), "0")
+
+
+VAGUE = decode_scene("1x3:red circle ?,some circle 2,red thing 4")
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "steps"),
+    [
+        (("sum", ("circle",)), "2", ("row a: a1 circle ? makes 0, a2 circle 2 makes 2, a3 thing no",)),
+        (("count", ("red",)), "2", ("row a: a1 red makes 1, a2 some no, a3 red makes 2",)),
+        (
+            ("largest", ("shape", "a")),
+            "thing",
+            ("row a: a1 ? best a1, a2 2 best a2, a3 4 best a3", "a3 is red thing 4"),
+        ),
+        (
+            ("compare", ("star", "circle")),
+            "circle",
+            ("row a: a1 circle 0 1, a2 circle 0 2, a3 thing 0 2", "2 is more than 0"),
+        ),
+        (("lookup", ("number", "a1")), "?", ("a1 is red circle ?",)),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_vague_items_count_as_nothing(asked: tuple, answer: str, steps: tuple[str, ...]) -> None:
+    solution = solve(Question(*asked, text=""), VAGUE)
+    assert (solution.answer, solution.steps) == (answer, steps)
+
+
+def test_the_first_of_equal_numbers_is_the_best() -> None:
+    """As a misperceived row can have it; a question is not asked of such a scene."""
+    described = decode_scene("1x4:red circle 2,blue square 4,green star 4,red star 3")
+    solution = solve(Question("largest", ("colour", "a"), ""), described)
+    assert solution.answer == "blue"
+    assert solution.steps == ("row a: a1 2 best a1, a2 4 best a2, a3 4 best a2, a4 3 best a2", "a2 is blue square 4")
