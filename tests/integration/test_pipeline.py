@@ -64,8 +64,8 @@ def test_training_moves_the_weights_of_every_stage(run_directory: Path) -> None:
 
 
 def test_the_first_step_after_sampling_is_on_policy_and_the_matched_budget_holds(run_directory: Path) -> None:
-    assert len(metrics(run_directory, "sft-grpo")) == 3 + 4
-    assert len(metrics(run_directory, "prism-grpo")) == 3
+    assert len(metrics(run_directory, "sft-grpo")) == 4 + 4
+    assert len(metrics(run_directory, "prism-grpo")) == 4
     assert all(row["policy/clip_fraction"] == 0 for row in metrics(run_directory, "align"))
 
 
