@@ -106,7 +106,8 @@ def read_run(directory: Path) -> Run:
     stages, teacher, files = {}, {}, []
     for seed, seed_directory in seeds.items():
         for path in sorted(seed_directory.iterdir()):
-            if path.is_dir() and _is_stage(path):
+            # Results that a changed recipe has set aside are not this run's.
+            if path.is_dir() and ".stale-" not in path.name and _is_stage(path):
                 stages[seed, path.name] = _read_stage(seed, path)
                 files += [path / name for name in ("manifest.json", "metrics.jsonl", "timings.jsonl")]
         distribution = _read_object(seed_directory / "data" / "teacher_distribution.json")

@@ -58,6 +58,12 @@ def test_the_data_directory_is_no_stage(make_run: MakeRun) -> None:
     assert read_run(path).stage_names == ("base",)
 
 
+def test_results_that_were_set_aside_are_left_out(make_run: MakeRun) -> None:
+    path = make_run(seeds=(0,), stages=("base", "sft"))
+    (path / "seed-0" / "sft").rename(path / "seed-0" / "sft.stale-0123abcd")
+    assert set(read_run(path).stages) == {(0, "base")}
+
+
 def test_a_directory_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"recipe\.json"):
         read_run(tmp_path)
