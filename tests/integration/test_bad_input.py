@@ -1,12 +1,15 @@
 """What a user can get wrong, through the command line: one line, or a row in the rejects file, and nothing lost."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from prism.cli import main
 from prism.config import WorldData
+from prism.data.readers import read_prompts
+from prism.data.rejects import RejectLog
 from prism.stages.datasets import write_world
 
 WORLD = WorldData(public=4, curated=4, alignment=4, rl=4, dev=2, test_per_benchmark=1)
@@ -99,9 +102,6 @@ def test_an_empty_answer_costs_an_rl_prompt_its_row(tmp_path: Path) -> None:
     file = tmp_path / "rl.jsonl"
     rows = [{"prompt": "1 + 1?", "completion": "2", "answer": answer} for answer in ("2", " ")]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    from prism.data.readers import read_prompts
-    from prism.data.rejects import RejectLog
-
     with RejectLog(tmp_path / "rejects.jsonl") as log:
         assert [prompt.answer for prompt in read_prompts(file, rejects=log)] == ["2"]
     assert json.loads((tmp_path / "rejects.jsonl").read_text())["row"] == 2
@@ -132,13 +132,10 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The third checkpoint finds no room; once there is some, the same command goes on."""
-    import os
-
-    real, calls = os.fsync, []
+    real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        calls.append(descriptor)
-        if any("step-000003" in os.readlink(f"/proc/self/fd/{descriptor}") for _ in (0,)):
+        if "step-000003" in os.readlink(f"/proc/self/fd/{descriptor}"):
             raise OSError(28, "No space left on device")
         real(descriptor)
 

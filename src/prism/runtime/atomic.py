@@ -58,7 +58,7 @@ def write_bytes(path: Path, data: bytes) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             sync_directory(path.parent)
-        except BaseException:
+        except BaseException:  # also on Ctrl-C: no half-written neighbour stays behind
             temporary.unlink(missing_ok=True)
             raise
 
@@ -91,7 +91,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 discard(path)
             os.replace(temporary, path)
             sync_directory(path.parent)
-    except BaseException:
+    except BaseException:  # also on Ctrl-C: no half-written neighbour stays behind
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 

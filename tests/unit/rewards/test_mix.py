@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from prism.records import Prompt
@@ -63,4 +65,7 @@ def test_answer_of_free_text(text: str, answer: str):
 
 def test_answer_of_free_text_is_linear_on_hostile_text():
     for piece in ("<answer>", "</answer>", r"\boxed{", "<", "{"):
+        started = time.process_time()
         answer_of_free_text(piece * 50_000)
+        # Linear is a few hundredths of a second; quadratic would be minutes.
+        assert time.process_time() - started < 5
