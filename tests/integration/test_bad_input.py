@@ -80,6 +80,20 @@ def test_an_empty_completion_costs_its_row(data: Path) -> None:
     assert [reject["row"] for reject in rejects(data)] == [1]
 
 
+def test_a_row_too_long_for_its_budget_costs_its_row(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of(data)
+    rows[1]["messages"][-1]["content"] += " and more" * 240
+    rows[3]["messages"][0]["content"] += " please" * 160
+    write_rows(data, rows)
+    assert run(data) == 0
+    found = [(reject["row"], reject["field"], reject["reason"]) for reject in rejects(data)]
+    assert found == [
+        (2, "completion", "is longer than max_response_tokens"),
+        (4, "prompt", "is longer than max_prompt_tokens"),
+    ]
+    assert "2 rejected" in capsys.readouterr().err
+
+
 def test_a_file_without_one_usable_row_is_one_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(data, [{"text": row["messages"][0]["content"]} for row in rows_of(data)])
     assert run(data) == 2

@@ -14,15 +14,18 @@ from prism.data.formats import sharegpt, trl, verl_parquet, warmup_pairs
 from prism.data.formats.fields import ANSWER_FIELDS, Row, read_visible_text
 from prism.data.formats.parsed import ParsedRow
 from prism.data.formats.warmup_pairs import ParsedPair, ResponsePair
+from prism.data.images import open_image
 from prism.data.rejects import RejectLog, RowError
 from prism.data.row_files import RawRow, RowFile, open_rows
 from prism.errors import DataError
-from prism.records import Demonstration, Example, ImageSource, Prompt, Response
+from prism.records import Demonstration, Example, Prompt, Response
 
-__all__ = ["ResponsePair", "read_demonstrations", "read_examples", "read_pairs", "read_prompts"]
+__all__ = ["ResponsePair", "check_images", "read_demonstrations", "read_examples", "read_pairs", "read_prompts"]
 
-CheckImage = Callable[[ImageSource], object]
-"""Opens an image and raises DataError where it cannot; its result is not used."""
+Check = Callable[[Prompt | Example | Demonstration | ResponsePair], object]
+"""Looks at a finished record and raises RowError where it cannot be used; its result is not used."""
+
+UNDECODABLE = "has an image that cannot be decoded"
 
 _FORMATS = (verl_parquet, sharegpt, trl)
 _COMPLETION_COLUMNS = ("messages", "conversations", "completion", "teacher_response", "teacher_caption")
@@ -36,7 +39,7 @@ class _HasPrompt(Protocol):
 
 
 _Parsed = TypeVar("_Parsed", bound=_HasPrompt)
-_Record = TypeVar("_Record")
+_Record = TypeVar("_Record", bound=Prompt | Example | Demonstration | ResponsePair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class _Policy:
 
     image_root: Path
     rejects: RejectLog | None
-    check_image: CheckImage | None
+    check: Check | None
 
 
 def read_examples(
@@ -53,15 +56,15 @@ def read_examples(
     *,
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
-    check_image: CheckImage | None = None,
+    check: Check | None = None,
 ) -> Iterator[Example]:
     """Prompts with the completion to imitate: ShareGPT, TRL, or verl with teacher columns.
 
     Relative image paths start at `image_root`, by default the data file's folder, and must stay inside it.
-    `check_image` (such as `prism.data.images.open_image`) makes an undecodable image a bad row here rather
-    than an error in training. Whole-file errors are raised at the call, not at the first row.
+    `check` (such as `check_images`) makes a record that training could not use a bad row here rather than
+    an error there. Whole-file errors are raised at the call, not at the first row.
     """
-    return _read(path, _parse_row, _example, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check_image))
+    return _read(path, _parse_row, _example, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check))
 
 
 def read_prompts(
@@ -69,7 +72,7 @@ def read_prompts(
     *,
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
-    check_image: CheckImage | None = None,
+    check: Check | None = None,
 ) -> Iterator[Prompt]:
     """Prompts for RL: each with an answer to check against and an id no other row of the file has."""
     seen: set[str] = set()
@@ -81,7 +84,7 @@ def read_prompts(
         seen.add(row.prompt.id)
         return row.prompt
 
-    return _read(path, _parse_row, unique_prompt, _ANSWER_COLUMNS, _policy(path, image_root, rejects, check_image))
+    return _read(path, _parse_row, unique_prompt, _ANSWER_COLUMNS, _policy(path, image_root, rejects, check))
 
 
 def read_demonstrations(
@@ -90,7 +93,7 @@ def read_demonstrations(
     parse: Callable[[str], Response],
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
-    check_image: CheckImage | None = None,
+    check: Check | None = None,
 ) -> Iterator[Demonstration]:
     """Prompts with a teacher's response; one that `parse` finds invalid is a bad row."""
 
@@ -98,7 +101,7 @@ def read_demonstrations(
         text = read_visible_text(row.completion, row.completion_field)
         return Demonstration(row.prompt, _valid(parse(text), row.completion_field))
 
-    return _read(path, _parse_row, demonstration, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check_image))
+    return _read(path, _parse_row, demonstration, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check))
 
 
 def read_pairs(
@@ -107,7 +110,7 @@ def read_pairs(
     parse: Callable[[str], Response],
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
-    check_image: CheckImage | None = None,
+    check: Check | None = None,
 ) -> Iterator[ResponsePair]:
     """Warm-up pairs; both responses must be valid."""
 
@@ -115,15 +118,22 @@ def read_pairs(
         teacher = _valid(parse(row.teacher), "teacher_response")
         return ResponsePair(row.prompt, teacher, _valid(parse(row.student), "student_response"))
 
-    policy = _policy(path, image_root, rejects, check_image)
+    policy = _policy(path, image_root, rejects, check)
     return _read(path, warmup_pairs.parse_row, pair, _PAIR_COLUMNS, policy)
 
 
-def _policy(
-    path: Path | str, image_root: Path | str | None, rejects: RejectLog | None, check_image: CheckImage | None
-) -> _Policy:
+def check_images(record: Prompt | Example | Demonstration | ResponsePair) -> None:
+    """Raises RowError for an image that cannot be decoded."""
+    for image in (record if isinstance(record, Prompt) else record.prompt).images:
+        try:
+            open_image(image)
+        except DataError as error:
+            raise RowError("images", UNDECODABLE, str(error)) from None
+
+
+def _policy(path: Path | str, image_root: Path | str | None, rejects: RejectLog | None, check: Check | None) -> _Policy:
     root = Path(path).parent if image_root is None else Path(image_root)
-    return _Policy(root, rejects, check_image)
+    return _Policy(root, rejects, check)
 
 
 def _example(row: ParsedRow) -> Example:
@@ -158,9 +168,10 @@ def _read(
         raise DataError(f"{file.path}: none of the columns {', '.join(columns)}; found {found}")
 
     def record(row: RawRow) -> _Record:
-        parsed = parse_row(_fields(row), policy.image_root)
-        _check_images(parsed.prompt, policy.check_image)
-        return build(parsed)
+        built = build(parse_row(_fields(row), policy.image_root))
+        if policy.check is not None:
+            policy.check(built)
+        return built
 
     return _records(file, record, policy.rejects)
 
@@ -192,13 +203,3 @@ def _fields(row: RawRow) -> Row:
     if not isinstance(row.value, dict):
         raise RowError("row", "is not an object", type(row.value).__name__)
     return row.value
-
-
-def _check_images(prompt: Prompt, check_image: CheckImage | None) -> None:
-    if check_image is None:
-        return
-    for image in prompt.images:
-        try:
-            check_image(image)
-        except DataError as error:
-            raise RowError("images", "has an image that cannot be decoded", str(error)) from None

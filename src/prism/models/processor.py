@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from prism.data.images import fit_to_grid, open_image, read_bytes
+from prism.data.images import fit_to_grid, grid_size, open_image, read_bytes
 from prism.errors import DataError, ModelError
 from prism.models.checkpoint import first_line, read_config
 from prism.models.hub_processor import Qwen3VLProcessor, read_chat_template, read_video_settings
@@ -108,6 +108,12 @@ class PromptEncoder:
             self._cache.popitem(last=False)
         return encoded
 
+    def prompt_length(self, prompt: Prompt) -> int:
+        """Tokens of `encode(prompt)`, without preparing its pixels. Raises DataError like `encode`."""
+        sizes = [grid_size(*open_image(source).size, **self._grid) for source in prompt.images]
+        num_image_tokens = sum(width * height // self._grid["factor"] ** 2 for width, height in sizes)
+        return len(self.unexpanded_ids(prompt)) - len(sizes) + num_image_tokens
+
     def _encode(self, prompt: Prompt) -> EncodedPrompt:
         token_ids = self.unexpanded_ids(prompt)
         pixel_values, grid = self._pixels(self.fitted_images(prompt))
@@ -124,10 +130,16 @@ class PromptEncoder:
 
     def fitted_images(self, prompt: Prompt) -> list[Image.Image]:
         """The prompt's images in their final size, as every backend must see them."""
+        return [fit_to_grid(open_image(source), **self._grid) for source in prompt.images]
+
+    @property
+    def _grid(self) -> dict[str, int]:
         settings = self.processor.image_processor
-        factor = settings.patch_size * settings.merge_size
-        limits = {"min_pixels": settings.size["shortest_edge"], "max_pixels": settings.size["longest_edge"]}
-        return [fit_to_grid(open_image(source), factor=factor, **limits) for source in prompt.images]
+        return {
+            "factor": settings.patch_size * settings.merge_size,
+            "min_pixels": settings.size["shortest_edge"],
+            "max_pixels": settings.size["longest_edge"],
+        }
 
     def _pixels(self, images: list[Image.Image]) -> tuple[Tensor | None, Tensor | None]:
         if not images:

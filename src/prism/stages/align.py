@@ -38,7 +38,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     config = workspace.recipe.align
     if config is None:
         raise ConfigError("align: the recipe has no [align] table")
-    demonstrations = read_alignment(workspace)
+    demonstrations = read_alignment(workspace, config.max_response_tokens)
     run = workspace.open_stage(
         planned,
         [config, workspace.recipe.discriminator],

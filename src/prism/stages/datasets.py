@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prism.config import FilesData, WorldData
-from prism.data.images import open_image
-from prism.data.readers import read_demonstrations, read_examples, read_prompts
+from prism.data.readers import Check, check_images, read_demonstrations, read_examples, read_prompts
 from prism.data.rejects import RejectLog
 from prism.data.world.datasets import (
     CURATED,
@@ -28,6 +27,7 @@ from prism.runtime.hashing import config_sha256, path_sha256
 from prism.runtime.progress import say
 from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import StageRun
+from prism.stages.row_check import RowCheck
 from prism.stages.workspace import CONSOLE, Workspace
 
 TEACHER_DISTRIBUTION = "teacher_distribution.json"
@@ -80,31 +80,36 @@ def write_world(data: WorldData, directory: Path, seed: int) -> dict[str, str]:
     return {"sft": "sft"} | {name: f"{name}.parquet" for name in ("alignment", "rl", "dev", "test")}
 
 
-def read_sft(workspace: Workspace) -> list[Example]:
+def read_sft(workspace: Workspace, max_response_tokens: int) -> list[Example]:
+    """Raises DataError, as all readers below do, for a file of which no row can be used. A row longer than
+    `max_prompt_tokens` of the recipe or than `max_response_tokens` goes to the rejects."""
     data = workspace.recipe.data
     if isinstance(data, WorldData):
         files = sorted((workspace.stage_directory("data") / "sft").glob("*.jsonl"))
     else:
         files = list(data.sft)
-    root = _image_root(workspace)
+    root, check = _image_root(workspace), _row_check(workspace, max_response_tokens)
     with _rejects(workspace, "sft") as rejects:
         return [
-            example
-            for file in files
-            for example in read_examples(file, image_root=root, rejects=rejects, check_image=open_image)
+            example for file in files for example in read_examples(file, image_root=root, rejects=rejects, check=check)
         ]
 
 
-def read_development(workspace: Workspace) -> list[Example]:
+def read_development(workspace: Workspace, max_response_tokens: int) -> list[Example]:
     """Demonstrations that no stage trains on; none where the user gave no file."""
     file = _file(workspace, "dev")
     if file is None:
         return []
+    root, check = _image_root(workspace), _row_check(workspace, max_response_tokens)
     with _rejects(workspace, "dev") as rejects:
-        return list(read_examples(file, image_root=_image_root(workspace), rejects=rejects, check_image=open_image))
+        return list(read_examples(file, image_root=root, rejects=rejects, check=check))
 
 
-def read_alignment(workspace: Workspace) -> list[Demonstration]:
+def read_alignment(workspace: Workspace, max_response_tokens: int) -> list[Demonstration]:
+    return _read_alignment(workspace, _row_check(workspace, max_response_tokens))
+
+
+def _read_alignment(workspace: Workspace, check: Check) -> list[Demonstration]:
     with _rejects(workspace, "alignment") as rejects:
         return list(
             read_demonstrations(
@@ -112,7 +117,7 @@ def read_alignment(workspace: Workspace) -> list[Demonstration]:
                 parse=parse_response,
                 image_root=_image_root(workspace),
                 rejects=rejects,
-                check_image=open_image,
+                check=check,
             )
         )
 
@@ -132,9 +137,13 @@ def _read_prompts(workspace: Workspace, name: str) -> list[Prompt]:
                 _required(workspace, name),
                 image_root=_image_root(workspace),
                 rejects=rejects,
-                check_image=open_image,
+                check=_row_check(workspace),
             )
         )
+
+
+def _row_check(workspace: Workspace, max_response_tokens: int | None = None) -> RowCheck:
+    return RowCheck(workspace.load_encoder("base"), workspace.recipe.max_prompt_tokens, max_response_tokens)
 
 
 def _file(workspace: Workspace, name: str) -> Path | None:
@@ -182,7 +191,8 @@ def _sha256(name: str, path: Path) -> str:
 
 def _write_teacher_distribution(workspace: Workspace) -> None:
     """Histograms of the teacher's responses, against which the report draws those of the policies."""
-    responses = [demonstration.response for demonstration in read_alignment(workspace)]
+    # The base model, and with it the tokenizer that lengths are counted in, comes after the data.
+    responses = [demonstration.response for demonstration in _read_alignment(workspace, check_images)]
     histograms = {
         "num_steps": Counter(num_reasoning_steps(response.think or "") for response in responses),
         "num_items": Counter(num_description_items(response.caption or "") for response in responses),

@@ -14,7 +14,8 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     config = workspace.recipe.sft
     if config is None:
         raise ConfigError("sft: the recipe has no [sft] table")
-    examples, development = read_sft(workspace), read_development(workspace)
+    examples = read_sft(workspace, config.max_response_tokens)
+    development = read_development(workspace, config.max_response_tokens)
     num_steps = config.num_steps or math.ceil((config.num_epochs or 1) * len(examples) / config.batch_size)
     run = workspace.open_stage(
         planned,

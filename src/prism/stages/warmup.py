@@ -29,7 +29,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     config = workspace.recipe.warmup
     if config is None:
         raise ConfigError("warmup: the recipe has no [warmup] table")
-    demonstrations = read_alignment(workspace)
+    demonstrations = read_alignment(workspace, config.max_response_tokens)
     run = workspace.open_stage(
         planned,
         [config, workspace.recipe.discriminator],

@@ -92,10 +92,12 @@ class Workspace:
             show=show,
         )
 
+    def load_encoder(self, stage: str) -> PromptEncoder:
+        return PromptEncoder.from_pretrained(self.model_directory(stage))
+
     def load_policy(self, stage: str) -> tuple[Any, PromptEncoder]:
         """The policy that `stage` ended with, in training mode, and its encoder."""
-        directory = self.model_directory(stage)
-        return load_policy(directory).train(), PromptEncoder.from_pretrained(directory)
+        return load_policy(self.model_directory(stage)).train(), self.load_encoder(stage)
 
     def keep_image(self, prompt: Prompt) -> str | None:
         """Copies the prompt's first image below the run; its path relative to the run, None without images."""

@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prism.data.images import open_image
-from prism.data.readers import read_demonstrations, read_examples, read_pairs, read_prompts
+from prism.data.readers import check_images, read_demonstrations, read_examples, read_pairs, read_prompts
 from prism.data.rejects import RejectLog
 from prism.errors import DataError
 from prism.rewards.format import parse_response
@@ -199,7 +198,7 @@ def test_undecodable_images_are_found_when_asked_for(folder: Path, damage: str) 
     (folder / "img" / "broken.png").write_bytes(content)
     file = write_lines(folder / "sft.jsonl", [GOOD, GOOD | {"images": ["img/broken.png"]}])
     with RejectLog(folder / "rejects.jsonl") as rejects:
-        assert len(list(read_examples(file, rejects=rejects, check_image=open_image))) == 1
+        assert len(list(read_examples(file, rejects=rejects, check=check_images))) == 1
     entry = json.loads(rejects.path.read_text())
     assert (entry["row"], entry["field"]) == (2, "images")
     assert entry["reason"] == "has an image that cannot be decoded"

@@ -71,6 +71,12 @@ def _split_at_images(ids: list[int], image_token_id: int) -> list[list[int]]:
     return parts
 
 
+def test_prompt_length_is_that_of_the_encoded_prompt(encoder: PromptEncoder, picture: Picture) -> None:
+    images = (picture(40, 60), picture(128, 32))
+    for prompt in (Prompt("none", "why?"), Prompt("two", "<image> or <image>?", images)):
+        assert encoder.prompt_length(prompt) == len(encoder.encode(prompt))
+
+
 def test_unmarked_images_come_first(encoder: PromptEncoder, picture: Picture) -> None:
     images = (picture(16, 8), picture(8, 16))
     marked, unmarked = Prompt("p", "<image><image>why?", images), Prompt("q", "why?", images)

@@ -34,8 +34,8 @@ def splits(prompts: list[Prompt]) -> set[str]:
 def test_world_data_come_back_as_they_were_asked_for(make_workspace: MakeWorkspace) -> None:
     workspace = make_workspace()
     datasets.prepare(workspace)
-    sft, alignment = datasets.read_sft(workspace), datasets.read_alignment(workspace)
-    rl, development = datasets.read_rl(workspace), datasets.read_development(workspace)
+    sft, alignment = datasets.read_sft(workspace, 240), datasets.read_alignment(workspace, 240)
+    rl, development = datasets.read_rl(workspace), datasets.read_development(workspace, 240)
     test = datasets.read_test(workspace)
     assert [len(rows) for rows in (sft, alignment, rl, development, test)] == [10, 5, 5, 3, 18]
     assert splits([example.prompt for example in sft]) == {"train", "curated"}
@@ -92,14 +92,14 @@ def test_files_without_development_data_can_be_trained_on(make_workspace: MakeWo
     files = write_user_files(make_workspace(5), tmp_path)
     workspace = make_workspace(data=files, sft=SFT)
     datasets.prepare(workspace)
-    assert datasets.read_development(workspace) == []
-    assert len(datasets.read_sft(workspace)) == 4
+    assert datasets.read_development(workspace, 240) == []
+    assert len(datasets.read_sft(workspace, 240)) == 4
     stages = {stage.name: stage for stage in plan_stages(workspace.recipe)}
     base.run(workspace, stages["base"])
     run = workspace.open_stage(stages["sft"], [workspace.recipe.sft], num_steps=1, data=("sft", "dev"))
     assert not run.is_complete
     with pytest.raises(ConfigError, match=r"data\.alignment"):
-        datasets.read_alignment(workspace)
+        datasets.read_alignment(workspace, 240)
 
 
 def test_images_are_kept_once_and_named_from_the_run(make_workspace: MakeWorkspace, make_prompt: Any) -> None:

@@ -1,0 +1,51 @@
+"""Which rows the stages can use: every image decodes, and prompt and completion fit their budgets."""
+
+from dataclasses import dataclass
+
+from prism.data.readers import UNDECODABLE, ResponsePair
+from prism.data.rejects import RowError
+from prism.errors import DataError
+from prism.models import PromptEncoder
+from prism.records import Demonstration, Example, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class RowCheck:
+    """Raises RowError for a record that does not fit. Nothing is ever cut to make it fit.
+
+    A prompt may have `max_prompt_tokens` with its images' tokens, a completion `max_response_tokens` with
+    its end token (None: there is none to look at).
+    """
+
+    encoder: PromptEncoder
+    max_prompt_tokens: int
+    max_response_tokens: int | None = None
+
+    def __call__(self, record: Prompt | Example | Demonstration | ResponsePair) -> None:
+        self._check_prompt(record if isinstance(record, Prompt) else record.prompt)
+        for text in _completions(record):
+            length = len(self.encoder.completion_ids(text))
+            if self.max_response_tokens is not None and length > self.max_response_tokens:
+                raise RowError(
+                    "completion", "is longer than max_response_tokens", f"{length} > {self.max_response_tokens} tokens"
+                )
+
+    def _check_prompt(self, prompt: Prompt) -> None:
+        try:
+            length = self.encoder.prompt_length(prompt)
+        except DataError as error:
+            raise RowError("images", UNDECODABLE, str(error)) from None
+        if length > self.max_prompt_tokens:
+            raise RowError("prompt", "is longer than max_prompt_tokens", f"{length} > {self.max_prompt_tokens} tokens")
+
+
+def _completions(record: Prompt | Example | Demonstration | ResponsePair) -> tuple[str, ...]:
+    match record:
+        case Prompt():
+            return ()
+        case Example():
+            return (record.completion,)
+        case Demonstration():
+            return (record.response.text,)
+        case _:
+            return (record.teacher.text, record.student.text)
