@@ -1,77 +1,67 @@
-"""Evaluates a policy on test prompts: once greedily and several times sampled."""
+"""Asks a policy every question of an evaluation, in batches that a killed run goes on from."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from prism.records import Prompt, Response, Rollout
-from prism.rewards import (
-    answer_of_free_text,
-    num_description_items,
-    num_reasoning_steps,
-    parse_response,
-    verify_answer,
-)
+from prism.records import Prompt, Rollout
 from prism.rollout import RolloutEngine, Sampling
+from prism.runtime.stage import StageRun
 
-Describe = Callable[[Prompt, str], float | None]
-"""Share of what a prompt's image shows that a caption states rightly; None where nobody knows."""
+Grade = Callable[[Prompt, Rollout], dict[str, Any]]
+"""What is kept of one answer: a JSON-able row."""
 
 
-def evaluate(
-    engine: RolloutEngine,
-    prompts: Sequence[Prompt],
-    *,
-    num_samples: int,
-    temperature: float,
-    max_tokens: int,
-    seed: int,
-    described_fraction: Describe,
-    batch_size: int = 64,
-) -> Iterator[dict[str, Any]]:
-    """One row per prompt and answer, greedy ones first.
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """One pass over the questions: `mode` is its name, `num_samples` the answers to each question."""
 
-    Greedy and sampled are both reported because greedy decoding hides how far a policy has drifted.
-    """
-    modes = [("greedy", 1, Sampling(0.0, max_tokens))]
+    mode: str
+    num_samples: int
+    sampling: Sampling
+
+
+def decodings(*, num_samples: int, temperature: float, max_tokens: int, greedy: bool = True) -> list[Decoding]:
+    """Once greedily and `num_samples` times sampled: greedy decoding alone hides how far a policy has drifted."""
+    found = [Decoding("greedy", 1, Sampling(0.0, max_tokens))] if greedy else []
     if num_samples:
-        modes.append(("sampled", num_samples, Sampling(temperature, max_tokens)))
-    for mode, count, sampling in modes:
-        for start in range(0, len(prompts), batch_size):
+        found.append(Decoding("sampled", num_samples, Sampling(temperature, max_tokens)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Questioning:
+    """The batches of an evaluation, one per step of its run; a batch has at most `batch_size` answers."""
+
+    prompts: Sequence[Prompt]
+    decodings: Sequence[Decoding]
+    batch_size: int
+    seed: int
+
+    @property
+    def num_steps(self) -> int:
+        return sum(1 for _ in self._batches())
+
+    def _batches(self) -> Iterator[tuple[Decoding, Sequence[Prompt]]]:
+        for decoding in self.decodings:
+            count = max(1, self.batch_size // decoding.num_samples)
+            for start in range(0, len(self.prompts), count):
+                yield decoding, self.prompts[start : start + count]
+
+    def ask(self, run: StageRun, engine: RolloutEngine, grade: Grade, log: str) -> list[dict[str, Any]]:
+        """Appends one row per answer to the file `log` of `run` and returns all of them, greedy ones first."""
+        batches = list(self._batches())
+        for step in run.steps():
+            decoding, prompts = batches[step - 1]
             groups = engine.generate(
-                prompts[start : start + batch_size], num_samples=count, sampling=sampling, seed=seed
+                prompts, num_samples=decoding.num_samples, sampling=decoding.sampling, seed=self.seed
             )
+            rollouts = [rollout for group in groups for rollout in group.rollouts]
             for group in groups:
                 for rollout in group.rollouts:
-                    yield {"mode": mode, **judge(group.prompt, rollout, described_fraction)}
-
-
-def judge(prompt: Prompt, rollout: Rollout, described_fraction: Describe) -> dict[str, Any]:
-    """The verdict on one answer. A response without the format is judged by the answer found in its text,
-    so that a model that never learned the format is not called wrong for that alone."""
-    response = parse_response(rollout.text)
-    is_valid = response.is_valid and rollout.is_finished
-    answer = response.answer if response.answer is not None else answer_of_free_text(rollout.text)
-    verdict = verify_answer(answer, prompt.answer, equivalents=prompt.equivalents, choices=prompt.choices or None)
-    return {
-        "benchmark": str(prompt.metadata.get("benchmark", prompt.kind or "test")),
-        "group": str(prompt.metadata.get("group", "in-distribution")),
-        "item_id": prompt.id,
-        "sample": rollout.sample,
-        "verdict": verdict.value,
-        "is_valid": is_valid,
-        "num_tokens": len(rollout.token_ids),
-        "response": rollout.text,
-        **_content(prompt, response, described_fraction),
-    }
-
-
-def _content(prompt: Prompt, response: Response, described_fraction: Describe) -> dict[str, Any]:
-    if response.caption is None or response.think is None:
-        return dict.fromkeys(("caption_fraction", "is_caption_exact", "num_steps", "num_items"))
-    fraction = described_fraction(prompt, response.caption)
-    return {
-        "caption_fraction": fraction,
-        "is_caption_exact": None if fraction is None else fraction == 1,
-        "num_steps": num_reasoning_steps(response.think),
-        "num_items": num_description_items(response.caption),
-    }
+                    run.log(log).append({"mode": decoding.mode, **grade(group.prompt, rollout)})
+            lengths = [len(rollout.token_ids) for rollout in rollouts]
+            run.record(step, {"rollout/length": sum(lengths) / len(lengths)}, tokens=sum(lengths))
+        path = run.log(log).path
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,17 +1,18 @@
 """Evaluates the model a stage ends with on the test set."""
 
 import dataclasses
-import json
+from functools import partial
 
 from prism.config import PlannedStage, TinyBase
 from prism.data.world.datasets import described_fraction
 from prism.data.world.lessons import BRIEF
 from prism.errors import ConfigError
-from prism.evals.runner import evaluate
+from prism.evals.grading import grade
+from prism.evals.runner import Questioning, decodings
 from prism.evals.summary import summarize
 from prism.records import Prompt
 from prism.rollout import TransformersEngine
-from prism.runtime.atomic import write_json, write_text
+from prism.runtime.atomic import write_json
 from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import StageRun
 from prism.stages.datasets import read_test
@@ -25,32 +26,30 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if config is None:
         raise ConfigError("evaluation: the recipe has no [evaluation] table")
     checkpoint_sha256 = workspace.input_hash(planned.name) or ""
+    prompts = [_instructed(workspace, planned, prompt) for prompt in _limited(read_test(workspace), config.limit)]
+    questioning = Questioning(
+        prompts,
+        decodings(
+            num_samples=config.num_samples, temperature=config.temperature, max_tokens=config.max_response_tokens
+        ),
+        batch_size=config.batch_size,
+        seed=derive_seed(workspace.seed, "evaluation"),
+    )
     run = StageRun(
         workspace.stage_directory(planned.name) / "evaluation",
         name=f"{planned.name} evaluation",
         kind="evaluation",
-        config=config.model_dump(mode="json"),
+        config=config.model_dump(mode="json") | {"max_prompt_tokens": workspace.recipe.max_prompt_tokens},
         inputs={"model": checkpoint_sha256, "data/test": workspace.input_hash("data", "test") or ""},
-        num_steps=0,
+        num_steps=questioning.num_steps,
         checkpoint_every=1,
         seed=workspace.seed,
     )
     if run.is_complete:
         return
     policy, encoder = workspace.load_policy(planned.name)
-    prompts = [_instructed(workspace, planned, prompt) for prompt in _limited(read_test(workspace), config.limit)]
-    rows = list(
-        evaluate(
-            TransformersEngine(policy, encoder, batch_size=config.batch_size),
-            prompts,
-            num_samples=config.num_samples,
-            temperature=config.temperature,
-            max_tokens=config.max_response_tokens,
-            seed=derive_seed(workspace.seed, "evaluation"),
-            described_fraction=described_fraction,
-        )
-    )
-    write_text(run.directory / ITEMS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    engine = TransformersEngine(policy, encoder, batch_size=config.batch_size)
+    rows = questioning.ask(run, engine, partial(grade, described_fraction=described_fraction), ITEMS)
     summary = summarize(rows, checkpoint=planned.name, checkpoint_sha256=checkpoint_sha256)
     write_json(run.directory / SUMMARY, summary)
     run.finish({"items": ITEMS, "summary": SUMMARY})
