@@ -1,13 +1,15 @@
-"""Intervals and comparisons for evaluation results, without scipy.
+"""Intervals for evaluation results: proportions, means and differences over clusters of items, pass@k.
 
-The unit of evaluation is the item (a prompt), not the sample: several samples of one item share its
-difficulty, so every interval here treats the item as the thing drawn at random.
+Several samples of one item share its difficulty, and so do the items of one family (the versions of a
+problem, the questions about one figure). The cluster is therefore what is drawn at random: every interval
+here takes `clusters`, unit → its family, and without it each unit is a family of its own.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from functools import lru_cache
+from statistics import NormalDist, fmean
 
 import numpy as np
 
@@ -19,7 +21,8 @@ _BOOTSTRAP_CHUNK = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its confidence limits over `count` independent units; all three None where nothing was measured.
+    """A mean with its confidence limits, all None where nothing was measured; `count` is the number of
+    independent units behind it, which is that of the clusters where there are any.
 
     `low` and `high` are also None where the units show no spread: a width of zero would claim certainty.
     """
@@ -51,69 +54,111 @@ def wilson_interval(successes: int, count: int, level: float = 0.95) -> Interval
     return Interval(share, low, high, count)
 
 
-def mean_interval(samples: Mapping[str, Sequence[float]], level: float = 0.95) -> Interval:
-    """Mean over items of the mean over each item's samples, with the item-clustered standard error.
+def mean_interval(
+    samples: Mapping[str, Sequence[float]], clusters: Mapping[str, str] | None = None, level: float = 0.95
+) -> Interval:
+    """Mean over units of the mean over each unit's samples, with the cluster-robust standard error.
 
-    `samples` maps an item to its values. The limits are Student's t with items − 1 degrees of freedom on
-    the standard error of the item means, which is the clustered one, whatever the correlation in an item.
+    `samples` maps a unit to its values; a unit without any is left out. The limits are Student's t with
+    clusters − 1 degrees of freedom, so samples that agree and families that share their fate add no certainty.
     """
-    return seeds_interval([fmean(values) for values in samples.values() if len(values)], level)
-
-
-def seeds_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean and Student-t limits of independent values, e.g. one result per seed."""
-    count = len(values)
-    if count == 0:
+    values = _unit_means(samples)
+    if not values:
         return NOTHING_MEASURED
-    mean = fmean(values)
-    if count == 1 or min(values) == max(values):
-        return Interval(mean, None, None, count)
-    half = student_t_quantile(0.5 + level / 2, count - 1) * stdev(values) / math.sqrt(count)
-    return Interval(mean, mean - half, mean + half, count)
+    mean = fmean(values.values())
+    sums, sizes = _cluster_totals(values, clusters)
+    error = _ratio_error(sums, sizes)
+    if error is None:
+        return Interval(mean, None, None, len(sums))
+    half = student_t_quantile(0.5 + level / 2, len(sums) - 1) * error
+    return Interval(mean, mean - half, mean + half, len(sums))
 
 
-def paired_difference(
-    first: Mapping[str, float],
-    second: Mapping[str, float],
+def share_interval(
+    samples: Mapping[str, Sequence[float]], clusters: Mapping[str, str] | None = None, level: float = 0.95
+) -> Interval:
+    """`mean_interval` of values in [0, 1], its limits cut to that range.
+
+    Wilson's interval over clusters takes its place where they are trials that succeeded or failed as a
+    whole: all of one size, or all with the same outcome, which gives limits where Student's t has none.
+    """
+    sums, sizes = _cluster_totals(_unit_means(samples), clusters)
+    means = sums / sizes
+    if np.isin(means, (0.0, 1.0)).all() and (len(set(sizes)) <= 1 or len(set(means)) <= 1):
+        return wilson_interval(round(means.sum()), len(means), level)
+    found = mean_interval(samples, clusters, level)
+    if found.low is None or found.high is None:
+        return found
+    return Interval(found.mean, max(0.0, found.low), min(1.0, found.high), found.count)
+
+
+def bootstrap_interval(
+    values: Mapping[str, float],
+    clusters: Mapping[str, str] | None = None,
     level: float = 0.95,
     *,
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Mean of `first − second` over shared items, with percentile limits of the paired bootstrap.
+    """Mean over units with percentile limits of the bootstrap that draws whole clusters with replacement.
 
-    Both map an item to its mean. Items are resampled as pairs, so the difficulty they share cancels.
-    The result does not depend on the order of the mappings; without any spread there are no limits.
-    Raises DataError unless the items are the same.
+    For a comparison `values` are paired differences, so that the difficulty both sides share cancels. The
+    mean weighs units equally: in a resample it is a ratio of sums over the clusters drawn. The result does
+    not depend on the order of the mapping. With few clusters percentile limits are too narrow: simulated
+    95% limits cover 93% of the time with 40 clusters, 92% with 20 and 89% with 10.
     """
-    if first.keys() != second.keys():
-        stray = sorted(first.keys() ^ second.keys())
-        raise DataError(
-            f"a paired comparison needs the same items on both sides: {len(stray)} are on one side only, "
-            f"e.g. {stray[0]!r}; evaluate both checkpoints on one test set"
-        )
-    differences = np.array([first[item] - second[item] for item in sorted(first)], dtype=np.float64)
-    if differences.size == 0:
+    if not values:
         return NOTHING_MEASURED
-    mean = float(differences.mean())
-    if differences.min() == differences.max():
-        return Interval(mean, None, None, differences.size)
-    means = _bootstrap_means(differences, num_resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(mean, float(low), float(high), differences.size)
-
-
-def _bootstrap_means(values: np.ndarray, num_resamples: int, generator: np.random.Generator) -> np.ndarray:
-    rows = max(1, _BOOTSTRAP_CHUNK // values.size)
+    sums, sizes = _cluster_totals(values, clusters)
+    mean = float(sums.sum() / sizes.sum())
+    if _is_constant(sums / sizes):
+        return Interval(mean, None, None, len(sums))
+    generator = np.random.default_rng(seed)
+    rows = max(1, _BOOTSTRAP_CHUNK // len(sums))
     means = []
     for start in range(0, num_resamples, rows):
-        chunk = min(rows, num_resamples - start)
-        means.append(values[generator.integers(values.size, size=(chunk, values.size))].mean(axis=1))
-    return np.concatenate(means)
+        drawn = generator.integers(len(sums), size=(min(rows, num_resamples - start), len(sums)))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [0.5 - level / 2, 0.5 + level / 2])
+    return Interval(mean, float(low), float(high), len(sums))
+
+
+def standard_error(values: Mapping[str, float], clusters: Mapping[str, str] | None = None) -> float | None:
+    """Cluster-robust standard error of the mean over units; None where the clusters show no spread.
+
+    The linearised ratio estimator with the factor C/(C − 1): the square root of
+    C/(C − 1) · Σ (sum of the cluster − mean · size of the cluster)², over the number of units.
+    """
+    return _ratio_error(*_cluster_totals(values, clusters))
+
+
+def _ratio_error(sums: np.ndarray, sizes: np.ndarray) -> float | None:
+    if _is_constant(sums / sizes):
+        return None
+    residuals = sums - sums.sum() / sizes.sum() * sizes
+    return math.sqrt(len(sums) / (len(sums) - 1) * float(residuals @ residuals)) / float(sizes.sum())
+
+
+def _unit_means(samples: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {unit: fmean(values) for unit, values in samples.items() if len(values)}
+
+
+def _cluster_totals(values: Mapping[str, float], clusters: Mapping[str, str] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the values and number of the units of each cluster, by name."""
+    units = sorted(values)
+    names = units if clusters is None else [clusters[unit] for unit in units]
+    index = np.unique(np.array(names, dtype=str), return_inverse=True)[1]
+    sums = np.bincount(index, weights=np.array([values[unit] for unit in units], dtype=np.float64))
+    return sums, np.bincount(index).astype(np.float64)
+
+
+def _is_constant(means: np.ndarray) -> bool:
+    """Whether there is no spread beyond round-off: sums of equal values differ in their last bits."""
+    return len(means) < 2 or float(np.ptp(means)) <= 1e-12 * float(np.abs(means).max())
 
 
 def macro_average(intervals: Sequence[Interval]) -> Interval:
-    """Unweighted mean of independent benchmarks' means; `count` is the sum of their items.
+    """Unweighted mean of independent benchmarks' means; `count` is the sum of theirs.
 
     Limits by the method of variance estimates recovery (Zou and Donner 2008): the distances from each mean
     to its own limit add in squares, separately below and above. Asymmetric limits stay asymmetric, the
@@ -134,6 +179,36 @@ def macro_average(intervals: Sequence[Interval]) -> Interval:
     return Interval(mean, mean - math.hypot(*below) / len(below), mean + math.hypot(*above) / len(above), count)
 
 
+def avg_at_k_interval(
+    samples: Mapping[str, Sequence[float]], k: int, clusters: Mapping[str, str] | None = None, level: float = 0.95
+) -> Interval:
+    """Mean over items of the expected mean of k samples.
+
+    An item's n ≥ k samples all serve: their mean is that of all subsets of k. Items weigh the same
+    whatever their n. Raises DataError if an item has fewer than k.
+    """
+    _require_samples(samples, k, f"avg@{k}")
+    return share_interval(samples, clusters, level)
+
+
+def pass_at_k_interval(
+    samples: Mapping[str, Sequence[bool]], k: int, clusters: Mapping[str, str] | None = None, level: float = 0.95
+) -> Interval:
+    """Mean over items of the unbiased `pass_at_k`, each from its own n ≥ k samples; DataError if one has fewer."""
+    _require_samples(samples, k, f"pass@{k}")
+    shares = {item: [pass_at_k(len(values), sum(values), k)] for item, values in samples.items()}
+    return share_interval(shares, clusters, level)
+
+
+def _require_samples(samples: Mapping[str, Sequence[object]], k: int, metric: str) -> None:
+    short = sorted(item for item, values in samples.items() if len(values) < k)
+    if short:
+        raise DataError(
+            f"{metric} needs {k} samples of every item: {len(short)} of {len(samples)} items have fewer, "
+            f"e.g. {short[0]!r} with {len(samples[short[0]])}; draw more samples or ask for a smaller k"
+        )
+
+
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Unbiased estimate of the chance that one of k samples is right: 1 − C(n − c, k) / C(n, k)."""
     if not (1 <= k <= num_samples and 0 <= num_correct <= num_samples):
@@ -141,69 +216,36 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
-def minimum_detectable_difference(num_items: int, sd: float, power: float = 0.8, level: float = 0.95) -> float:
-    """Smallest true mean difference a two-sided paired test finds with probability `power`.
+def minimum_detectable_difference(error: float, power: float = 0.8, level: float = 0.95) -> float:
+    """Smallest true difference that a two-sided test finds with probability `power`.
 
-    `sd` is the standard deviation over items of the paired differences; normal approximation.
+    `error` is the standard error of the difference: the observed one (`standard_error` of the paired
+    differences), or sd / √n in a plan for n independent items. Normal approximation.
     """
-    if num_items < 1:
-        raise ValueError("a comparison needs at least one item")
-    return (_normal_quantile(level) + NormalDist().inv_cdf(power)) * sd / math.sqrt(num_items)
+    return (_normal_quantile(level) + NormalDist().inv_cdf(power)) * error
 
 
 def _normal_quantile(level: float) -> float:
     return NormalDist().inv_cdf(0.5 + level / 2)
 
 
-def student_t_quantile(probability: float, degrees_of_freedom: float) -> float:
-    """The value below which Student's t lies with `probability` in (0.5, 1), by bisection to 1e-12 relative."""
-    if not 0.5 < probability < 1 or degrees_of_freedom <= 0:
+@lru_cache(maxsize=4096)
+def student_t_quantile(probability: float, degrees_of_freedom: int) -> float:
+    """The value below which Student's t lies with `probability` in (0.5, 1).
+
+    With t = √ν · tan θ the density is c · cos^(ν−1) θ, c = Γ((ν + 1)/2) / (√π Γ(ν/2)); its integral from 0 is
+    taken by Gauss–Legendre quadrature and inverted by bisection. Relative error below 1e-7 up to ν = 10⁷.
+    """
+    if not 0.5 < probability < 1 or degrees_of_freedom < 1:
         raise ValueError(f"no t quantile for probability {probability} and {degrees_of_freedom} degrees of freedom")
-    low, high = 0.0, 1.0
-    while _student_t_cdf(high, degrees_of_freedom) < probability:
-        low, high = high, 2 * high
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        if _student_t_cdf(middle, degrees_of_freedom) < probability:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _student_t_cdf(t: float, degrees_of_freedom: float) -> float:
-    tail = _regularised_beta(degrees_of_freedom / (degrees_of_freedom + t * t), degrees_of_freedom / 2, 0.5)
-    return 1.0 - tail / 2
-
-
-def _regularised_beta(x: float, a: float, b: float) -> float:
-    """I_x(a, b), taken from whichever end its continued fraction converges fast at."""
-    if x <= 0.0 or x >= 1.0:
-        return min(max(x, 0.0), 1.0)
-    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    front = math.exp(log_front)
-    if x < (a + 1) / (a + b + 2):
-        return front * _beta_fraction(x, a, b) / a
-    return 1.0 - front * _beta_fraction(1.0 - x, b, a) / b
-
-
-def _beta_fraction(x: float, a: float, b: float) -> float:
-    """The continued fraction of the incomplete beta function (DLMF 8.17.22), by Lentz's algorithm."""
-    tiny = 1e-300
-    numerator, denominator, value = 1.0, 0.0, 1.0
-    for term in range(10_000):
-        m = term // 2
-        if term == 0:
-            coefficient = 1.0
-        elif term % 2 == 0:
-            coefficient = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        else:
-            coefficient = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        denominator = 1.0 / ((1.0 + coefficient * denominator) or tiny)
-        numerator = (1.0 + coefficient / numerator) or tiny
-        value *= numerator * denominator
-        if term and abs(numerator * denominator - 1.0) < 1e-15:
-            return value - 1.0
-    raise ArithmeticError(f"the incomplete beta function did not converge at x={x}, a={a}, b={b}")
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    nodes, weights = (nodes + 1) / 2, weights / 2
+    log_norm = math.lgamma((degrees_of_freedom + 1) / 2) - math.lgamma(degrees_of_freedom / 2) - math.log(math.pi) / 2
+    target = (probability - 0.5) / math.exp(log_norm)
+    # Where ν is large all the mass lies near 0: a bracket to π/2 would have the quadrature miss it.
+    low, high = 0.0, min(math.pi / 2, 40 / math.sqrt(degrees_of_freedom))
+    for _ in range(80):
+        theta = (low + high) / 2
+        integral = theta * float(weights @ np.cos(theta * nodes) ** (degrees_of_freedom - 1))
+        low, high = (theta, high) if integral < target else (low, theta)
+    return math.sqrt(degrees_of_freedom) * math.tan((low + high) / 2)
