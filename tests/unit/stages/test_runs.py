@@ -15,7 +15,9 @@ from prism.stages.workspace import Workspace
 
 MakeWorkspace = Callable[..., Workspace]
 SIZES = {"prompts_per_step": 2, "group_size": 2, "max_response_tokens": 6, "token_budget": 2100, "num_steps": 2}
-ALIGN = SIZES | {"policy_learning_rate": 1e-3, "discriminator_learning_rate": 1e-3, "weight_decay": 0.0}
+# Demonstrations longer than what the policy may write are left out, so these have room for the teacher's.
+WITH_TEACHER = {"max_response_tokens": 170, "token_budget": 2300}
+ALIGN = SIZES | WITH_TEACHER | {"policy_learning_rate": 1e-3, "discriminator_learning_rate": 1e-3, "weight_decay": 0.0}
 ALIGN_METRICS = {
     "gap/perception",
     "gap/reasoning",
@@ -136,6 +138,6 @@ def test_a_penalty_for_length_alone_moves_the_policy_and_the_seed_repeats_it(
 
 
 def test_warm_up_without_a_valid_rollout_says_so(make_workspace: MakeWorkspace) -> None:
-    settings = {"num_steps": 1, "batch_size": 2, "num_heldout": 1, "max_response_tokens": 6, "token_budget": 2100}
+    settings = {"num_steps": 1, "batch_size": 2, "num_heldout": 1, **WITH_TEACHER}
     with pytest.raises(DataError, match="0 of the prompts drew a valid rollout"):
         run_stages(make_workspace(warmup=settings), warmup=warmup.run)
