@@ -24,7 +24,6 @@ STAGE_COMMANDS = {
     "warmup": "upcycle the discriminator and warm it up on SFT rollouts",
     "align": "adversarial alignment of the policy",
     "rlvr": "reinforcement learning with verifiable rewards, every algorithm of the recipe",
-    "eval": "evaluate the model of every finished stage on the test set",
 }
 
 
@@ -74,14 +73,35 @@ def run_stage(arguments: argparse.Namespace) -> None:
     from prism.config import select_stages
 
     recipe = _load(arguments)
-    if arguments.stage == "eval":
-        if recipe.evaluation is None:
-            raise ConfigError(f"{arguments.recipe}: has no [evaluation] table, so there is nothing to evaluate")
-    else:
-        select_stages(recipe, arguments.stage)
+    select_stages(recipe, arguments.stage)
     from prism.stages.pipeline import run_recipe
 
     run_recipe(recipe, only=arguments.stage)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    from prism.config import load_benchmark_recipe
+
+    benchmarks = load_benchmark_recipe(arguments.recipe, arguments.overrides)
+    if benchmarks is not None:
+        from prism.evals.tables import format_benchmarks
+        from prism.stages.benchmarks import run_benchmarks
+
+        print(format_benchmarks(run_benchmarks(benchmarks)))
+        print(f"results: {benchmarks.directory}")
+        return
+    recipe = _load(arguments)
+    if recipe.evaluation is None:
+        raise ConfigError(f"{arguments.recipe}: has no [evaluation] table, so there is nothing to evaluate")
+    from prism.stages.pipeline import run_recipe
+
+    run_recipe(recipe, only="eval")
+
+
+def compare_results(arguments: argparse.Namespace) -> None:
+    from prism.stages.benchmarks import compare_directories
+
+    print(compare_directories(arguments.first, arguments.second))
 
 
 def upcycle_checkpoint(arguments: argparse.Namespace) -> None:
@@ -158,6 +178,7 @@ def _build_parser() -> argparse.ArgumentParser:
         command = _add_command(commands, stage, run_stage, f"one stage: {text}")
         command.set_defaults(stage=stage)
         _add_recipe(command)
+    _add_evaluation(commands)
     _add_upcycle(commands)
     _add_report(commands)
     _add_data(commands)
@@ -195,6 +216,19 @@ def _temperature(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0")
     return value
+
+
+def _add_evaluation(commands: Any) -> None:
+    parser = _add_command(
+        commands, "eval", evaluate, "evaluate every stage of a run on its test set, or one model on benchmarks"
+    )
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a run's recipe, or one with [[benchmarks]] such as recipes/eval/seven.toml"
+    )
+    _add_overrides(parser, "model.path=runs/tiny-demo/seed-0/sft/model")
+    compare = _add_command(commands, "compare", compare_results, "compare two results of `prism eval`, paired by item")
+    for name in ("first", "second"):
+        compare.add_argument(name, metavar=name.upper(), type=Path, help="directory of benchmark results")
 
 
 def _add_upcycle(commands: Any) -> None:

@@ -33,5 +33,9 @@ class NumericsError(PrismError):
     """NaN or Inf appeared. Names the step and the quantity."""
 
 
+class RolloutError(PrismError):
+    """A server that generates text refused a request or kept failing. Names the server and what was asked."""
+
+
 class StorageError(PrismError):
     """The disk is full or a file cannot be written."""

@@ -81,12 +81,22 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One sampled completion. `token_ids` ends with the end token exactly when `is_finished`."""
+    """One sampled completion.
+
+    `token_ids` ends with the end token exactly when `is_finished`. It is empty where the engine is a
+    server that tells only the text; `reported_tokens` is then the server's own count, if it gave one.
+    """
 
     sample: int
     token_ids: tuple[int, ...]
     text: str
     is_finished: bool
+    reported_tokens: int | None = None
+
+    @property
+    def num_tokens(self) -> int | None:
+        """The completion's length, the end token included; None where nobody counted."""
+        return len(self.token_ids) or self.reported_tokens
 
 
 @dataclass(frozen=True, slots=True)

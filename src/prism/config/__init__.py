@@ -1,8 +1,16 @@
 """Recipes: typed, frozen configuration read from TOML."""
 
 from prism.config.base import Config, OptimizerSettings
+from prism.config.benchmarks import (
+    BenchmarkConfig,
+    BenchmarkRecipe,
+    JudgeConfig,
+    LocalModel,
+    ServedModel,
+    ServerSettings,
+)
 from prism.config.data import FilesData, PublicFidelity, WorldData
-from prism.config.loading import build_config, load_recipe
+from prism.config.loading import build_config, load_benchmark_recipe, load_recipe
 from prism.config.models import (
     CheckpointBase,
     CheckpointDiscriminator,
@@ -17,6 +25,8 @@ from prism.config.training import AlignConfig, BranchAdvantage, KlConfig, MixedA
 
 __all__ = [
     "AlignConfig",
+    "BenchmarkConfig",
+    "BenchmarkRecipe",
     "BranchAdvantage",
     "CheckpointBase",
     "CheckpointDiscriminator",
@@ -26,7 +36,9 @@ __all__ = [
     "FilesData",
     "Grpo",
     "Gspo",
+    "JudgeConfig",
     "KlConfig",
+    "LocalModel",
     "MixedAdvantage",
     "OptimizerSettings",
     "PlannedStage",
@@ -35,6 +47,8 @@ __all__ = [
     "Recipe",
     "RlvrConfig",
     "RolloutConfig",
+    "ServedModel",
+    "ServerSettings",
     "SftConfig",
     "TinyBase",
     "UpcycledDiscriminator",
@@ -42,6 +56,7 @@ __all__ = [
     "WorldData",
     "build_config",
     "describe_plan",
+    "load_benchmark_recipe",
     "load_recipe",
     "plan_stages",
     "select_stages",

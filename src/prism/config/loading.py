@@ -9,6 +9,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from prism.config.base import Config
+from prism.config.benchmarks import BenchmarkRecipe
 from prism.config.merging import Table, merge, parse_override
 from prism.config.messages import describe_errors
 from prism.config.recipe import Recipe
@@ -25,6 +26,12 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     is wrong with file, overrides or values, in one line.
     """
     return build_config(Recipe, read_table(Path(path)), overrides, source=str(path))
+
+
+def load_benchmark_recipe(path: Path | str, overrides: Sequence[str] = ()) -> BenchmarkRecipe | None:
+    """The evaluation at `path` like `load_recipe`; None if it lists no benchmarks, and so is a run's recipe."""
+    table = read_table(Path(path))
+    return build_config(BenchmarkRecipe, table, overrides, source=str(path)) if "benchmarks" in table else None
 
 
 def build_config(model: type[AnyConfig], table: Table, overrides: Sequence[str], *, source: str) -> AnyConfig:

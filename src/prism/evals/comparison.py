@@ -15,6 +15,7 @@ from prism.evals.statistics import (
     minimum_detectable_difference,
     standard_error,
 )
+from prism.evals.tables import ABSENT, aligned, points
 
 UnitValues = Callable[[Sequence[ItemScore]], Mapping[str, float]]
 """From all scores of one cluster to unit → value.
@@ -25,7 +26,6 @@ the benchmark, lies in one cluster, and exists whatever was answered. Its value 
 
 AVERAGE = "average"
 
-_ABSENT = "–"
 _LEGEND = """in points, paired by item; its interval resamples families.
 MDD: the smallest true difference that such a comparison finds with 80% power at 5%, two-sided."""
 
@@ -165,7 +165,7 @@ def format_comparison(comparisons: Sequence[Comparison], first_name: str, second
     for comparison in comparisons:
         head = [comparison.profile, "metric", first_name, second_name, "difference", "95% interval", "MDD", "items"]
         blocks.setdefault(comparison.profile, [[*head, "families"]]).append(_cells(comparison))
-    tables = ["\n".join(_aligned(rows)) for rows in blocks.values()]
+    tables = ["\n".join(aligned(rows)) for rows in blocks.values()]
     return "\n\n".join([*tables, f"Difference: {first_name} − {second_name}, {_LEGEND}"])
 
 
@@ -174,31 +174,11 @@ def _cells(comparison: Comparison) -> list[str]:
     return [
         comparison.benchmark,
         comparison.metric,
-        _points(comparison.first),
-        _points(comparison.second),
-        _points(comparison.difference.mean, "+"),
-        _ABSENT if low is None or high is None else f"[{_points(low)}, {_points(high)}]",
-        _points(comparison.minimum_detectable),
+        points(comparison.first),
+        points(comparison.second),
+        points(comparison.difference.mean, "+"),
+        ABSENT if low is None or high is None else f"[{points(low)}, {points(high)}]",
+        points(comparison.minimum_detectable),
         f"{comparison.num_items:,}",
         f"{comparison.num_clusters:,}",
-    ]
-
-
-def _points(share: float | None, sign: str = "-") -> str:
-    """In percent or percentage points with a real minus; what rounds to zero has no sign."""
-    if share is None:
-        return _ABSENT
-    shown = format(share * 100, f"{sign}.1f")
-    return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "−")
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns two spaces apart, words to the left and numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index < 2 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
     ]

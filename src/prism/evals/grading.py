@@ -30,7 +30,7 @@ def grade(prompt: Prompt, rollout: Rollout, described_fraction: Describe) -> dic
         "sample": rollout.sample,
         "verdict": verdict.value,
         "is_valid": is_valid,
-        "num_tokens": len(rollout.token_ids),
+        "num_tokens": rollout.num_tokens,
         "response": rollout.text,
         **_content(prompt, response, described_fraction),
     }

@@ -1,12 +1,13 @@
 """Asks a policy every question of an evaluation, in batches that a killed run goes on from."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from prism.records import Prompt, Rollout
 from prism.rollout import RolloutEngine, Sampling
+from prism.runtime.metrics import read_jsonl
 from prism.runtime.stage import StageRun
 
 Grade = Callable[[Prompt, Rollout], dict[str, Any]]
@@ -57,11 +58,10 @@ class Questioning:
             groups = engine.generate(
                 prompts, num_samples=decoding.num_samples, sampling=decoding.sampling, seed=self.seed
             )
-            rollouts = [rollout for group in groups for rollout in group.rollouts]
             for group in groups:
                 for rollout in group.rollouts:
                     run.log(log).append({"mode": decoding.mode, **grade(group.prompt, rollout)})
-            lengths = [len(rollout.token_ids) for rollout in rollouts]
-            run.record(step, {"rollout/length": sum(lengths) / len(lengths)}, tokens=sum(lengths))
-        path = run.log(log).path
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            counted = [rollout.num_tokens for group in groups for rollout in group.rollouts]
+            lengths = [length for length in counted if length is not None]
+            run.record(step, {"rollout/length": fmean(lengths) if lengths else None}, tokens=sum(lengths))
+        return read_jsonl(run.log(log).path)

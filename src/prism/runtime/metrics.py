@@ -78,6 +78,12 @@ def _write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log. Lines end at line feeds alone: a text may hold other line separators unescaped."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file]
+
+
 def check_finite(name: str, value: float | Tensor, step: int) -> None:
     """Raise NumericsError naming the quantity and the step unless every number in `value` is finite."""
     if isinstance(value, Tensor):

@@ -30,7 +30,9 @@ def error_of(path: Path, *overrides: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda path: str(path.relative_to(RECIPES)))
+@pytest.mark.parametrize(
+    "path", sorted((RECIPES / "tiny").glob("*.toml")), ids=lambda path: str(path.relative_to(RECIPES))
+)
 def test_every_shipped_recipe_loads(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name != ""

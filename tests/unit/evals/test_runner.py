@@ -15,7 +15,7 @@ from prism.records import Prompt, Rollout, RolloutGroup
 from prism.rollout import Sampling
 from prism.runtime.stage import StageRun
 
-GOOD = "<caption>a, b</caption><think>1. x\n2. y</think><answer>5</answer>"
+GOOD = "<caption>a,\u2028b</caption><think>1. x\n2. y</think><answer>5</answer>"
 GREEDY, SAMPLED = Sampling(0.0, 9), Sampling(0.7, 9)
 
 
