@@ -126,7 +126,7 @@ def test_the_tiny_model_killed_and_resumed(data: Path, capsys: pytest.CaptureFix
     assert main(["eval", str(recipe), f"output={data.parent / 'killed'}"]) == 0
     assert contents(data.parent / "killed") == contents(data.parent / "whole")
     for name, benchmark in BENCHMARKS.items():
-        rows = load_rows(data / name, hub_id="", hub_config=None, hub_split=benchmark.hub_split)
+        rows = load_rows(data / name, hub_id="", hub_configs=(), hub_split=benchmark.hub_split)
         responses = read_jsonl(data.parent / "whole" / name / "responses.jsonl")
         expected = {(benchmark.item_id(row.row), sample) for row in rows for sample in (0, 1)}
         assert {(r["item_id"], r["sample"]) for r in responses if r["mode"] == "sampled"} == expected

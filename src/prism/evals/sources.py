@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +44,24 @@ class Source:
 
 
 def load_rows(
-    path: Path | str | None, *, hub_id: str, hub_config: str | None, hub_split: str, revision: str | None = None
+    path: Path | str | None, *, hub_id: str, hub_configs: Sequence[str], hub_split: str, revision: str | None = None
 ) -> Source:
     """The rows of `path`, a data file or a directory of them, or of the hub's data set where `path` is None.
 
-    A directory may be a copy of the hub's repository: `hub_config` and `hub_split` then choose among its
-    files. Raises DataError where there are no rows to read and ConfigError where `datasets` is missing;
-    reading raises DataError for a row that is not one, since a benchmark with rows left out is another one.
+    `hub_configs` are the data set's configurations, one after the other; empty for its only one. A directory
+    may be a copy of the hub's repository: they and `hub_split` then choose among its files. Raises DataError
+    where there are no rows to read and ConfigError where `datasets` is missing; reading raises DataError for
+    a row that is not one, since a benchmark with rows left out is another one.
     """
     if path is None:
-        return _hub_source(hub_id, hub_config, hub_split, revision)
-    return _local_source(Path(path), hub_config, hub_split)
+        return _hub_source(hub_id, hub_configs, hub_split, revision)
+    return _local_source(Path(path), hub_configs, hub_split)
 
 
-def _local_source(path: Path, config: str | None, split: str) -> Source:
+def _local_source(path: Path, configs: Sequence[str], split: str) -> Source:
     if not path.exists():
         raise DataError(f"{path}: there is no such file or directory; name the benchmark's data")
-    files = _data_files(path, config, split) if path.is_dir() else [path]
+    files = _data_files(path, configs, split) if path.is_dir() else [path]
     for file in files:
         open_rows(file)  # an unusable file is told before any model is asked
     return Source(
@@ -70,10 +72,14 @@ def _local_source(path: Path, config: str | None, split: str) -> Source:
     )
 
 
-def _data_files(directory: Path, config: str | None, split: str) -> list[Path]:
+def _data_files(directory: Path, configs: Sequence[str], split: str) -> list[Path]:
+    """Those in the folders of the configurations, in their order; of the whole directory if it has none of these."""
+    folders = [directory / config for config in configs if (directory / config).is_dir()]
+    return [file for folder in folders or [directory] for file in _files_of_split(folder, split)]
+
+
+def _files_of_split(directory: Path, split: str) -> list[Path]:
     """Those of one kind, parquet before JSON lines before JSON, and of one split where names tell splits apart."""
-    if config is not None and (directory / config).is_dir():
-        directory = directory / config
     found = sorted(path for path in directory.rglob("*") if path.is_file() and not _is_hidden(path, directory))
     kinds = (".parquet", ".jsonl", ".json")
     assert set(kinds) == set(SUFFIXES)
@@ -106,14 +112,14 @@ def _file_rows(files: Sequence[Path]) -> Iterator[SourceRow]:
             yield SourceRow(file, raw.number, raw.value)
 
 
-def _hub_source(hub_id: str, config: str | None, split: str, revision: str | None) -> Source:
-    dataset = _load_from_hub(hub_id, config, split, revision)
+def _hub_source(hub_id: str, configs: Sequence[str], split: str, revision: str | None) -> Source:
+    datasets = [_load_from_hub(hub_id, config, split, revision) for config in configs or (None,)]
     return Source(
         name=hub_id,
-        image_root=Path(dataset.cache_files[0]["filename"]).parent,
+        image_root=Path(datasets[0].cache_files[0]["filename"]).parent,
         # The fingerprint follows from the repository's revision, not from when or where it was downloaded.
-        sha256=config_sha256({"hub_id": hub_id, "config": config, "split": split, "data": dataset._fingerprint}),
-        read=lambda: _hub_rows(hub_id, dataset),
+        sha256=config_sha256({"hub_id": hub_id, "data": [dataset._fingerprint for dataset in datasets]}),
+        read=lambda: chain.from_iterable(_hub_rows(hub_id, dataset) for dataset in datasets),
     )
 
 

@@ -79,7 +79,7 @@ def _run_benchmark(recipe: BenchmarkRecipe, config: BenchmarkConfig, model: _Mod
     source = load_rows(
         config.path,
         hub_id=benchmark.hub_id,
-        hub_config=benchmark.hub_config,
+        hub_configs=benchmark.hub_configs,
         hub_split=benchmark.hub_split,
         revision=config.revision,
     )

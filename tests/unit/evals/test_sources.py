@@ -25,8 +25,8 @@ def jpeg(number: int) -> bytes:
     return stream.getvalue() + bytes([number])
 
 
-def local(path: Path, config: str | None = None, split: str = "test") -> Source:
-    return load_rows(path, hub_id="none/none", hub_config=config, hub_split=split)
+def local(path: Path, *configs: str, split: str = "test") -> Source:
+    return load_rows(path, hub_id="none/none", hub_configs=configs, hub_split=split)
 
 
 def write(file: Path, *ids: str) -> None:
@@ -90,6 +90,7 @@ def test_a_copy_of_a_hub_repository(tmp_path: Path) -> None:
     assert ids(local(tmp_path, split="testmini")) == ["1", "2"]
     assert ids(local(tmp_path, "standard (10 options)")) == ["standard"]
     assert ids(local(tmp_path, "vision")) == ["vision"]
+    assert ids(local(tmp_path, "vision", "standard (10 options)")) == ["vision", "standard"]
     with pytest.raises(DataError, match="holds test, testmini, but no files of the split 'validation'"):
         local(tmp_path, split="validation")
 
@@ -150,7 +151,7 @@ def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
 def test_the_hub_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigError, match=r"some/set .* pip install prism-vlm\[hub\]"):
-        load_rows(None, hub_id="some/set", hub_config=None, hub_split="test")
+        load_rows(None, hub_id="some/set", hub_configs=(), hub_split="test")
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ def hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_rows_from_the_hub_keep_their_images_as_they_are(hub_repository: Path) -> None:
-    source = load_rows(None, hub_id=str(hub_repository), hub_config=None, hub_split="testmini")
+    source = load_rows(None, hub_id=str(hub_repository), hub_configs=(), hub_split="testmini")
     for _ in range(2):
         found = list(source)
         assert [row.number for row in found] == list(range(1, 151))
@@ -195,8 +196,8 @@ def test_rows_from_the_hub_keep_their_images_as_they_are(hub_repository: Path) -
                 "images": [{"bytes": jpeg(n + i), "path": None} for i in range(n % 3)],
                 "gold": {"step": n},
             }
-    again = load_rows(None, hub_id=str(hub_repository), hub_config=None, hub_split="testmini")
-    other = load_rows(None, hub_id=str(hub_repository), hub_config=None, hub_split="test")
+    again = load_rows(None, hub_id=str(hub_repository), hub_configs=(), hub_split="testmini")
+    other = load_rows(None, hub_id=str(hub_repository), hub_configs=(), hub_split="test")
     assert again.sha256 == source.sha256 != other.sha256
     assert len(list(other)) == 1
 
@@ -206,5 +207,5 @@ def test_rows_from_the_hub_keep_their_images_as_they_are(hub_repository: Path) -
 )
 def test_what_the_hub_does_not_have(config: str | None, split: str, words: str, hub_repository: Path) -> None:
     with pytest.raises(DataError, match="cannot be read from the hub") as caught:
-        load_rows(None, hub_id=str(hub_repository), hub_config=config, hub_split=split)
+        load_rows(None, hub_id=str(hub_repository), hub_configs=() if config is None else (config,), hub_split=split)
     assert words in str(caught.value) and "\n" not in str(caught.value)

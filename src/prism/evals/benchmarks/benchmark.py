@@ -57,7 +57,7 @@ class Benchmark(Protocol):
 
     name: str
     hub_id: str
-    hub_config: str | None
+    hub_configs: tuple[str, ...]
     hub_split: str
 
     def item_id(self, row: Row) -> str:

@@ -52,7 +52,7 @@ _EMPHASIS = {"indeed", "really", "actually", "clearly", "definitely", "certainly
 class HallusionBench:
     name = "hallusion_bench"
     hub_id = "lmms-lab/HallusionBench"
-    hub_config: str | None = None
+    hub_configs: tuple[str, ...] = ()
     hub_split = "image"
 
     def item_id(self, row: Row) -> str:

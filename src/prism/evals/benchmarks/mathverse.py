@@ -36,7 +36,7 @@ _OPTION = re.compile(r"^[ \t]*\(?([A-J])[ \t]*[:.)][ \t]*(.*\S)", re.MULTILINE)
 class MathVerse:
     name = "mathverse"
     hub_id = "AI4Math/MathVerse"
-    hub_config: str | None = "testmini"
+    hub_configs: tuple[str, ...] = ("testmini",)
     hub_split = "testmini"
 
     def item_id(self, row: Row) -> str:

@@ -37,7 +37,7 @@ _ANNOUNCEMENTS = ("the final answer is", "the answer is", "the correct answer is
 class MathVision:
     name = "mathvision"
     hub_id = "MathLLMs/MathVision"
-    hub_config: str | None = None
+    hub_configs: tuple[str, ...] = ()
     hub_split = "testmini"
 
     def item_id(self, row: Row) -> str:

@@ -41,7 +41,7 @@ _PLAIN_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 class MathVista:
     name = "mathvista"
     hub_id = "AI4Math/MathVista"
-    hub_config: str | None = None
+    hub_configs: tuple[str, ...] = ()
     hub_split = "testmini"
 
     def item_id(self, row: Row) -> str:

@@ -64,8 +64,7 @@ _IMAGES = tuple(f"image_{number}" for number in range(1, 8))
 class Mmmu:
     name = "mmmu"
     hub_id = "MMMU/MMMU"
-    hub_config: str | None = None
-    hub_configs = SUBJECTS
+    hub_configs: tuple[str, ...] = SUBJECTS
     """The subjects are configurations of their own; the benchmark is all of them."""
     hub_split = "validation"
 

@@ -40,8 +40,7 @@ _VISION_HINT = f"The question and its options are in the image. {LETTER_HINT}"
 class MmmuPro:
     name = "mmmu_pro"
     hub_id = "MMMU/MMMU_Pro"
-    hub_config: str | None = None
-    hub_configs = ("standard (10 options)", "vision")
+    hub_configs: tuple[str, ...] = ("standard (10 options)", "vision")
     """One for each form; the benchmark is both of them."""
     hub_split = "test"
 

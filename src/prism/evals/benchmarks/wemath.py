@@ -39,7 +39,7 @@ _OPTION = re.compile(r"\(?([A-J])\)?\s*[.:]\s*(.*\S)", re.DOTALL)
 class WeMath:
     name = "wemath"
     hub_id = "We-Math/We-Math"
-    hub_config: str | None = None
+    hub_configs: tuple[str, ...] = ()
     hub_split = "testmini"
 
     def item_id(self, row: Row) -> str:
