@@ -28,7 +28,7 @@ def grade(prompt: Prompt, rollout: Rollout, described_fraction: Describe) -> dic
         "group": str(prompt.metadata.get("group", "in-distribution")),
         "item_id": prompt.id,
         "sample": rollout.sample,
-        "verdict": verdict.value,
+        "verdict": str(verdict),
         "is_valid": is_valid,
         "num_tokens": rollout.num_tokens,
         "response": rollout.text,

@@ -7,13 +7,13 @@ row end its own turn or add an image. Here control tokens come from the chat tem
 import json
 import re
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from prism.errors import ModelError
+from prism.rewards import token_span
 
 _CONTROL_SHAPE = re.compile(r"<\|[^|]*\|>")
 
@@ -82,16 +82,9 @@ def _without_control_tokens(tokenizer: PreTrainedTokenizerBase, control_ids: dic
 
 
 def span_mask(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
-    """For each token, whether any of its characters lies in one of the half-open `spans`.
-
-    Linear in characters, tokens and spans; spans may overlap and come in any order.
-    """
-    length = max((end for _, end in offsets), default=0)
-    changes = [0] * (length + 1)
-    for start, end in spans:
-        if start < min(end, length):
-            changes[start] += 1
-            changes[min(end, length)] -= 1
-    is_inside = [depth > 0 for depth in accumulate(changes)]
-    num_inside = [0, *accumulate(is_inside)]  # before each character
-    return [num_inside[end] > num_inside[start] for start, end in offsets]
+    """For each token, whether any of its characters lies in one of the half-open `spans`, in any order."""
+    mask = [False] * len(offsets)
+    for span in spans:
+        for index in range(*token_span(span, offsets)):
+            mask[index] = offsets[index][0] < offsets[index][1]
+    return mask

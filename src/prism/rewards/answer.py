@@ -8,54 +8,26 @@ never the same as wrong.
 """
 
 import re
-import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+import time
+from collections.abc import Sequence
 
 from prism.rewards.choices import compare_choice
-from prism.rewards.comparison import Outcome, SymbolicPair, compare
-from prism.rewards.normalization import clean, strip_lead_in, text_key
-from prism.rewards.symbolic import SymbolicChecker, SymbolicCounts, SymbolicResult, default_checker
+from prism.rewards.comparison import Finding, compare_statement
+from prism.rewards.formulas import SymbolicPair
+from prism.rewards.normalization import clean, strip_phrases, text_key
+from prism.rewards.symbolic import SymbolicChecker, SymbolicResult, default_checker
+from prism.rewards.verdict import Rule, Tally, Verdict, VerifierCounts
+from prism.rewards.yes_no import meaning_of, read_yes_no
 
 MAX_ANSWER_CHARS = 2000
 
-
-class Verdict(StrEnum):
-    CORRECT = "correct"
-    WRONG = "wrong"
-    UNVERIFIABLE = "unverifiable"
-
-
-@dataclass(frozen=True, slots=True)
-class VerifierCounts:
-    """Counts since the process began: verdicts, and what the slow path met."""
-
-    correct: int
-    wrong: int
-    unverifiable: int
-    symbolic: SymbolicCounts
-
-
 _TAG = re.compile(r"</?\s*(?:answer|think|caption)\s*>", re.IGNORECASE)
-_YES_NO = {
-    **dict.fromkeys(("yes", "true", "是", "是的", "对", "正确"), True),
-    **dict.fromkeys(("no", "false", "否", "不", "不是", "不对", "错", "错误", "不正确"), False),
-}
-_LEADING_YES_NO = re.compile(
-    r"(yes|no|true|false)(?:\s*[,.;:!(]|\s+(?:it|they|he|she|there|because|since|this|that)\b)(.*)", re.IGNORECASE
-)
-_STATED_VALUE = re.compile(r".*\b(?:is|are|equals|has|have|contains|there are)\s+(.+)", re.IGNORECASE)
-_NOT_STATED = re.compile(r"\b(?:not|n't|than|least|most|between|or|if|either|cannot|no)\b", re.IGNORECASE)
-
-_counts = dict.fromkeys(Verdict, 0)
-_counts_lock = threading.Lock()
+_LEAST_SECONDS = 0.05
+_tally = Tally()
 
 
 def verifier_counts() -> VerifierCounts:
-    with _counts_lock:
-        verdicts = {verdict.value: count for verdict, count in _counts.items()}
-    return VerifierCounts(**verdicts, symbolic=default_checker().counts)
+    return _tally.counts(default_checker().counts)
 
 
 def verify_answer(
@@ -68,81 +40,76 @@ def verify_answer(
 ) -> Verdict:
     """Compare the content of an answer tag with the ground truth or any of its `equivalents`.
 
-    `choices` are the option texts in order A, B, …; then letter and text stand for each other.
+    `choices` are the option texts in order A, B, …; then letter and text stand for each other. Takes no
+    longer than the checker's time limit, beside the start of a worker process and waiting for other threads.
     Raises RewardError only if the slow path cannot be started at all.
     """
-    verdict = _verify(prediction, [ground_truth, *equivalents], choices, checker)
-    with _counts_lock:
-        _counts[verdict] += 1
+    verdict = _verify(prediction, [ground_truth, *equivalents], choices, checker or default_checker())
+    _tally.add(verdict)
     return verdict
 
 
 def _verify(
-    prediction: str, ground_truths: list[str], choices: Sequence[str] | None, checker: SymbolicChecker | None
+    prediction: str, ground_truths: list[str], choices: Sequence[str] | None, checker: SymbolicChecker
 ) -> Verdict:
     raw_targets = [text.strip() for text in ground_truths if text.strip()]
     if not raw_targets:
-        return Verdict.UNVERIFIABLE
+        return Verdict("unverifiable", Rule.NO_GROUND_TRUTH)
     if max(len(prediction), *map(len, raw_targets)) > MAX_ANSWER_CHARS:
-        return Verdict.CORRECT if prediction.strip() in raw_targets else Verdict.UNVERIFIABLE
-    targets = [clean(text) for text in raw_targets]
+        return Verdict("correct" if prediction.strip() in raw_targets else "unverifiable", Rule.TOO_LONG)
     candidate = clean(prediction)
-    if not candidate or _TAG.search(candidate):
-        return Verdict.WRONG
+    if not candidate:
+        return Verdict("wrong", Rule.NO_PREDICTION)
+    if _TAG.search(candidate):
+        return Verdict("wrong", Rule.EXTRA_TAG)
     options = [clean(choice) for choice in choices] if choices else None
-    pending: list[tuple[SymbolicPair, ...]] = []
-    for target in targets:
-        outcome = _decide(candidate, target, options)
-        if outcome is True:
-            return Verdict.CORRECT
-        if outcome is not False:
-            pending.append(outcome)
-    verdicts = {_check_pairs(pairs, checker or default_checker()) for pairs in pending}
-    return next(verdict for verdict in _BY_PRECEDENCE if verdict in verdicts or verdict is Verdict.WRONG)
+    findings = [_decide(candidate, clean(target), options) for target in raw_targets]
+    decided = next((finding for finding in findings if finding.outcome is True), None)
+    if decided:
+        return Verdict("correct", decided.rule)
+    pending = [finding.outcome for finding in findings if not isinstance(finding.outcome, bool)]
+    return _check_all(pending, checker) if pending else Verdict("wrong", findings[0].rule)
 
 
-_BY_PRECEDENCE = (Verdict.CORRECT, Verdict.UNVERIFIABLE, Verdict.WRONG)
-
-
-def _decide(prediction: str, ground_truth: str, options: Sequence[str] | None) -> Outcome:
+def _decide(prediction: str, ground_truth: str, options: Sequence[str] | None) -> Finding:
     if text_key(prediction) == text_key(ground_truth):
-        return True
+        return Finding(True, Rule.TEXT)
     by_choice = compare_choice(prediction, ground_truth, options)
     if by_choice is not None:
-        return by_choice
-    truth = _YES_NO.get(ground_truth.casefold())
+        return Finding(by_choice, Rule.CHOICE)
+    truth = meaning_of(ground_truth)
     if truth is not None:
-        return _read_yes_no(strip_lead_in(prediction)) is truth
-    stated = strip_lead_in(prediction)
-    outcome = compare(stated, ground_truth)
-    if outcome is not False:
-        return outcome
-    sentence = _STATED_VALUE.fullmatch(stated)
-    if sentence and not _NOT_STATED.search(stated):
-        return compare(sentence[1], ground_truth)
-    return False
+        return Finding(read_yes_no(strip_phrases(prediction)) is truth, Rule.YES_NO)
+    return compare_statement(prediction, ground_truth)
 
 
-def _read_yes_no(text: str) -> bool | None:
-    """The leading yes or no decides, unless the sentence ends on the opposite."""
-    text = text.casefold().rstrip("!")
-    if text in _YES_NO:
-        return _YES_NO[text]
-    leading = _LEADING_YES_NO.fullmatch(text)
-    if not leading:
-        return None
-    stance = _YES_NO[leading[1]]
-    last_word = leading[2].rsplit(" ", 1)[-1].strip("!.,;:()")
-    return stance if _YES_NO.get(last_word, stance) is stance else None
+def _check_all(alternatives: Sequence[tuple[SymbolicPair, ...]], checker: SymbolicChecker) -> Verdict:
+    """Correct if all pairs of one alternative are equal. All share one time limit."""
+    deadline = time.monotonic() + checker.timeout_seconds
+    verdicts = []
+    for pairs in alternatives:
+        verdicts.append(_check_pairs(pairs, checker, deadline))
+        if verdicts[-1].is_correct:
+            return verdicts[-1]
+    return next((verdict for verdict in verdicts if verdict.is_unverifiable), verdicts[0])
 
 
-def _check_pairs(pairs: Iterable[SymbolicPair], checker: SymbolicChecker) -> Verdict:
-    """All pairs must be equal; one certain difference decides over failures elsewhere."""
-    verdict = Verdict.CORRECT
+def _check_pairs(pairs: Sequence[SymbolicPair], checker: SymbolicChecker, deadline: float) -> Verdict:
+    """One certain difference decides over failures elsewhere."""
+    verdict = Verdict("correct", Rule.ALGEBRA)
     for pair in pairs:
-        result = checker.check(pair.prediction, pair.ground_truth, pair.tolerance)
+        remaining = max(_LEAST_SECONDS, deadline - time.monotonic())
+        result = checker.check(pair.prediction, pair.ground_truth, pair.tolerance, timeout_seconds=remaining)
         if result in (SymbolicResult.DIFFERENT, SymbolicResult.UNREADABLE_PREDICTION):
-            return Verdict.WRONG
+            return Verdict("wrong", Rule.ALGEBRA)
         if result is not SymbolicResult.EQUAL:
-            verdict = Verdict.UNVERIFIABLE
+            verdict = Verdict("unverifiable", _FAILURES[result])
     return verdict
+
+
+_FAILURES = {
+    SymbolicResult.TIMEOUT: Rule.TIMEOUT,
+    SymbolicResult.TOO_LONG: Rule.TOO_LONG,
+    SymbolicResult.ERROR: Rule.CHECKER_ERROR,
+    SymbolicResult.UNREADABLE_GROUND_TRUTH: Rule.UNREADABLE,
+}

@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prism.rewards.comparison import Outcome, compare
-from prism.rewards.normalization import text_key
+from prism.rewards.comparison import compare_statement
+from prism.rewards.formulas import Outcome
+from prism.rewards.normalization import strip_phrases, text_key
 from prism.rewards.quantities import read_quantity
+from prism.rewards.yes_no import meaning_of, read_yes_no
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -22,24 +24,48 @@ class Choice:
 SEVERAL = Choice("")
 
 _LONE_LETTER = re.compile(r"[(\[{]*([A-Za-z])[)\]}.:]*")
-_GROUND_TRUTH = re.compile(r"(?:\(([A-J])\)|([A-J])\s*[.:)])\s*(\S.*)")
+_GROUND_TRUTH = re.compile(r"(?:\(([A-J])\)|([A-J])\s*[.:)])\s*(?!.*[,;]\s*[A-J]\s*[.:)=])(\S.*)")
+_SEVERAL_LETTERS = re.compile(r"(?:[Bb]oth )?[(\[]?[A-J][)\]]?(?:(?:\s?[,;&和及]\s?|\s|,? and )[(\[]?[A-J][)\]]?)+")
+_LETTER_RUN = re.compile(r"[A-J]{2,10}")
+_LETTER_FOLLOWS = r"(?=[(\[{]*[A-Ja-j]\b)"
 _COMMITMENT = re.compile(
-    r"\b(?:(?:answer|option|choice|it|that)(?:\s+(?:is|must be|should be)|'s|\s*:)?|choose|select|pick|go with)\s*:?\s+"
-    r"(?:(?:option|choice)\s+)?(?=[(\[{]*[A-Ja-j]\b|not\b)|(?:故?选择?|答案)[是为:\s]*",
+    r"\b(?:(?:answer|option|choice|letter|it|that)(?:\s+(?:is|would be|must be|should be)|'s|\s*:)?"
+    r"|choose|select|pick|get|go with)\s*[:,]?\s+(?:(?:option|choice|letter)\s+)?(?=[(\[{]*[A-Ja-j]\b|not\b)"
+    rf"|\bnot [(\[]?[A-J][)\]]?[.,;]\s+{_LETTER_FOLLOWS}"
+    rf"|\b(?:therefore|thus|hence|so|only|but|ans(?:wer)?[.:])\s*,?\s+(?:option\s+|choice\s+)?{_LETTER_FOLLOWS}"
+    r"|(?<!不)(?:(?:故|应|应该|我)?选(?:择|项)?|答案|选项)\s*[是为选:]*\s*",
     re.IGNORECASE,
 )
-_LEADING = re.compile(r"[(\[{]*([A-J])([)\]}]*)(?![A-Za-z0-9'^_])\s*(.*)")
+_NEGATED = re.compile(r"\b(?:not|never|cannot)\b[^,.;]*$|(?:n't\b|不)[^,.;]*$", re.IGNORECASE)
+_LEADING = re.compile(r"[(\[{]*([A-J])([)\]}]*)(?![A-Za-z0-9'^_])(.*)")
 _LEADING_LOWER = re.compile(r"(?:\(([a-j])\)|([a-j])[.:)])\s+(.*)")
-_ANOTHER_OPTION = re.compile(r"(?:,|/|&|or\b|and\b|或|和)\s*(?:or\b|and\b)?\s*[(\[{]*[A-J](?![A-Za-z0-9'])")
+_ANOTHER_OPTION = re.compile(r"(?:[,;/\\&]|(?i:or|and|vs)\b|或|和)\s*(?i:(?:or|and)\b)?\s*[(\[{]*[A-J](?![A-Za-z0-9'])")
+_HEDGE = re.compile(
+    r"\b(?i:or|maybe|possibly|perhaps|no|wait|actually|also)\b,?\s*(?:[a-z']+\s){0,2}[(\[{]*[A-J](?![A-Za-z0-9'])"
+)
+_CORRECTION = re.compile(r"\b(?i:no|wait|actually)\b[,.]?\s*[(\[{]*[A-J](?![A-Za-z0-9'])")
+_LETTER_IN_PARENTHESES = re.compile(r"(?<![a-zA-Z])\([A-J]\)\s")
+_REASON_FOLLOWS = re.compile(r"[,.;:(\s]*(?:because|since|as|not|rather)\b")
+_ARGUMENTS_FOLLOW = re.compile(r"\((?:[a-z]\)|[^()]*,)")
 _TEXT_FOLLOWS = re.compile(r"[.:)]+\s*|,?\s*(?=\()|[—-]\s+")
-_REMARK_FOLLOWS = re.compile(r"(?:,\s*)?(?:not|because|since|as|is (?:the )?(?:correct|right|answer|best|true))\b|[,;]")
+_LETTERS_FOLLOW = re.compile(r"[(\[{]*[A-Ja-j](?:[)\]}.:,/]|$)")
+_REMARK_FOLLOWS = re.compile(
+    r"(?:,\s*)?(?:not|rather than|because|since|as|is (?:the |my )?(?:correct|right|answer|best|true))\b|[,;]"
+    r"|(?:选?项)?(?:是?正确的?|是?对的?)?$"
+)
+_MAX_LABEL_WORDS = 3
+"""A longer text after the letter is rather a remark than the option's text."""
+_MIN_MENTION_CHARS = 3
+_NEGATION = re.compile(
+    r"\b(?:not|no|never|neither|cannot|except|unlike|without|rather than|instead of)\b|n't\b|不|非", re.IGNORECASE
+)
 
 
 def compare_choice(prediction: str, ground_truth: str, choices: Sequence[str] | None) -> Outcome | None:
     """Compare cleaned texts as choices of one option; None if the ground truth names no option."""
     target = _target(ground_truth, choices or ())
     if target is None:
-        return None
+        return None if choices else _compare_several(prediction, ground_truth)
     letters = LETTERS[: len(choices)] if choices else LETTERS
     chosen = read_choice(prediction, letters)
     if chosen == SEVERAL:
@@ -48,7 +74,20 @@ def compare_choice(prediction: str, ground_truth: str, choices: Sequence[str] | 
         return _compare_text(prediction, target, choices or ())
     if chosen.letter == target.letter:
         return not _contradicts(chosen, target, choices or ())
-    return bool(target.text) and compare(prediction, target.text) is True
+    return bool(target.text) and compare_statement(prediction, target.text).outcome is True
+
+
+def _compare_several(prediction: str, ground_truth: str) -> bool | None:
+    """`A and C` against `AC`: sets of letters, at least one of them written as a list."""
+    sets = []
+    for text in (prediction, ground_truth):
+        is_run = _LETTER_RUN.fullmatch(text) and list(text) == sorted(set(text))
+        listed = _SEVERAL_LETTERS.fullmatch(text)
+        if not (is_run or listed):
+            return None
+        sets.append((set(re.findall(r"\b[A-J]\b", text)) if listed else set(text), bool(listed)))
+    (first, is_first_listed), (second, is_second_listed) = sets
+    return first == second if is_first_listed or is_second_listed else None
 
 
 def _target(ground_truth: str, choices: Sequence[str]) -> Choice | None:
@@ -76,9 +115,17 @@ def read_choice(text: str, letters: str = LETTERS) -> Choice | None:
     lone = _LONE_LETTER.fullmatch(text)
     if lone:
         return Choice(lone[1].upper()) if lone[1].upper() in letters else None
-    commitments = [match.end() for match in _COMMITMENT.finditer(text)]
-    choice = _leading_choice(text[commitments[-1] :] if commitments else text)
+    commitments = [match for match in _COMMITMENT.finditer(text) if match.end() < len(text)]
+    if commitments and _is_negated(text, commitments[-1]):
+        return None
+    choice = _leading_choice(text[commitments[-1].end() :] if commitments else text)
     return choice if choice is None or choice == SEVERAL or choice.letter in letters else None
+
+
+def _is_negated(text: str, commitment: re.Match[str]) -> bool:
+    """`I don't think it is B`; but of `not A but B` the negation belongs to A."""
+    is_denied = _NEGATED.search(text[: commitment.start()]) is not None
+    return is_denied != commitment.group().startswith("but")
 
 
 def _leading_choice(text: str) -> Choice | None:
@@ -87,39 +134,71 @@ def _leading_choice(text: str) -> Choice | None:
         return Choice(lone[1].upper())
     lower = _LEADING_LOWER.fullmatch(text)
     if lower:
+        if _ANOTHER_OPTION.match(lower[3].upper()):
+            return SEVERAL
         return Choice((lower[1] or lower[2]).upper(), lower[3])
     leading = _LEADING.fullmatch(text)
     if not leading:
         return None
     letter, closing, rest = leading.groups()
-    if _ANOTHER_OPTION.match(rest):
+    if _ARGUMENTS_FOLLOW.match(rest):  # F(x) and G(1, 2)
+        return None
+    rest = rest.strip()
+    if _names_another(rest):
         return SEVERAL
     follows = _TEXT_FOLLOWS.match(rest)
     if closing or follows:
         option = rest[follows.end() :] if follows else rest
-        return SEVERAL if _LONE_LETTER.fullmatch(option) else Choice(letter, option)
+        return SEVERAL if _LETTERS_FOLLOW.match(option) else Choice(letter, option)
     if not rest or _REMARK_FOLLOWS.match(rest):
         return Choice(letter)
     # `C 12` names an option with its text, `A triangle` and `I think` do not.
     return Choice(letter, rest) if letter not in "AI" and rest[0] in "0123456789$\\" else None
 
 
+def _names_another(rest: str) -> bool:
+    """Whether what follows a letter takes it back or adds another; a reason may name the options it rules out."""
+    is_hedged = _HEDGE.search(rest) and not _REASON_FOLLOWS.match(rest)
+    takes_back = _CORRECTION.search(rest) or _LETTER_IN_PARENTHESES.search(rest)
+    return bool(is_hedged or takes_back or _ANOTHER_OPTION.match(rest))
+
+
 def _compare_text(prediction: str, target: Choice, choices: Sequence[str]) -> Outcome:
     """The option's text instead of its letter; it must not be the text of another option as well."""
+    meaning = meaning_of(target.text)
+    if meaning is not None:
+        return read_yes_no(strip_phrases(prediction)) is meaning
     if not target.text:
         return False
-    outcome = compare(prediction, target.text)
-    if outcome is not False and any(
-        compare(prediction, choice) is True for choice in choices if text_key(choice) != text_key(target.text)
-    ):
+    outcome = compare_statement(prediction, target.text).outcome
+    others = [choice for choice in choices if text_key(choice) != text_key(target.text)]
+    if outcome is False:
+        return bool(choices) and _mentions_only(prediction, target.text, others)
+    if any(compare_statement(prediction, choice).outcome is True for choice in others):
         return outcome is True and text_key(prediction) == text_key(target.text)
     return outcome
 
 
+def _mentions_only(prediction: str, text: str, others: Sequence[str]) -> bool:
+    """`It will increase`, where `increase` is an option and no other option is named besides."""
+    if _NEGATION.search(prediction) or not text[:1].isalpha() or len(text) < _MIN_MENTION_CHARS:
+        return False
+    remaining, is_mentioned = prediction.casefold(), False
+    for option in sorted((text, *others), key=len, reverse=True):  # so that a longer option hides one inside it
+        remaining, count = re.subn(rf"(?<!\w){re.escape(option.casefold())}(?!\w)", "\0", remaining)
+        if count and option != text:
+            return False
+        is_mentioned = is_mentioned or bool(count)
+    return is_mentioned
+
+
 def _contradicts(chosen: Choice, target: Choice, choices: Sequence[str]) -> bool:
-    """The right letter with the text of another option, or without a list of them with another number."""
-    if not chosen.text or not target.text or compare(chosen.text, target.text) is True:
+    """The right letter with the text of another option; without a list of them, with another number or word."""
+    if not chosen.text or not target.text or compare_statement(chosen.text, target.text).outcome is True:
         return False
     if choices:
-        return any(compare(chosen.text, choice) is True for choice in choices)
-    return read_quantity(chosen.text) is not None and read_quantity(target.text) is not None
+        return any(compare_statement(chosen.text, choice).outcome is True for choice in choices)
+    if read_quantity(target.text) is not None:
+        return read_quantity(chosen.text) is not None
+    first, second = (set(text.casefold().split()) for text in (chosen.text, target.text))
+    return max(len(first), len(second)) <= _MAX_LABEL_WORDS and first.isdisjoint(second)

@@ -6,8 +6,12 @@ hidden in the reasoning is an invalid response, never a choice between two answe
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
+from operator import itemgetter
+from typing import NamedTuple
 
 from prism.records import Response
 
@@ -62,6 +66,37 @@ def parse_response(text: str) -> Response:
         think_span=spans[1],
         answer_span=spans[2],
     )
+
+
+class TokenSpans(NamedTuple):
+    """Half-open ranges of token indices."""
+
+    caption: tuple[int, int]
+    think: tuple[int, int]
+    answer: tuple[int, int]
+
+
+def token_spans(response: Response, offsets: Sequence[tuple[int, int]]) -> TokenSpans | None:
+    """The tokens of the three parts, None for an invalid response.
+
+    `offsets` are start and end in characters of the response's tokens, as a tokenizer's offset mapping
+    gives them. See `token_span` for tokens that straddle a tag's edge.
+    """
+    spans = (response.caption_span, response.think_span, response.answer_span)
+    caption, think, answer = (None if span is None else token_span(span, offsets) for span in spans)
+    return None if caption is None or think is None or answer is None else TokenSpans(caption, think, answer)
+
+
+def token_span(span: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The tokens that have at least one character in `span`, found by bisection.
+
+    So a token that straddles an edge, such as `>A` before an answer, belongs to the span, and to both of
+    two spans that meet within it. Every token of a character written with several tokens (an emoji, say)
+    stands for that character. Neither starts nor ends of `offsets` may decrease.
+    """
+    start, end = span
+    first = bisect_right(offsets, start, key=itemgetter(1))
+    return first, max(first, bisect_left(offsets, end, key=itemgetter(0))) if start < end else first
 
 
 def _tag_failure(tags: list[str]) -> FormatFailure | None:

@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 
 from prism.records import Prompt, Response
-from prism.rewards.answer import Verdict, verify_answer
+from prism.rewards.answer import verify_answer
 from prism.rewards.normalization import last_boxed
+from prism.rewards.verdict import Rule, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Reward:
 
     @property
     def is_unverifiable(self) -> bool:
-        return self.verdict is Verdict.UNVERIFIABLE
+        return self.verdict.is_unverifiable
 
 
 _ANSWER_BLOCK = re.compile(r"<answer>((?:[^<]|<(?!/?answer>))*)</answer>")
@@ -35,7 +36,7 @@ def mix_reward(
 ) -> Reward:
     """The paper's RLVR reward, 0.8 · accuracy + 0.2 · format."""
     verdict = verdict_of(response, prompt)
-    accuracy, is_formatted = float(verdict is Verdict.CORRECT), float(response.is_valid)
+    accuracy, is_formatted = float(verdict.is_correct), float(response.is_valid)
     total = accuracy_weight * accuracy + format_weight * is_formatted
     return Reward(total=total, accuracy=accuracy, format=is_formatted, verdict=verdict)
 
@@ -43,7 +44,7 @@ def mix_reward(
 def verdict_of(response: Response, prompt: Prompt) -> Verdict:
     """An invalid response gives no answer and is wrong, whatever its text contains."""
     if not response.is_valid or response.answer is None:
-        return Verdict.WRONG
+        return Verdict("wrong", Rule.FORMAT)
     return verify_answer(response.answer, prompt.answer, equivalents=prompt.equivalents, choices=prompt.choices or None)
 
 

@@ -1,9 +1,11 @@
-"""Number literals read exactly: decimals, thousands groups, powers of ten, fractions, ratios, words."""
+"""Numbers read exactly: decimals, thousands groups, powers of ten, fractions, ratios, and words."""
 
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+
+from prism.rewards.number_words import read_words
 
 _MAX_EXPONENT = 400
 """Powers of ten beyond this are left unread, so that a short text cannot ask for gigabytes of digits."""
@@ -30,14 +32,16 @@ _POWER = (
     r"|[eE]([-+]?[0-9]{1,4})(?![0-9A-Za-z]))"
 )
 _PLAIN = re.compile(rf"({_DECIMAL}){_POWER}?")
-_FRACTION = re.compile(rf"({_DECIMAL})\s*/\s*({_DECIMAL})(?![0-9/])")
-_RATIO = re.compile(rf"({_DECIMAL})\s*:\s*({_DECIMAL})(?![0-9:])")
+_POWER_OF_TEN = re.compile(r"10\s*\^\s*(?:\{\s*([-+]?[0-9]{1,4})\s*\}|([-+]?[0-9]{1,4}))(?![0-9^])")
+_FRACTION = re.compile(rf"({_DECIMAL})\s*(?:/|out of)\s*({_DECIMAL})(?![0-9/])")
+_RATIO = re.compile(rf"({_DECIMAL})(?:\s*[:比]\s*| to )({_DECIMAL})(?![0-9:]| to |\s*[:比])")
 _MIXED = re.compile(r"([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)(?![0-9/])")
 _LATEX_FRACTION = re.compile(
     rf"([0-9]*)\s*\\frac\s*\{{\s*([-+]?)\s*({_DECIMAL})\s*\}}\s*\{{\s*([-+]?)\s*({_DECIMAL})\s*\}}"
 )
 _REPEATING = re.compile(r"([0-9]+)\.([0-9]*)\\(?:overline|dot|bar)\s*\{([0-9]+)\}")
-_SIGN = re.compile(r"\s*([-+]?)\s*")
+_CONTINUED = re.compile(r"([0-9]+)\.([0-9]{0,20}?)([0-9]{1,6})\3+\\ldots")
+_SIGN = re.compile(r"\s*(?:(minus|negative|负)|([-+]?))\s*(?![-+])", re.IGNORECASE)
 _MULTIPLIER = re.compile(r"\s*(?:(dozen|hundred|thousand|million|billion|trillion)\b|([百千万亿]))", re.IGNORECASE)
 _MULTIPLIERS = {
     "dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
@@ -48,9 +52,13 @@ _MULTIPLIERS = {
 def read_number(text: str) -> tuple[Number, str] | None:
     """The number a cleaned text begins with, and the rest of the text; None if there is none."""
     sign_match = _SIGN.match(text)
-    assert sign_match is not None  # the pattern matches the empty string
-    sign = -1 if sign_match[1] == "-" else 1
-    read = _read_unsigned(text, sign_match.end()) or (_read_words(text) if not sign_match[1] else None)
+    if sign_match is None:
+        return None
+    (word, sign), start = sign_match.groups(), sign_match.end()
+    read = _read_literal(text, start)
+    if read is None and not sign:
+        words = read_words(text[start:])
+        read = (Number(words[0], Fraction(words[0].denominator == 1)), start + words[1]) if words else None
     if read is None:
         return None
     number, end = read
@@ -58,10 +66,12 @@ def read_number(text: str) -> tuple[Number, str] | None:
     if multiplier:
         number = number.scaled(Fraction(_MULTIPLIERS[(multiplier[1] or multiplier[2]).lower()]))
         end = multiplier.end()
-    return number.scaled(Fraction(sign)), text[end:]
+    return number.scaled(Fraction(-1 if word or sign == "-" else 1)), text[end:]
 
 
-def _read_unsigned(text: str, start: int) -> tuple[Number, int] | None:
+def _read_literal(text: str, start: int) -> tuple[Number, int] | None:
+    if text[start : start + 1] not in _FIRST_CHARACTERS:
+        return None
     for pattern, build in _LITERALS:
         match = pattern.match(text, start)
         number = build(match) if match else None
@@ -99,8 +109,18 @@ def _plain(match: re.Match[str]) -> Number | None:
     return number.scaled(Fraction(10) ** exponent)
 
 
+def _power_of_ten(exponent: str) -> Number | None:
+    if abs(int(exponent)) > _MAX_EXPONENT:
+        return None
+    value = Fraction(10) ** int(exponent)
+    return Number(value, value, is_scientific=True)
+
+
+_FIRST_CHARACTERS = frozenset("0123456789.\\")
 _LITERALS = (
     (_REPEATING, _repeating),
+    (_CONTINUED, _repeating),
+    (_POWER_OF_TEN, lambda match: _power_of_ten(match[1] or match[2])),
     (_LATEX_FRACTION, _latex_fraction),
     (_MIXED, lambda match: _quotient(Fraction(int(match[2])), Fraction(int(match[3])), int(match[1]))),
     (_FRACTION, lambda match: _quotient(_decimal(match[1]), _decimal(match[2]))),
@@ -111,39 +131,3 @@ _LITERALS = (
 
 def _decimal(literal: str) -> Fraction:
     return Fraction(Decimal(literal.replace(",", "").replace(" ", "")))
-
-
-_UNIT_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-)
-_TEN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_UNITS, _TENS = _UNIT_WORDS.split(), _TEN_WORDS.split()
-_WORDS = {word: value for value, word in enumerate(_UNITS)} | {
-    word: 10 * value for value, word in enumerate(_TENS, start=2)
-}
-_ENGLISH = re.compile(
-    rf"({'|'.join(_TENS)})(?:[- ]({'|'.join(_UNITS[1:10])}))?\b|({'|'.join(_UNITS)})\b", re.IGNORECASE
-)
-_CHINESE_DIGITS = {character: value for value, character in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
-_CHINESE = re.compile("[零〇一二三四五六七八九两十]{1,4}")
-
-
-def _read_words(text: str) -> tuple[Number, int] | None:
-    """Number words below one hundred, English or Chinese."""
-    match = _ENGLISH.match(text)
-    if match:
-        value = sum(_WORDS[word.lower()] for word in match.groups() if word)
-        return Number(Fraction(value), Fraction(1)), match.end()
-    match = _CHINESE.match(text)
-    value = _chinese_value(match.group()) if match else None
-    return (Number(Fraction(value), Fraction(1)), match.end()) if match and value is not None else None
-
-
-def _chinese_value(characters: str) -> int | None:
-    tens, mark, ones = characters.partition("十")
-    if not mark:
-        return _CHINESE_DIGITS[characters] if len(characters) == 1 else None
-    if len(tens) > 1 or len(ones) > 1 or "十" in ones:
-        return None
-    return 10 * _CHINESE_DIGITS.get(tens, 1) + _CHINESE_DIGITS.get(ones, 0)

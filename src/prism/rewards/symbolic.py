@@ -9,9 +9,11 @@ the caller's main module is imported again (a trainer would load torch there) an
 import atexit
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -22,6 +24,9 @@ from prism.errors import RewardError
 MAX_EXPRESSION_CHARS = 400
 TIMEOUT_SECONDS = 3.0
 _START_TIMEOUT_SECONDS = 120.0
+_MAX_WAITING = 20
+"""Time limits that a thread waits for its turn before it gives up, as for an answer that takes too long."""
+_MAX_REMEMBERED = 4096
 _WORKER = Path(__file__).with_name("symbolic_worker.py")
 
 
@@ -40,6 +45,8 @@ class SymbolicCounts:
     """What the slow path met since the process began."""
 
     comparisons: int = 0
+    remembered: int = 0
+    """Answered from an earlier comparison; not among the comparisons."""
     timeouts: int = 0
     errors: int = 0
     too_long: int = 0
@@ -54,31 +61,73 @@ _COUNTED = {
 }
 
 
+# What a second attempt would only repeat; a time-out or an error may be the machine's fault.
+_REMEMBERED = frozenset(
+    {
+        SymbolicResult.EQUAL,
+        SymbolicResult.DIFFERENT,
+        SymbolicResult.UNREADABLE_PREDICTION,
+        SymbolicResult.UNREADABLE_GROUND_TRUTH,
+    }
+)
+
+
 class SymbolicChecker:
-    """Compares LaTeX expressions one at a time; safe to share between threads."""
+    """Compares LaTeX expressions one at a time; safe to share between threads, which wait for one another."""
 
     def __init__(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
         self._counts = SymbolicCounts()
+        self._results: dict[tuple[str, str, Fraction], SymbolicResult] = {}
 
     @property
     def counts(self) -> SymbolicCounts:
         return self._counts
 
-    def check(self, prediction: str, ground_truth: str, tolerance: Fraction = Fraction(0)) -> SymbolicResult:
+    def check(
+        self,
+        prediction: str,
+        ground_truth: str,
+        tolerance: Fraction = Fraction(0),
+        *,
+        timeout_seconds: float | None = None,
+    ) -> SymbolicResult:
         """Raises RewardError only if the worker cannot be started at all."""
-        with self._lock:
-            result = self._check(prediction, ground_truth, tolerance)
+        key = (prediction, ground_truth, tolerance)
+        if not self._lock.acquire(timeout=_MAX_WAITING * self.timeout_seconds):
+            return SymbolicResult.TIMEOUT
+        try:
+            result = self._results.get(key)
+            if result is not None:
+                self._counts = replace(self._counts, remembered=self._counts.remembered + 1)
+                return result
+            result = self._check(prediction, ground_truth, tolerance, timeout_seconds or self.timeout_seconds)
             self._count(result)
+            if result in _REMEMBERED:
+                if len(self._results) >= _MAX_REMEMBERED:
+                    del self._results[next(iter(self._results))]  # the oldest
+                self._results[key] = result
             return result
+        finally:
+            self._lock.release()
+
+    @property
+    def worker_process_id(self) -> int | None:
+        worker = self._worker
+        return worker.process_id if worker else None
+
+    def forget(self) -> None:
+        """Drop remembered results, for measuring."""
+        with self._lock:
+            self._results.clear()
 
     def close(self) -> None:
         with self._lock:
             self._discard()
 
-    def _check(self, prediction: str, ground_truth: str, tolerance: Fraction) -> SymbolicResult:
+    def _check(self, prediction: str, ground_truth: str, tolerance: Fraction, timeout_seconds: float) -> SymbolicResult:
         if max(len(prediction), len(ground_truth)) > MAX_EXPRESSION_CHARS:
             return SymbolicResult.TOO_LONG
         if self._worker is None or not self._worker.is_usable:
@@ -88,9 +137,9 @@ class SymbolicChecker:
             "prediction": prediction,
             "ground_truth": ground_truth,
             "tolerance": str(tolerance),
-            "timeout_seconds": self.timeout_seconds,
+            "timeout_seconds": timeout_seconds,
         }
-        reply = self._worker.ask(json.dumps(request), self.timeout_seconds)
+        reply = self._worker.ask(json.dumps(request), timeout_seconds)
         if reply is None:
             result = SymbolicResult.TIMEOUT if self._worker.is_timed_out else SymbolicResult.ERROR
             self._discard()
@@ -120,8 +169,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
+            bufsize=0,
             start_new_session=True,
         )
         if self._receive(_START_TIMEOUT_SECONDS) is None:
@@ -135,12 +183,15 @@ class _Worker:
     def is_usable(self) -> bool:
         return not self.is_timed_out and self._owner == os.getpid() and self._process.poll() is None
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def ask(self, line: str, timeout_seconds: float) -> dict[str, str] | None:
         """The reply, or None if the worker died or was killed for taking too long."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
+            self._process.stdin.write(line.encode() + b"\n")  # a pipe takes more than the longest request at once
         except OSError:  # the worker died since the last request
             return None
         return self._receive(timeout_seconds)
@@ -152,23 +203,25 @@ class _Worker:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                try:
-                    stream.close()
-                except OSError:  # an unsent request in the buffer of a dead process
-                    continue
+                stream.close()
 
     def _receive(self, timeout_seconds: float) -> dict[str, str] | None:
+        """One line. Polling costs no thread, which a timer would."""
         assert self._process.stdout is not None
-        timer = threading.Timer(timeout_seconds, self._time_out)
-        timer.daemon = True
-        timer.start()
-        line = self._process.stdout.readline()
-        timer.cancel()
-        return json.loads(line) if line.endswith("\n") else None
-
-    def _time_out(self) -> None:
-        self.is_timed_out = True
-        self._process.kill()
+        deadline = time.monotonic() + timeout_seconds
+        poll = select.poll()
+        poll.register(self._process.stdout, select.POLLIN)
+        line = b""
+        while not line.endswith(b"\n"):
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                self.is_timed_out = True
+                self._process.kill()
+                return None
+            piece = self._process.stdout.read(65536)
+            if not piece:  # the worker died
+                return None
+            line += piece
+        return json.loads(line)
 
 
 _checker = SymbolicChecker()

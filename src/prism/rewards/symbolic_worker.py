@@ -17,7 +17,7 @@ import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.parser import NormalizationConfig
 
-MEMORY_LIMIT_BYTES = 4 * 2**30
+MEMORY_LIMIT_BYTES = 2**30
 _DIGITS = 60
 _AGREEMENT = sympy.Rational(1, 10**40)
 """Values that agree to 40 digits at every sample point are taken as equal."""

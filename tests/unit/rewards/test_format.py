@@ -1,10 +1,14 @@
 import time
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
-from prism.rewards import FormatFailure, parse_response
+import prism
+from prism.rewards import FormatFailure, TokenSpans, parse_response, token_span, token_spans
 
 GOOD = "<caption>a red disc</caption><think>1. one disc</think><answer>red</answer>"
 
@@ -105,3 +109,56 @@ def test_only_the_six_tags_in_order_are_valid(pieces: list[str]):
     if response.is_valid:
         assert tags == ["<caption>", "</caption>", "<think>", "</think>", "<answer>", "</answer>"]
         assert not outside.strip()
+
+
+def redecoded_offsets(tokenizer: Tokenizer, text: str) -> list[tuple[int, int]]:
+    """Which characters each token helps to write, by decoding every prefix of the tokens anew."""
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    lengths = []
+    for count in range(len(ids) + 1):
+        decoded = tokenizer.decode(ids[:count], skip_special_tokens=False)
+        lengths.append(next((i for i, (a, b) in enumerate(zip(decoded, text, strict=False)) if a != b), len(decoded)))
+    return [(start, max(end, start + 1)) for start, end in pairwise(lengths)]
+
+
+def naive_span(span: tuple[int, int], offsets: list[tuple[int, int]]) -> tuple[int, int]:
+    inside = [index for index, (start, end) in enumerate(offsets) if start < span[1] and end > span[0]]
+    return inside[0], inside[-1] + 1
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(str(Path(prism.__file__).parent / "assets" / "tiny-tokenizer" / "tokenizer.json"))
+
+
+words = st.text(alphabet=st.sampled_from("ab <>/\n.01é三\U0001f600"), max_size=20).map(lambda text: f"a{text}b")
+
+
+@given(words, words, words, st.sampled_from(["", " ", "\n\n"]))
+def test_token_spans_equal_those_of_redecoding(tokenizer: Tokenizer, caption: str, think: str, answer: str, gap: str):
+    text = f"<caption>{caption}</caption>{gap}<think>\n{think} </think>{gap}<answer>{answer}</answer>"
+    response = parse_response(text)
+    offsets = tokenizer.encode(text, add_special_tokens=False).offsets
+    redecoded = redecoded_offsets(tokenizer, text)
+    assert response.caption_span and response.think_span and response.answer_span
+    spans = (response.caption_span, response.think_span, response.answer_span)
+    assert token_spans(response, offsets) == TokenSpans(*(naive_span(span, redecoded) for span in spans))
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        ((0, 3), (0, 2)),
+        ((3, 4), (1, 2)),  # within one token
+        ((2, 6), (1, 4)),
+        ((5, 6), (2, 4)),  # one character, two tokens
+        ((4, 4), (2, 2)),
+        ((6, 9), (4, 5)),
+    ],
+)
+def test_token_span_by_hand(span: tuple[int, int], expected: tuple[int, int]):
+    assert token_span(span, [(0, 2), (2, 4), (4, 6), (5, 6), (6, 9)]) == expected
+
+
+def test_an_invalid_response_has_no_token_spans():
+    assert token_spans(parse_response("red"), [(0, 3)]) is None

@@ -115,7 +115,7 @@ def test_a_worker_that_cannot_start_says_what_to_do(monkeypatch: pytest.MonkeyPa
 def test_neither_caller_nor_worker_loads_torch_and_the_worker_ends_with_its_caller():
     script = (
         "import sys, prism.rewards as r; from prism.rewards.symbolic import default_checker\n"
-        "assert r.verify_answer('x+x', '2x') == 'correct'\n"
+        "assert r.verify_answer(r'\\sin^2 x + \\cos^2 x', '1') == 'correct'\n"
         "pid = default_checker()._worker._process.pid\n"
         "assert 'torch' not in sys.modules and 'sympy' not in sys.modules\n"
         "try: maps = open(f'/proc/{pid}/maps').read()\n"

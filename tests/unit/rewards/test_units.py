@@ -46,6 +46,8 @@ def test_what_is_not_a_unit(text: str):
 
 
 def test_currency_before_the_amount():
-    assert split_currency("-$5") == (read_unit("dollars"), "-5")
-    assert split_currency("US$ 5") == (read_unit("usd"), "5")
-    assert split_currency("5") == (None, "5")
+    assert split_currency("-$5") == ("$", "-5")
+    assert split_currency("US$ 5") == ("$", "5")
+    assert split_currency("USD 5") == ("USD", "5")
+    assert split_currency("Rs. 5") == ("Rs.", "5")
+    assert split_currency("5") == ("", "5")

@@ -83,10 +83,9 @@ def verified(
 ) -> Score:
     """The verifier's verdict as a score; what it cannot decide is left to a judge."""
     verdict = verify_answer(answer, ground_truth, equivalents=equivalents, choices=choices)
-    rule: str = getattr(verdict, "rule", str(verdict))
-    if verdict == "unverifiable":
-        return Score(None, rule, answer, needs_judge=True)
-    return Score(verdict == "correct", rule, answer)
+    if verdict.is_unverifiable:
+        return Score(None, verdict.rule, answer, needs_judge=True)
+    return Score(verdict.is_correct, verdict.rule, answer)
 
 
 def _outside_reasoning(response: str) -> str:
