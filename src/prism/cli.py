@@ -98,6 +98,26 @@ def evaluate(arguments: argparse.Namespace) -> None:
     run_recipe(recipe, only="eval")
 
 
+def ablate(arguments: argparse.Namespace) -> None:
+    from prism.config import describe_plan, load_ablation
+
+    ablation = load_ablation(arguments.recipe, arguments.overrides, output=arguments.output)
+    unknown = sorted(set(arguments.cell) - set(ablation.cells))
+    if unknown:
+        raise ConfigError(f"--cell: there is no cell {unknown[0]!r}; there are: {', '.join(ablation.cells)}")
+    if arguments.dry_run:
+        for recipe in ablation.cells.values():
+            print(*describe_plan(recipe), sep="\n")
+        return
+    from prism.stages.ablation import run_ablation
+
+    run_ablation(ablation, arguments.cell)
+    from prism.report import print_ablation_table, render_ablation
+
+    print(print_ablation_table(ablation.directory))
+    print(f"report: {render_ablation(ablation.directory)}")
+
+
 def compare_results(arguments: argparse.Namespace) -> None:
     from prism.stages.benchmarks import compare_directories
 
@@ -105,10 +125,10 @@ def compare_results(arguments: argparse.Namespace) -> None:
 
 
 def upcycle_checkpoint(arguments: argparse.Namespace) -> None:
-    from prism.config import UpcycledDiscriminator, build_config
+    from prism.config import MoeDiscriminator, build_config
 
     shape = {key: getattr(arguments, key) for key in ("num_experts", "top_k", "noise_std")}
-    build_config(UpcycledDiscriminator, shape, (), source="prism upcycle")
+    build_config(MoeDiscriminator, shape, (), source="prism upcycle")
     if arguments.out.exists():
         raise ConfigError(f"prism upcycle: {arguments.out} exists; name a directory that does not")
     from prism.models import PromptEncoder, load_policy, save_policy, upcycle
@@ -120,9 +140,10 @@ def upcycle_checkpoint(arguments: argparse.Namespace) -> None:
 
 
 def report_run(arguments: argparse.Namespace) -> None:
-    from prism.report import render_report
+    from prism.report import render_ablation, render_report
 
-    print(render_report(arguments.run, arguments.output))
+    is_ablation = (arguments.run / "ablation.json").is_file()
+    print((render_ablation if is_ablation else render_report)(arguments.run, arguments.output))
 
 
 def synthesize_data(arguments: argparse.Namespace) -> None:
@@ -179,6 +200,7 @@ def _build_parser() -> argparse.ArgumentParser:
         command.set_defaults(stage=stage)
         _add_recipe(command)
     _add_evaluation(commands)
+    _add_ablation(commands)
     _add_upcycle(commands)
     _add_report(commands)
     _add_data(commands)
@@ -231,6 +253,19 @@ def _add_evaluation(commands: Any) -> None:
         compare.add_argument(name, metavar=name.upper(), type=Path, help="directory of benchmark results")
 
 
+def _add_ablation(commands: Any) -> None:
+    parser = _add_command(
+        commands, "ablate", ablate, "run a recipe in variants, the paper's by default, and compare them"
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a run's recipe, or a file that lists cells")
+    _add_overrides(parser, "align.num_steps=20")
+    parser.add_argument(
+        "--cell", metavar="NAME", action="append", default=[], help="only this cell; repeat for several"
+    )
+    parser.add_argument("--output", metavar="DIR", type=Path, help="default: runs/<name>")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan of every cell, do nothing")
+
+
 def _add_upcycle(commands: Any) -> None:
     parser = _add_command(commands, "upcycle", upcycle_checkpoint, "make a mixture of experts from a dense Qwen3-VL")
     parser.add_argument("dense", metavar="DENSE", type=Path, help="directory of the dense model")
@@ -243,7 +278,7 @@ def _add_upcycle(commands: Any) -> None:
 
 def _add_report(commands: Any) -> None:
     parser = _add_command(commands, "report", report_run, "write one self-contained HTML file about a run")
-    parser.add_argument("run", metavar="RUN", type=Path, help="run directory")
+    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run or of an ablation")
     parser.add_argument("--output", metavar="F", type=Path, help="file to write; default: RUN/report.html")
 
 

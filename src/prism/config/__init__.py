@@ -1,5 +1,6 @@
 """Recipes: typed, frozen configuration read from TOML."""
 
+from prism.config.ablation import Ablation, load_ablation
 from prism.config.base import Config, OptimizerSettings
 from prism.config.benchmarks import (
     BenchmarkConfig,
@@ -13,33 +14,57 @@ from prism.config.data import FilesData, PublicFidelity, WorldData
 from prism.config.loading import build_config, load_benchmark_recipe, load_recipe
 from prism.config.models import (
     CheckpointBase,
-    CheckpointDiscriminator,
+    DedicatedDiscriminator,
+    DenseDiscriminator,
+    DiscriminatorConfig,
+    ExpertSettings,
+    MoeDiscriminator,
     PretrainConfig,
+    TextOnlyDiscriminator,
     TinyBase,
-    UpcycledDiscriminator,
+    WholeResponseDiscriminator,
 )
 from prism.config.plan import PlannedStage, describe_plan, plan_stages, select_stages
 from prism.config.recipe import EvaluationConfig, Recipe, RolloutConfig
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
-from prism.config.training import AlignConfig, BranchAdvantage, KlConfig, MixedAdvantage, SftConfig, WarmupConfig
+from prism.config.training import (
+    AddedAdvantage,
+    Advantage,
+    AlignConfig,
+    BranchAdvantage,
+    GatedAdvantage,
+    KlConfig,
+    MixedAdvantage,
+    SftConfig,
+    SignAwareAdvantage,
+    WarmupConfig,
+)
 
 __all__ = [
+    "Ablation",
+    "AddedAdvantage",
+    "Advantage",
     "AlignConfig",
     "BenchmarkConfig",
     "BenchmarkRecipe",
     "BranchAdvantage",
     "CheckpointBase",
-    "CheckpointDiscriminator",
     "Config",
     "Dapo",
+    "DedicatedDiscriminator",
+    "DenseDiscriminator",
+    "DiscriminatorConfig",
     "EvaluationConfig",
+    "ExpertSettings",
     "FilesData",
+    "GatedAdvantage",
     "Grpo",
     "Gspo",
     "JudgeConfig",
     "KlConfig",
     "LocalModel",
     "MixedAdvantage",
+    "MoeDiscriminator",
     "OptimizerSettings",
     "PlannedStage",
     "PretrainConfig",
@@ -50,12 +75,15 @@ __all__ = [
     "ServedModel",
     "ServerSettings",
     "SftConfig",
+    "SignAwareAdvantage",
+    "TextOnlyDiscriminator",
     "TinyBase",
-    "UpcycledDiscriminator",
     "WarmupConfig",
+    "WholeResponseDiscriminator",
     "WorldData",
     "build_config",
     "describe_plan",
+    "load_ablation",
     "load_benchmark_recipe",
     "load_recipe",
     "plan_stages",

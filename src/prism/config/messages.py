@@ -81,6 +81,8 @@ def _as_written(error: ErrorDetails, raw: Any) -> tuple[int | str, ...]:
         is_missing_key = error["type"] == "missing" and depth == len(error["loc"])
         if isinstance(node, dict) and part not in node and not is_missing_key:
             continue
+        if part == "[key]":  # the key itself is wrong, not what stands under it
+            break
         kept.append(part)
         node = node[part] if not is_missing_key else None
     return tuple(kept)

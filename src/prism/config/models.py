@@ -48,35 +48,81 @@ class CheckpointBase(Config):
 Base = Annotated[Annotated[TinyBase, Tag("tiny")] | Annotated[CheckpointBase, Tag("checkpoint")], variant_or("tiny")]
 
 
-class UpcycledDiscriminator(Config):
-    """A mixture of experts upcycled from a dense Qwen3-VL: the directory `dense`, or by default the run's base.
+class DiscriminatorSettings(Config):
+    """A discriminator made from the dense Qwen3-VL in `dense` (by default the run's base), or the trained one
+    in `checkpoint`, ours or a released one. Scores are clipped to ±`score_clip` in the reward.
 
-    `noise_std` is added to the copied experts; scores are clipped to ±`score_clip` in the reward.
+    `noise_std` is added to copied weights, which would otherwise stay alike.
     """
 
-    type: Literal["upcycle"] = "upcycle"
     dense: Path | None = None
-    num_experts: Count = 4
-    top_k: Count = 2
+    checkpoint: Path | None = None
     noise_std: NonNegative = 0.01
     score_clip: Positive = 10.0
 
     @model_validator(mode="after")
-    def _check_top_k(self) -> "UpcycledDiscriminator":
+    def _check_source(self) -> "DiscriminatorSettings":
+        if self.dense is not None and self.checkpoint is not None:
+            raise contradiction("checkpoint", str(self.checkpoint), "is trained already: leave out dense")
+        return self
+
+
+class ExpertSettings(DiscriminatorSettings):
+    """A mixture of `num_experts` experts per layer, upcycled; a token goes to `top_k` of them."""
+
+    num_experts: Count = 4
+    top_k: Count = 2
+
+    @model_validator(mode="after")
+    def _check_top_k(self) -> "ExpertSettings":
         if self.top_k > self.num_experts:
             raise contradiction("top_k", self.top_k, f"must not exceed num_experts ({self.num_experts})")
         return self
 
 
-class CheckpointDiscriminator(Config):
-    """A trained discriminator, ours or a released one."""
+class MoeDiscriminator(ExpertSettings):
+    """The paper's: learned routing, one head, a score for the description and one for the reasoning."""
 
-    type: Literal["checkpoint"] = "checkpoint"
-    path: Path
-    score_clip: Positive = 10.0
+    type: Literal["moe"] = "moe"
+
+
+class DedicatedDiscriminator(ExpertSettings):
+    """Half of the experts and a head for the description, the other half and a head for the reasoning."""
+
+    type: Literal["dedicated"] = "dedicated"
+
+    @model_validator(mode="after")
+    def _check_halves(self) -> "DedicatedDiscriminator":
+        if self.num_experts % 2 or self.num_experts < 2 * self.top_k:
+            reason = f"must be even and at least twice top_k ({self.top_k}): each view has half of the experts"
+            raise contradiction("num_experts", self.num_experts, reason)
+        return self
+
+
+class DenseDiscriminator(DiscriminatorSettings):
+    """No experts; MLPs `width` times as wide as the dense model's: 2 is the active compute of two experts."""
+
+    type: Literal["dense"] = "dense"
+    width: Count = 2
+
+
+class TextOnlyDiscriminator(ExpertSettings):
+    """The mixture of experts without the images."""
+
+    type: Literal["text-only"] = "text-only"
+
+
+class WholeResponseDiscriminator(ExpertSettings):
+    """The mixture of experts with one score for the whole response (GAD, arXiv 2511.10643)."""
+
+    type: Literal["whole-response"] = "whole-response"
 
 
 DiscriminatorConfig = Annotated[
-    Annotated[UpcycledDiscriminator, Tag("upcycle")] | Annotated[CheckpointDiscriminator, Tag("checkpoint")],
-    variant_or("upcycle"),
+    Annotated[MoeDiscriminator, Tag("moe")]
+    | Annotated[DedicatedDiscriminator, Tag("dedicated")]
+    | Annotated[DenseDiscriminator, Tag("dense")]
+    | Annotated[TextOnlyDiscriminator, Tag("text-only")]
+    | Annotated[WholeResponseDiscriminator, Tag("whole-response")],
+    variant_or("moe"),
 ]

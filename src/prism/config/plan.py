@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prism.config.data import WorldData
-from prism.config.models import CheckpointBase, CheckpointDiscriminator, TinyBase
+from prism.config.models import CheckpointBase, TinyBase
 from prism.config.recipe import Recipe
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
 from prism.errors import ConfigError
@@ -86,10 +86,9 @@ def _plan_base(recipe: Recipe) -> PlannedStage:
 
 def _discriminator_source(recipe: Recipe) -> tuple[tuple[str, ...], str]:
     """The stages an untrained discriminator is made from, and what to call its origin."""
-    if isinstance(recipe.discriminator, CheckpointDiscriminator):
-        return (), str(recipe.discriminator.path)
-    if recipe.discriminator.dense is not None:
-        return (), str(recipe.discriminator.dense)
+    outside = recipe.discriminator.checkpoint or recipe.discriminator.dense
+    if outside is not None:
+        return (), str(outside)
     return ("base",), "base"
 
 

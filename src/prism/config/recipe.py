@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from prism.config.base import Config, Count, PathSafeName, Positive, contradiction
 from prism.config.data import Data, FilesData, WorldData
-from prism.config.models import Base, DiscriminatorConfig, TinyBase, UpcycledDiscriminator
+from prism.config.models import Base, DiscriminatorConfig, MoeDiscriminator, TinyBase
 from prism.config.rlvr import RlvrConfig
 from prism.config.training import AlignConfig, SftConfig, WarmupConfig
 
@@ -56,7 +56,7 @@ class Recipe(Config):
     max_prompt_tokens: Count = 2048
     data: Data
     base: Base
-    discriminator: DiscriminatorConfig = UpcycledDiscriminator()
+    discriminator: DiscriminatorConfig = MoeDiscriminator()
     rollout: RolloutConfig = RolloutConfig()
     sft: SftConfig | None = None
     warmup: WarmupConfig | None = None

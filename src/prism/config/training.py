@@ -90,8 +90,42 @@ class MixedAdvantage(Config):
     eps: Positive = 1e-6
 
 
-Advantage = Annotated[
+AlignmentAdvantage = Annotated[
     Annotated[BranchAdvantage, Tag("branch")] | Annotated[MixedAdvantage, Tag("mixed")], variant_or("branch")
+]
+"""The discriminator's own advantage, which the hybrids below combine with the verdict on the answer."""
+
+
+class AddedAdvantage(Config):
+    """`base` plus `weight` times the accuracy normalised within the group; unverifiable answers keep `base` alone."""
+
+    type: Literal["added"] = "added"
+    base: AlignmentAdvantage = BranchAdvantage()
+    weight: Positive = 1.0
+    eps: Positive = 1e-6
+
+
+class GatedAdvantage(Config):
+    """`base`, of which only rollouts with a right answer keep a positive value; negative ones stay."""
+
+    type: Literal["gated"] = "gated"
+    base: AlignmentAdvantage = BranchAdvantage()
+
+
+class SignAwareAdvantage(Config):
+    """`base` cut at 0: never negative for a right answer, never positive for a wrong one."""
+
+    type: Literal["sign-aware"] = "sign-aware"
+    base: AlignmentAdvantage = BranchAdvantage()
+
+
+Advantage = Annotated[
+    Annotated[BranchAdvantage, Tag("branch")]
+    | Annotated[MixedAdvantage, Tag("mixed")]
+    | Annotated[AddedAdvantage, Tag("added")]
+    | Annotated[GatedAdvantage, Tag("gated")]
+    | Annotated[SignAwareAdvantage, Tag("sign-aware")],
+    variant_or("branch"),
 ]
 
 
@@ -106,6 +140,7 @@ class AlignConfig(Config):
     """The adversarial game: each step samples `prompts_per_step` × `group_size` rollouts and updates both models.
 
     There is no KL term unless `kl` is given: anchoring to SFT contradicts repairing SFT's drift.
+    `balance_coefficient` weighs the experts' load-balancing loss during the game, which the paper leaves out.
     """
 
     num_steps: Count
@@ -119,6 +154,7 @@ class AlignConfig(Config):
     max_grad_norm: Positive = 1.0
     advantage: Advantage = BranchAdvantage()
     score_regularization: NonNegative = 0.001
+    balance_coefficient: NonNegative = 0.0
     clip_low: ClipRange = 0.2
     clip_high: Positive = 0.2
     aggregation: Aggregation = "token-mean"

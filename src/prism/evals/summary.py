@@ -5,15 +5,23 @@ mean over each item's rows, with the item-clustered Student-t interval cut to [0
 agree on 0 or 1, Wilson over the items takes its place. Averages are macro averages over benchmarks.
 A metric is taken over the rows that have it; an unverifiable answer counts as not correct, and its share
 is reported beside the accuracy.
+
+`shape` and `drift` are of the texts, per decoding mode and over all benchmarks together: `evals.shape` and
+`evals.drift` define their measures.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from prism.errors import DataError
+from prism.evals.drift import Responses, drift
+from prism.evals.shape import shape
 from prism.evals.statistics import Interval, macro_average, mean_interval, wilson_interval
+from prism.records import Response
+from prism.rewards import parse_response
 
 GROUPS = ("in-distribution", "out-of-distribution")
 MODES = ("greedy", "sampled")
@@ -29,7 +37,7 @@ _METRICS: dict[str, Callable[[Row], float | None]] = {
 }
 _FIELDS = (
     "benchmark", "group", "item_id", "mode", "sample", "verdict", "is_valid", "caption_fraction", "is_caption_exact",
-    "num_steps", "num_items", "num_tokens",
+    "num_steps", "num_items", "num_tokens", "response",
 )  # fmt: skip
 _VALUES = {"group": GROUPS, "mode": MODES, "verdict": ("correct", "wrong", "unverifiable")}
 
@@ -37,11 +45,22 @@ Estimates = dict[str, dict[str, Interval]]
 """mode → metric → interval"""
 
 
-def summarize(rows: Sequence[Row], *, checkpoint: str, checkpoint_sha256: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The teacher's responses that drift is measured from; `source` names the prompts they answer."""
+
+    source: str
+    responses: Responses
+
+
+def summarize(
+    rows: Sequence[Row], *, checkpoint: str, checkpoint_sha256: str, teacher: Reference | None = None
+) -> dict[str, Any]:
     """The content of `summary.json`; raises DataError naming the row and field that cannot be used.
 
-    `distribution` is that of the sampled rows, or of the greedy ones where nothing was sampled: greedy
-    decoding hides how far a policy has drifted. `num_tokens` keeps the order of the rows.
+    Without a teacher `drift` is null. `distribution` is that of the sampled rows, or of the greedy ones where
+    nothing was sampled: greedy decoding hides how far a policy has drifted. `num_tokens` keeps the order of
+    the rows.
     """
     groups = _checked_groups(rows)
     by_benchmark: dict[str, list[Row]] = defaultdict(list)
@@ -58,6 +77,7 @@ def summarize(rows: Sequence[Row], *, checkpoint: str, checkpoint_sha256: str) -
             for group in (*GROUPS, "all")
         },
         "distribution": _distribution(rows),
+        **_texts(rows, teacher),
     }
 
 
@@ -124,6 +144,33 @@ def _distribution(rows: Sequence[Row]) -> dict[str, Any]:
         "num_items": _histogram(row["num_items"] for row in shown),
         "num_tokens": [row["num_tokens"] for row in shown],
     }
+
+
+def _texts(rows: Sequence[Row], teacher: Reference | None) -> dict[str, Any]:
+    responses = {mode: _responses(row for row in rows if row["mode"] == mode) for mode in MODES}
+    shapes = {mode: _shape_as_json(found) for mode, found in responses.items()}
+    if teacher is None:
+        return {"shape": shapes | {"teacher": None}, "drift": None}
+    drifts = {
+        mode: {name: distance.to_dict() for name, distance in drift(found, teacher.responses).items()}
+        for mode, found in responses.items()
+    }
+    return {
+        "shape": shapes | {"teacher": _shape_as_json(teacher.responses)},
+        "drift": {"reference": teacher.source, **drifts},
+    }
+
+
+def _responses(rows: Iterable[Row]) -> dict[str, list[Response]]:
+    found: dict[str, list[Response]] = defaultdict(list)
+    for row in rows:
+        found[row["item_id"]].append(parse_response(row["response"]))
+    return found
+
+
+def _shape_as_json(responses: Responses) -> dict[str, dict[str, dict[str, float | int | None]]]:
+    parts = shape([response for given in responses.values() for response in given])
+    return {part: {name: mean.to_dict() for name, mean in means.items()} for part, means in parts.items()}
 
 
 def _histogram(values: Iterable[int | None]) -> dict[str, int]:

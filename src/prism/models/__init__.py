@@ -1,16 +1,22 @@
 """Policies, prompt encoding, sparse upcycling and the discriminator."""
 
-from prism.models.discriminator import BranchKind, Discriminator, response_branch
+from prism.models.discriminator import Discriminator
 from prism.models.policy import load_policy, save_policy
 from prism.models.processor import PromptEncoder
-from prism.models.upcycle import upcycle
+from prism.models.upcycle import upcycle, widen
+from prism.models.views import Mode, View, response_branch, view_text, views_of, visible_prompt
 
 __all__ = [
-    "BranchKind",
     "Discriminator",
+    "Mode",
     "PromptEncoder",
+    "View",
     "load_policy",
     "response_branch",
     "save_policy",
     "upcycle",
+    "view_text",
+    "views_of",
+    "visible_prompt",
+    "widen",
 ]

@@ -14,13 +14,14 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from prism.data.images import fit_to_grid, grid_size, open_image, read_bytes
+from prism.data.questions import question_parts
 from prism.errors import DataError, ModelError
 from prism.models.checkpoint import first_line, read_config
 from prism.models.hub_processor import Qwen3VLProcessor, read_chat_template, read_video_settings
 from prism.models.tokenization import TextTokenizer, span_mask
 from prism.packing.positions import mrope_positions
 from prism.packing.tree import EncodedPrompt
-from prism.records import IMAGE_MARK, Prompt
+from prism.records import Prompt
 
 IMAGE_TOKEN = "<|image_pad|>"
 # Stands for the n-th user text while the template is rendered; private-use characters, in no template.
@@ -159,7 +160,8 @@ class PromptEncoder:
         if prompt.system is not None:
             messages.append({"role": "system", "content": slot(prompt.system)})
         content = [
-            {"type": "image"} if text is None else {"type": "text", "text": slot(text)} for text in _content(prompt)
+            {"type": "image"} if text is None else {"type": "text", "text": slot(text)}
+            for text in question_parts(prompt)
         ]
         messages.append({"role": "user", "content": content})
         rendered: Any = self.tokenizer.apply_chat_template(
@@ -201,20 +203,6 @@ class PromptEncoder:
     def save_pretrained(self, directory: str | PathLike[str]) -> None:
         """Writes tokenizer, image settings and chat template where `AutoProcessor` looks for them."""
         self.processor.save_pretrained(directory)
-
-
-def _content(prompt: Prompt) -> list[str | None]:
-    """Texts of the question in order, None where an image belongs; images come first if none is marked."""
-    texts = prompt.question.split(IMAGE_MARK)
-    num_marks = len(texts) - 1
-    if num_marks == 0:
-        return [*[None] * len(prompt.images), prompt.question]
-    if num_marks != len(prompt.images):
-        raise DataError(f"question has {num_marks} {IMAGE_MARK} marks for {len(prompt.images)} images; make them agree")
-    parts: list[str | None] = [texts[0]]
-    for text in texts[1:]:
-        parts += [None, text]
-    return [part for part in parts if part != ""]
 
 
 def _check_agreement(

@@ -5,6 +5,8 @@ weights of the chosen experts to sum to one, so copies without noise give the de
 whatever the router says.
 """
 
+import copy
+
 import torch
 from torch import Tensor
 from transformers import (
@@ -91,9 +93,42 @@ def _noisy_copies(weight: Tensor, count: int, noise_std: float, random: torch.Ge
     return copies
 
 
-def _copy_buffers(dense: Qwen3VLForConditionalGeneration, sparse: Qwen3VLMoeForConditionalGeneration) -> None:
+def _copy_buffers(dense: Qwen3VLForConditionalGeneration, sparse: PreTrainedModel) -> None:
     """Rotary frequencies are not in the state dict, and the new model's have no memory behind them."""
     source = dict(dense.named_buffers())
     for name, _ in list(sparse.named_buffers()):
         module, _, leaf = name.rpartition(".")
         setattr(sparse.get_submodule(module), leaf, source[name].clone())
+
+
+def widen(
+    dense: PreTrainedModel, *, factor: int = 2, noise_std: float = 0.01, seed: int = 0
+) -> Qwen3VLForConditionalGeneration:
+    """A dense Qwen3-VL whose text MLPs are `factor` times as wide, the same function but for the noise.
+
+    It computes as much per token as a mixture of experts with `factor` active ones, so that a comparison
+    of the two is about routing, not size. Each MLP is repeated along its inner dimension and the output
+    weights are divided by `factor`; noise as in `upcycle`. `dense` is left alone.
+    """
+    if not isinstance(dense, Qwen3VLForConditionalGeneration):
+        raise ModelError(f"cannot widen {type(dense).__name__}: it takes a dense Qwen3VLForConditionalGeneration")
+    if factor < 1 or noise_std < 0:
+        raise ConfigError(f"factor={factor} must be at least 1 and noise_std={noise_std} not negative")
+    config = copy.deepcopy(dense.config)
+    text = config.get_text_config()
+    text.intermediate_size *= factor
+    random = torch.Generator().manual_seed(seed)
+    state = {name: weight.detach().clone() for name, weight in dense.state_dict().items()}
+    for index in range(text.num_hidden_layers):
+        prefix = f"model.language_model.layers.{index}.mlp"
+        for name, dimension, scale in (("gate", 0, 1.0), ("up", 0, 1.0), ("down", 1, 1 / factor)):
+            copies = torch.cat([state[f"{prefix}.{name}_proj.weight"] * scale] * factor, dim=dimension)
+            noise = torch.randn(copies.shape, generator=random) * noise_std * scale
+            state[f"{prefix}.{name}_proj.weight"] = copies + noise.to(copies)
+    with torch.device("meta"):
+        wide = Qwen3VLForConditionalGeneration(config)
+    wide.load_state_dict(state, assign=True)
+    _copy_buffers(dense, wide)
+    wide.tie_weights()
+    wide.train(dense.training)
+    return wide

@@ -1,13 +1,16 @@
 """The method's formulas on tensors and plain numbers. `docs/method.md` maps equations to functions."""
 
 from prism.objectives.advantages import (
+    added_advantages,
     branch_advantages,
     fill_invalid_scores,
+    gated_advantages,
     group_normalize,
     grpo_advantages,
     has_signal,
     mixed_advantages,
     overlong_penalty,
+    sign_aware_advantages,
 )
 from prism.objectives.adversarial import (
     DiscriminatorLoss,
@@ -28,6 +31,7 @@ __all__ = [
     "KlKind",
     "PolicyLoss",
     "RatioLevel",
+    "added_advantages",
     "aggregate",
     "bradley_terry_loss",
     "branch_advantages",
@@ -37,6 +41,7 @@ __all__ = [
     "entropy_from_logits",
     "expert_load",
     "fill_invalid_scores",
+    "gated_advantages",
     "group_normalize",
     "grpo_advantages",
     "has_signal",
@@ -46,4 +51,5 @@ __all__ = [
     "overlong_penalty",
     "policy_loss",
     "score_regularization",
+    "sign_aware_advantages",
 ]

@@ -2,6 +2,9 @@
 
 Every function takes one value per rollout and an integer naming its group (its prompt). Rows of a
 group may lie anywhere; the order of rows never changes a row's result. Nothing loops over groups.
+
+`branch_advantages` and `mixed_advantages` make the discriminator's scores an advantage; the hybrids
+(`added_`, `gated_`, `sign_aware_advantages`) combine either with what a verifier says of the answer.
 """
 
 import torch
@@ -103,6 +106,64 @@ def mixed_advantages(
     return group_normalize(alpha * perception + (1 - alpha) * reasoning, group_ids, eps=eps)
 
 
+def added_advantages(
+    alignment: Float[Tensor, "rollout"],
+    rewards: Float[Tensor, "rollout"],
+    is_verified: Bool[Tensor, "rollout"],
+    group_ids: Int[Tensor, "rollout"],
+    *,
+    weight: float = 1.0,
+    eps: float = 1e-6,
+) -> Float[Tensor, "rollout"]:
+    """`alignment` + `weight` · N(rewards), N normalising within the group: the discriminator and the verifier vote.
+
+    A rollout that is not verified keeps its `alignment` alone; its reward is not read and takes no
+    part in the group's mean and deviation. Where the rewards of a group are equal, N is 0.
+    """
+    require_floating("alignment", alignment, ndim=1)
+    require_like("rewards", rewards, "alignment", alignment)
+    require_boolean("is_verified", is_verified, "alignment", alignment)
+    require_group_ids(group_ids, "alignment", alignment)
+    verifiable = torch.zeros_like(rewards)
+    verifiable[is_verified] = group_normalize(rewards[is_verified], group_ids[is_verified], eps=eps)
+    return alignment + weight * verifiable
+
+
+def gated_advantages(
+    alignment: Float[Tensor, "rollout"],
+    is_correct: Bool[Tensor, "rollout"],
+    is_verified: Bool[Tensor, "rollout"],
+    group_ids: Int[Tensor, "rollout"],
+) -> Float[Tensor, "rollout"]:
+    """`alignment` where the answer is right, min(`alignment`, 0) elsewhere: no credit for style without a right answer.
+
+    Blame passes the gate, or being wrong would be a way out of it: out of the penalty of a broken
+    format, and out of what a right answer pays for the same style. A rollout that is not verified may
+    be wrong, so it gets no credit either; `is_correct` is not read there. A group without any verified
+    rollout keeps its `alignment`.
+    """
+    _, may_be_wrong = _open_verdicts(alignment, is_correct, is_verified, group_ids)
+    return torch.where(may_be_wrong, alignment.clamp(max=0), alignment)
+
+
+def sign_aware_advantages(
+    alignment: Float[Tensor, "rollout"],
+    is_correct: Bool[Tensor, "rollout"],
+    is_verified: Bool[Tensor, "rollout"],
+    group_ids: Int[Tensor, "rollout"],
+) -> Float[Tensor, "rollout"]:
+    """max(`alignment`, 0) where the answer is right, min(`alignment`, 0) where it is wrong.
+
+    The verdict decides the sign and the discriminator the size, down to 0 where they disagree: the
+    nearest advantages to `alignment` under which style pushes no right answer down and no wrong one up,
+    in groups that are all right or all wrong too. A rollout that is not verified may be either, so it
+    gets 0; `is_correct` is not read there. A group without any verified rollout keeps its `alignment`.
+    """
+    may_be_correct, may_be_wrong = _open_verdicts(alignment, is_correct, is_verified, group_ids)
+    alignment = torch.where(may_be_correct, alignment.clamp(min=0), alignment)
+    return torch.where(may_be_wrong, alignment.clamp(max=0), alignment)
+
+
 def fill_invalid_scores(
     scores: Float[Tensor, "rollout"], is_valid: Bool[Tensor, "rollout"], group_ids: Int[Tensor, "rollout"]
 ) -> Float[Tensor, "rollout"]:
@@ -165,3 +226,18 @@ def _fill_invalid(scores: Tensor, is_valid: Tensor, index: Tensor, sizes: Tensor
     has_valid = _group_sum(is_valid.to(scores.dtype), index, sizes) > 0
     floor = torch.where(has_valid, lowest, torch.zeros_like(lowest)) - 1
     return torch.where(is_valid, scores, floor[index])
+
+
+def _open_verdicts(
+    alignment: Tensor, is_correct: Tensor, is_verified: Tensor, group_ids: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Whether a rollout may be right, and whether it may be wrong: both where it is not verified itself,
+    neither where nothing in its group is."""
+    require_floating("alignment", alignment, ndim=1)
+    require_boolean("is_correct", is_correct, "alignment", alignment)
+    require_boolean("is_verified", is_verified, "alignment", alignment)
+    require_group_ids(group_ids, "alignment", alignment)
+    index, sizes = _group_index(group_ids)
+    _, has_verdict = _group_extremes(is_verified.byte(), index, sizes)
+    is_judged = has_verdict.bool()[index]
+    return is_judged & (is_correct | ~is_verified), is_judged & ~(is_correct & is_verified)

@@ -32,17 +32,26 @@ def bradley_terry_loss(
     student_scores: Float[Tensor, "pair"],
     weights: Shaped[Tensor, "pair"] | None = None,
     *,
+    label_smoothing: float = 0.0,
     denominator: float | Tensor | None = None,
 ) -> Float[Tensor, ""]:
     """Paper Eq. 2: Σ w·(−log σ(teacher − student)) / max(1, Σ w).
 
-    `weights` may be boolean. `denominator` replaces Σ w by its value over all micro-batches and ranks,
-    so that losses of the parts add up to the loss of the whole. Without any weighted pair the loss is
-    0 with a zero gradient.
+    `weights` may be boolean. With `label_smoothing` ε the teacher counts as the better one with
+    probability 1 − ε only, −(1 − ε)·log σ(m) − ε·log σ(−m), and the loss is least at the margin
+    m = log((1 − ε)/ε) instead of at infinity. `denominator` replaces Σ w by its value over all
+    micro-batches and ranks, so that losses of the parts add up to the loss of the whole. Without any
+    weighted pair the loss is 0 with a zero gradient.
     """
+    if not 0 <= label_smoothing < 0.5:
+        raise ValueError(f"label_smoothing is {label_smoothing}, not in [0, 0.5)")
     weights = _checked_weights(teacher_scores, student_scores, weights)
     margin = _margin(teacher_scores, student_scores, weights)
-    total = -(weights * functional.logsigmoid(margin)).sum()
+    log_likelihood = functional.logsigmoid(margin)
+    if label_smoothing:
+        # log σ(−m) = log σ(m) − m
+        log_likelihood = log_likelihood - label_smoothing * margin
+    total = -(weights * log_likelihood).sum()
     return divide_by_count(total, weights.sum() if denominator is None else denominator)
 
 
@@ -67,6 +76,7 @@ def discriminator_loss(
     student_reasoning: Float[Tensor, "pair"],
     weights: Shaped[Tensor, "pair"] | None = None,
     *,
+    label_smoothing: float = 0.0,
     regularization: float = 1e-3,
     teacher_anchor: float = 0.0,
     denominator: float | Tensor | None = None,
@@ -85,8 +95,10 @@ def discriminator_loss(
     require_like("student_reasoning", student_reasoning, "teacher_perception", teacher_perception)
     weights = _checked_weights(teacher_perception, student_perception, weights)
     count = weights.sum() if denominator is None else denominator
-    perception = bradley_terry_loss(teacher_perception, student_perception, weights, denominator=count)
-    reasoning = bradley_terry_loss(teacher_reasoning, student_reasoning, weights, denominator=count)
+    perception, reasoning = (
+        bradley_terry_loss(teacher, student, weights, label_smoothing=label_smoothing, denominator=count)
+        for teacher, student in ((teacher_perception, student_perception), (teacher_reasoning, student_reasoning))
+    )
     if teacher_anchor and teacher_perception.numel() and not count:
         perception = perception - teacher_anchor * functional.logsigmoid(teacher_perception.mean())
         reasoning = reasoning - teacher_anchor * functional.logsigmoid(teacher_reasoning.mean())

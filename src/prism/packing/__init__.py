@@ -1,6 +1,6 @@
 """Prompt trees packed into sequences without padding, and the forward pass over them."""
 
-from prism.packing.forward import TargetLogprobs, branch_logprobs, branch_scores, packed_hidden, to_rows
+from prism.packing.forward import TargetLogprobs, branch_logprobs, branch_scores, packed_hidden, to_rows, token_views
 from prism.packing.pack import PackedTrees, pack_trees, tree_attention_mask
 from prism.packing.tree import Branch, EncodedPrompt, PromptTree
 
@@ -15,5 +15,6 @@ __all__ = [
     "pack_trees",
     "packed_hidden",
     "to_rows",
+    "token_views",
     "tree_attention_mask",
 ]

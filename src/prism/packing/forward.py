@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from prism.packing.pack import PackedTrees, tree_attention_mask
+from prism.packing.pack import PROMPT, PackedTrees, tree_attention_mask
 
 LOGIT_CHUNK = 4096
 """Targets whose logits exist at one time: bounds memory at chunk × vocabulary."""
@@ -77,14 +77,26 @@ def _entropy(logprobs: Tensor) -> Tensor:
 
 
 def branch_scores(
-    discriminator: Any, packed: PackedTrees, *, with_router: bool = False
+    discriminator: Any, packed: PackedTrees, *, views: Int[Tensor, "rows"] | None = None, with_router: bool = False
 ) -> tuple[Float[Tensor, "branches"], tuple[Float[Tensor, "length experts"], ...] | None]:
-    """One score per branch, read at its last token (`discriminator` has `.model` and `.score`), and on
-    request the router logits of every layer."""
+    """One score per branch, read at its last token (`discriminator` has `.model`, `.score` and `.read_as`),
+    and on request the router logits of every layer.
+
+    `views` tells what part of a response each branch is, for all rows that `packed` counts.
+    """
+    row_views = None if views is None else views[packed.rows]
+    discriminator.read_as(None if row_views is None else token_views(packed, row_views))
     arguments = {"output_router_logits": True} if with_router else {}
     hidden, output = packed_hidden(discriminator.model, packed, **arguments)
-    scores = discriminator.score(hidden[packed.end_positions])
+    scores = discriminator.score(hidden[packed.end_positions], row_views)
     return scores, tuple(output.router_logits) if with_router else None
+
+
+def token_views(packed: PackedTrees, row_views: Int[Tensor, "branches"]) -> Int[Tensor, "length"]:
+    """The view of the branch each token belongs to, −1 for tokens of prompts."""
+    positions = torch.arange(len(packed), device=packed.end_positions.device)
+    branch = torch.searchsorted(packed.end_positions, positions).clamp(max=row_views.numel() - 1)
+    return torch.where(packed.branch_ids == PROMPT, PROMPT, row_views[branch])
 
 
 def to_rows(

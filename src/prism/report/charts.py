@@ -11,12 +11,16 @@ Point = tuple[float, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`colour` is a class of the stylesheet; a point whose y is None is a gap. A faint line is not in the legend."""
+    """`colour` is a class of the stylesheet; a point whose y is None is a gap. A faint line is not in the legend.
+
+    `intervals` are (x, low, high), drawn as upright bars.
+    """
 
     label: str
     colour: str
     points: tuple[Point, ...]
     is_faint: bool = False
+    intervals: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +85,23 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     label: Callable[[float], str] = plain,
     marks: Marks | None = None,
+    is_counted: bool = True,
+    is_named: bool = False,
 ) -> Html:
-    """A figure with a legend; one that says so where there is nothing to draw."""
+    """A figure with a legend; one that says so where there is nothing to draw. The x of steps `is_counted`: only
+    whole numbers are written at its axis. A line that is alone needs no legend unless it `is_named`."""
     drawn = [line for line in lines if any(y is not None for _, y in line.points)]
     if not drawn:
         return element("figure", _caption(title), element("p", "Not recorded.", class_="absent"), class_="chart")
     marks = marks or Marks()
     frame = Frame(_x_extent(drawn), y_range or _y_extent(drawn, marks))
-    parts = [_marks(frame, marks), _axes(frame, x_label, label)]
+    parts = [_marks(frame, marks), _axes(frame, x_label, label, is_counted=is_counted)]
     parts += [_line(frame, line, label) for line in sorted(drawn, key=lambda line: not line.is_faint)]
     named = [line for line in drawn if not line.is_faint]
     svg = element(
         "svg", *parts, viewBox=f"0 0 {frame.width} {frame.height}", role="img", aria_label=_spoken(title, named, label)
     )
-    items = [element("li", _swatch(line.colour), line.label) for line in named] if len(named) > 1 else []
+    items = [element("li", _swatch(line.colour), line.label) for line in named] if len(named) > 1 or is_named else []
     # An empty legend keeps its height, so that the charts of a row stand level.
     return element("figure", _caption(title), element("ul", *items, class_="legend"), svg, class_="chart")
 
@@ -125,6 +132,7 @@ def _x_extent(lines: Sequence[Line]) -> tuple[float, float]:
 
 def _y_extent(lines: Sequence[Line], marks: Marks) -> tuple[float, float]:
     ys = [y for line in lines for _, y in line.points if y is not None]
+    ys += [limit for line in lines for _, low, high in line.intervals for limit in (low, high)]
     ys += [value for value in (*(marks.band or ()), marks.level) if value is not None]
     low, high = min(ys), max(ys)
     # An axis that nearly reaches zero starts there: the eye reads heights.
@@ -133,7 +141,7 @@ def _y_extent(lines: Sequence[Line], marks: Marks) -> tuple[float, float]:
     return (low if low == 0 else low - margin, high + margin)
 
 
-def _axes(frame: Frame, x_label: str, label: Callable[[float], str]) -> Html:
+def _axes(frame: Frame, x_label: str, label: Callable[[float], str], *, is_counted: bool) -> Html:
     right, floor = frame.width - frame.right, frame.height - frame.bottom
     parts = []
     for value in ticks(*frame.y_range):
@@ -141,7 +149,7 @@ def _axes(frame: Frame, x_label: str, label: Callable[[float], str]) -> Html:
         parts.append(element("line", x1=frame.left, x2=right, y1=y, y2=y, class_="grid"))
         parts.append(element("text", label(value), x=frame.left - 6, y=y + 3.5, text_anchor="end"))
     for value in ticks(*frame.x_range, target=6):
-        if value == int(value):
+        if not is_counted or value == int(value):
             parts.append(element("text", plain(value), x=frame.x(value), y=floor + 14, text_anchor="middle"))
     parts.append(element("line", x1=frame.left, x2=right, y1=floor, y2=floor, class_="axis"))
     parts.append(element("text", x_label, x=right, y=frame.height - 4, text_anchor="end", class_="axis-label"))
@@ -183,6 +191,11 @@ def _line(frame: Frame, line: Line, label: Callable[[float], str]) -> Html:
             parts.append(element("circle", cx=pixels[0][0], cy=pixels[0][1], r=1.8, class_=f"dot {style}"))
         else:
             parts.append(element("polyline", points=" ".join(f"{x:g},{y:g}" for x, y in pixels), class_=style))
+    for x, low, high in line.intervals:
+        parts.append(element("line", x1=frame.x(x), x2=frame.x(x), y1=frame.y(low), y2=frame.y(high), class_=style))
+        middle = next((y for at, y in line.points if at == x), None)
+        if middle is not None:
+            parts.append(element("circle", cx=frame.x(x), cy=frame.y(middle), r=3, class_=f"fill {line.colour}"))
     last = _last(line)
     hint = element("title", f"{line.label}, last value {label(last)}") if last is not None else None
     return element("g", hint, *parts)

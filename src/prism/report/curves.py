@@ -5,7 +5,7 @@ from itertools import pairwise
 from statistics import fmean, median
 
 from prism.report.charts import Line, Marks, Point, line_chart, percent, plain
-from prism.report.identity import OTHER, PERCEPTION, REASONING, stage_colour, stage_title
+from prism.report.identity import OTHER, VIEWS, stage_colour, stage_title
 from prism.report.markup import Html, element
 from prism.report.rundir import Run, Stage, metric_value
 
@@ -72,10 +72,13 @@ def stage_lines(run: Run, stage: str, metric: str, *, label: str, colour: str) -
     return seed_lines([(s.seed, metric_points(s, metric)) for s in run.over_seeds(stage)], label, colour)
 
 
-def _branches(run: Run, stage: str, prefix: str, suffix: str = "") -> list[Line]:
-    perception = stage_lines(run, stage, f"{prefix}/perception{suffix}", label="perception", colour=PERCEPTION)
-    reasoning = stage_lines(run, stage, f"{prefix}/reasoning{suffix}", label="reasoning", colour=REASONING)
-    return [*perception, *reasoning]
+def _view_lines(run: Run, stage: str, prefix: str, suffix: str = "") -> list[Line]:
+    """A line for each view that was scored."""
+    return [
+        line
+        for view, colour in VIEWS.items()
+        for line in stage_lines(run, stage, f"{prefix}/{view}{suffix}", label=view, colour=colour)
+    ]
 
 
 def alignment_section(run: Run) -> Html | None:
@@ -84,22 +87,26 @@ def alignment_section(run: Run) -> Html | None:
         return None
     low, high = DISCRIMINATOR_BAND
     lead = (
-        "The adversarial game. The gap is the teacher's mean score minus the policy's, per branch; it closes as "
-        "rollouts come to look like the teacher's. Accuracy is measured on fresh rollouts before the discriminator "
-        f"learns from them; inside the shaded band, {percent(low)} to {percent(high)}, neither side has won."
+        "The adversarial game. The gap is the teacher's mean score minus the policy's, per view of a response; it "
+        "closes as rollouts come to look like the teacher's. Accuracy is measured on fresh rollouts before the "
+        f"discriminator learns from them; inside the shaded band, {percent(low)} to {percent(high)}, neither side has "
+        "won."
     )
     valid = stage_lines(
         run, "align", "rollout/valid_fraction", label="valid rollouts", colour=stage_colour(run, "align")
     )
     band = Marks(band=DISCRIMINATOR_BAND, level=0.5)
     charts = (
-        line_chart("Score gap, teacher − policy", _branches(run, "align", "gap"), marks=Marks(level=0.0)),
+        line_chart(
+            "Score gap, teacher − policy", _view_lines(run, "align", "gap"), marks=Marks(level=0.0), is_named=True
+        ),
         line_chart(
             "Discriminator accuracy on fresh rollouts",
-            _branches(run, "align", "accuracy"),
+            _view_lines(run, "align", "accuracy"),
             y_range=_SHARE,
             label=percent,
             marks=band,
+            is_named=True,
         ),
         line_chart("Rollouts in valid format", valid, y_range=_SHARE, label=percent),
     )
@@ -191,9 +198,9 @@ def policy_section(run: Run) -> Html | None:
 def losses_section(run: Run) -> Html | None:
     charts = [_supervised_chart(run, name) for name in ("base", "sft") if run.over_seeds(name)]
     if run.over_seeds("warmup"):
-        held_out = _branches(run, "warmup", "heldout", "_accuracy")
+        held_out = _view_lines(run, "warmup", "heldout", "_accuracy")
         charts += [
-            line_chart("Discriminator warm-up: loss", _branches(run, "warmup", "loss")),
+            line_chart("Discriminator warm-up: loss", _view_lines(run, "warmup", "loss")),
             line_chart(
                 "Discriminator warm-up: load balance",
                 stage_lines(run, "warmup", "loss/balance", label="balance", colour=OTHER),
@@ -224,10 +231,10 @@ def _supervised_chart(run: Run, name: str) -> Html:
 
 
 _DRAWN_ABOVE: dict[str, Callable[[str], bool]] = {
-    "align": lambda metric: metric.startswith(("gap/", "accuracy/p", "accuracy/r")),
+    "align": lambda metric: metric in {f"{prefix}/{view}" for prefix in ("gap", "accuracy") for view in VIEWS},
     "base": lambda metric: metric in ("loss/nll", "loss/dev_nll"),
     "sft": lambda metric: metric in ("loss/nll", "loss/dev_nll"),
-    "warmup": lambda metric: metric.startswith(("loss/", "heldout/p", "heldout/r")),
+    "warmup": lambda metric: metric.startswith("loss/") or metric in {f"heldout/{view}_accuracy" for view in VIEWS},
 }
 _ALWAYS_DRAWN = frozenset({"rollout/length", "rollout/entropy", "reward/total", "reward/accuracy", "reward/format"})
 

@@ -1,6 +1,6 @@
 """How many reasoning steps and described items responses have, beside the teacher's distribution."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prism.report.identity import stage_colour, stage_title
 from prism.report.markup import Html, element, join
@@ -15,25 +15,33 @@ _FIELDS = {"num_steps": "Reasoning steps per response", "num_items": "Described 
 def distributions_section(run: Run) -> Html | None:
     if not any(stage.items for stage in run.stages.values()):
         return None
-    bar = element(
-        "svg", element("rect", x=2, y=0, width=12, height=8, class_="bar c-align"), viewBox="0 0 16 8", class_="swatch"
-    )
-    outline = element("svg", element("path", d="M1,8V1H15V8", class_="teacher"), viewBox="0 0 16 8", class_="swatch")
-    keys = [element("li", bar, "checkpoint"), element("li", outline, "teacher")]
-    absent = None if run.teacher else element("p", "The teacher's distribution was not recorded.", class_="absent")
     lead = "Responses on the test set against the teacher's demonstrations; d is their total variation distance."
-    views = [
-        element("div", *(_field_panels(run, field, mode) for field in _FIELDS), class_=f"only-{mode}") for mode in MODES
-    ]
     return element(
         "section",
         element("h2", "Distributions"),
         element("p", lead, class_="lead"),
-        element("ul", *keys, class_="legend"),
-        absent,
-        *views,
+        distributions_legend(),
+        distribution_panels(run, run.evaluated_names),
         id="distributions",
     )
+
+
+def distributions_legend() -> Html:
+    bar = element(
+        "svg", element("rect", x=2, y=0, width=12, height=8, class_="bar c-align"), viewBox="0 0 16 8", class_="swatch"
+    )
+    outline = element("svg", element("path", d="M1,8V1H15V8", class_="teacher"), viewBox="0 0 16 8", class_="swatch")
+    return element("ul", element("li", bar, "checkpoint"), element("li", outline, "teacher"), class_="legend")
+
+
+def distribution_panels(run: Run, names: Sequence[str]) -> Html:
+    """A panel for each of the checkpoints called `names`, in both modes."""
+    absent = None if run.teacher else element("p", "The teacher's distribution was not recorded.", class_="absent")
+    views = [
+        element("div", *(_field_panels(run, names, field, mode) for field in _FIELDS), class_=f"only-{mode}")
+        for mode in MODES
+    ]
+    return join(absent, *views)
 
 
 def teacher_counts(run: Run, field: str) -> dict[int, int]:
@@ -45,10 +53,10 @@ def teacher_counts(run: Run, field: str) -> dict[int, int]:
     return total
 
 
-def _field_panels(run: Run, field: str, mode: str) -> Html | None:
+def _field_panels(run: Run, names: Sequence[str], field: str, mode: str) -> Html | None:
     teacher = teacher_counts(run, field)
     found = {}
-    for name in run.evaluated_names:
+    for name in names:
         items = [item for stage in run.over_seeds(name) for item in stage.items or ()]
         counts, num_without = counts_of(items, field, mode)
         if counts:

@@ -5,10 +5,13 @@ from prism.report.rundir import Run
 _STAGES = ("base", "sft", "align", "sft-grpo", "sft-dapo", "sft-gspo", "prism-grpo", "prism-dapo", "prism-gspo")
 _OTHERS = ("other", "other-2", "other-3", "other-4")
 
-COLOURS = (*_STAGES, *_OTHERS, "perception", "reasoning")
+VIEWS = {"perception": "c-perception", "reasoning": "c-reasoning", "response": "c-response"}
+"""What a discriminator scores, and its colour: two views of a response, or the response as a whole."""
+
+COLOURS = (*_STAGES, *_OTHERS, *VIEWS)
 """Each has a class `c-<name>` in the stylesheet."""
 
-PERCEPTION, REASONING, OTHER = "c-perception", "c-reasoning", "c-other"
+OTHER = "c-other"
 
 _TITLES = {"base": "Base", "sft": "SFT", "warmup": "Discriminator warm-up", "align": "PRISM"}
 _STARTS = {"base": "Base", "sft": "SFT", "prism": "PRISM"}
@@ -18,8 +21,12 @@ def stage_title(name: str) -> str:
     """`prism-grpo` → `PRISM → GRPO`; a directory name that follows no convention stays as it is."""
     start, dash, variant = name.partition("-")
     if dash and start in _STARTS:
-        return f"{_STARTS[start]} → {variant.upper() if len(variant) <= 4 else variant}"
+        return f"{_STARTS[start]} → {algorithm_title(variant)}"
     return _TITLES.get(name, name)
+
+
+def algorithm_title(name: str) -> str:
+    return name.upper() if len(name) <= 4 else name
 
 
 def stage_colour(run: Run, name: str) -> str:

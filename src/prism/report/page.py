@@ -1,18 +1,13 @@
-"""Puts the sections together into one file that asks nothing of the outside."""
+"""Puts the sections of a run's report together."""
 
-import base64
-import hashlib
-import os
 import shlex
-from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
 
-from prism.config import CheckpointBase, CheckpointDiscriminator, Recipe
-from prism.errors import StorageError
+from prism.config import CheckpointBase, DenseDiscriminator, Recipe
 from prism.report.completeness import missing_parts
 from prism.report.curves import alignment_section, losses_section, other_metrics, policy_section
 from prism.report.distributions import distributions_section
+from prism.report.document import document, page_header, status, write_page
 from prism.report.markup import Html, element, join
 from prism.report.results import MODES, results_table
 from prism.report.rundir import Run, read_run
@@ -39,23 +34,8 @@ def render_report(run_directory: Path, output: Path | None = None) -> Path:
     """
     run = read_run(run_directory)
     path = output if output is not None else run_directory / "report.html"
-    _write(path, _page(run))
+    write_page(path, _page(run))
     return path
-
-
-def _write(path: Path, text: str) -> None:
-    """Beside its place and then moved there, so that a reader never meets half a page."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise StorageError(
-            f"{path}: cannot write the report ({error.strerror}); choose another place for it"
-        ) from error
 
 
 def _page(run: Run) -> str:
@@ -70,32 +50,8 @@ def _page(run: Run) -> str:
         "reproduce": _reproduce_section(run),
         "metrics": other_metrics(run),
     }
-    present = {name: section for name, section in sections.items() if section is not None}
-    body = element(
-        "body",
-        _header(run),
-        _navigation(list(present)),
-        element("main", *present.values()),
-        element("footer", "Everything on this page was read from the run directory; nothing is loaded from elsewhere."),
-    )
-    document = element("html", _head(run), body, lang="en")
-    return f"<!doctype html>\n{document}\n"
-
-
-def _head(run: Run) -> Html:
-    style = files("prism.report").joinpath("report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", f"{run.recipe.name}: PRISM run report"),
-        element("style", Html(style)),
-    )
+    titled = {name: (_TITLES[name], section) for name, section in sections.items()}
+    return document(f"{run.recipe.name}: PRISM run report", header=_header(run), sections=titled)
 
 
 def _header(run: Run) -> Html:
@@ -104,17 +60,10 @@ def _header(run: Run) -> Html:
         "Policy": describe_base(run.recipe),
         "Discriminator": describe_discriminator(run.recipe),
         "Stage files written": _dates(run),
-        "Code version": ", ".join(_code_versions(run)) or "not recorded",
+        "Code version": ", ".join(code_versions(run)) or "not recorded",
         "Test items per checkpoint": _num_items(run),
     }
-    listed = [element("div", element("dt", name), element("dd", value)) for name, value in facts.items()]
-    return element(
-        "header",
-        element("p", "PRISM run report", class_="kicker"),
-        element("h1", run.recipe.name),
-        element("dl", *listed, class_="facts"),
-        _status(run),
-    )
+    return page_header("PRISM run report", run.recipe.name, facts, _status(run))
 
 
 def describe_base(recipe: Recipe) -> str:
@@ -125,10 +74,13 @@ def describe_base(recipe: Recipe) -> str:
 
 def describe_discriminator(recipe: Recipe) -> str:
     discriminator = recipe.discriminator
-    if isinstance(discriminator, CheckpointDiscriminator):
-        return str(discriminator.path)
+    if discriminator.checkpoint is not None:
+        return f"{discriminator.type}, {discriminator.checkpoint}"
     origin = "the base" if discriminator.dense is None else str(discriminator.dense)
-    return f"{discriminator.num_experts} experts, top {discriminator.top_k}, upcycled from {origin}"
+    if isinstance(discriminator, DenseDiscriminator):
+        return f"dense, {discriminator.width} times as wide as {origin}"
+    experts = f"{discriminator.num_experts} experts, top {discriminator.top_k}"
+    return f"{discriminator.type}: {experts}, upcycled from {origin}"
 
 
 def _dates(run: Run) -> str:
@@ -138,7 +90,7 @@ def _dates(run: Run) -> str:
     return f"{first} to {last[11:] if last[:10] == first[:10] else last} UTC"
 
 
-def _code_versions(run: Run) -> list[str]:
+def code_versions(run: Run) -> list[str]:
     manifests = [stage.manifest for stage in run.stages.values() if stage.manifest]
     return sorted({str(manifest["code_version"]) for manifest in manifests if manifest.get("code_version")})
 
@@ -150,27 +102,9 @@ def _num_items(run: Run) -> str:
 
 
 def _status(run: Run) -> Html:
-    lines = missing_parts(run)
-    num_stages = len(run.planned)
     of_seeds = f" for {len(run.seeds)} seeds" if len(run.seeds) > 1 else ""
-    if not lines:
-        return element("p", f"Complete: all {num_stages} stages of the recipe finished{of_seeds}.", class_="status")
-    items = [element("li", line) for line in lines]
-    return element("div", element("b", "This run is not complete."), element("ul", *items), class_="status partial")
-
-
-def _navigation(names: list[str]) -> Html:
-    links = [element("a", _TITLES[name], href=f"#{name}") for name in names]
-    choices = [
-        element(
-            "label",
-            element("input", type="radio", name="mode", id=f"mode-{mode}", checked=mode == MODES[0]),
-            mode,
-        )
-        for mode in MODES
-    ]
-    switch = element("fieldset", element("legend", "Decoding"), element("span", *choices, class_="switch"))
-    return element("nav", element("div", *links, switch))
+    complete = f"Complete: all {len(run.planned)} stages of the recipe finished{of_seeds}."
+    return status(complete, "This run is not complete.", missing_parts(run))
 
 
 def _reproduce_section(run: Run) -> Html:

@@ -76,8 +76,8 @@ def shares(counts: Mapping[int, int], bins: Sequence[range]) -> list[float]:
 
 def forest_plot(title: str, rows: Sequence[tuple[str, str, Estimate]], *, x_range: tuple[float, float]) -> Html:
     """Differences in points with their intervals around a zero line; `rows` are (label, colour, estimate)."""
-    row_height, left = 24.0, 92.0
-    frame = Frame(x_range, (0, 1), width=286, height=34 + row_height * len(rows), left=left, right=8, bottom=24)
+    row_height, left = 24.0, max(92.0, 8 + 6.2 * max(len(label) for label, _, _ in rows))
+    frame = Frame(x_range, (0, 1), width=194 + left, height=34 + row_height * len(rows), left=left, right=8, bottom=24)
     floor = frame.height - frame.bottom
     parts = []
     for value in ticks(*x_range, target=4):

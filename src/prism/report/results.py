@@ -1,7 +1,7 @@
 """The results table: which columns there are, what each checkpoint scored, what it gained on the baseline."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -22,6 +22,18 @@ class Column:
     scope: str
     is_average: bool
     metric: str = "accuracy"
+
+
+ACCURACIES = (
+    Column("in-distr.", "Average accuracy", IN_DISTRIBUTION, True),
+    Column("out-of-distr.", "Average accuracy", OUT_OF_DISTRIBUTION, True),
+    Column("all", "Average accuracy", ALL, True),
+)
+DESCRIPTIONS = (
+    Column("exact", "Description, all", ALL, True, "caption_exact"),
+    Column("items right", "Description, all", ALL, True, "caption_fraction"),
+)
+FORMAT = Column("valid", "Format, all", ALL, True, "valid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +64,26 @@ class ResultsTable:
 def results_table(run: Run, mode: str) -> ResultsTable:
     columns = _columns(run)
     means = {
-        (stage.seed, name): _item_means(stage, mode)
+        (stage.seed, name): item_means(stage, mode)
         for name in run.evaluated_names
         for stage in run.over_seeds(name)
         if stage.items is not None
     }
     rows = []
     for name in run.evaluated_names:
-        scores = tuple(over_seeds(_scores(run.over_seeds(name), column, mode)) for column in columns)
+        scores = tuple(over_seeds(scores_of(run.over_seeds(name), column, mode)) for column in columns)
         baseline = run.baseline_of(name)
         pairs = [
             (means[seed, name], means[seed, baseline])
             for seed in run.seeds
             if baseline and (seed, name) in means and (seed, baseline) in means
         ]
-        gains = tuple(_gain_over_seeds(pairs, column) for column in columns)
+        gains = tuple(gain_over_seeds(pairs, column) for column in columns)
         rows.append(ResultRow(name, scores, baseline if pairs else None, gains))
     return ResultsTable(mode, columns, tuple(rows))
 
 
 def _columns(run: Run) -> tuple[Column, ...]:
-    titles = {IN_DISTRIBUTION: "in-distr.", OUT_OF_DISTRIBUTION: "out-of-distr.", ALL: "all"}
-    averages = [Column(titles[scope], "Average accuracy", scope, True) for scope in AVERAGES]
-    captions = [
-        Column("exact", "Description, all", ALL, True, "caption_exact"),
-        Column("items right", "Description, all", ALL, True, "caption_fraction"),
-        Column("valid", "Format, all", ALL, True, "valid"),
-    ]
     groups: dict[str, str] = {}
     for stage in run.stages.values():
         for name, entry in (stage.summary or {}).get("benchmarks", {}).items():
@@ -86,10 +91,10 @@ def _columns(run: Run) -> tuple[Column, ...]:
     order = {IN_DISTRIBUTION: 0, OUT_OF_DISTRIBUTION: 1}
     names = sorted(groups, key=lambda name: (order.get(groups[name], 2), name))
     benchmarks = [Column(name, f"Accuracy, {groups[name]}", name, False) for name in names]
-    return (*averages, *captions, *benchmarks)
+    return (*ACCURACIES, *DESCRIPTIONS, FORMAT, *benchmarks)
 
 
-def _scores(stages: Sequence[Stage], column: Column, mode: str) -> list[Estimate]:
+def scores_of(stages: Sequence[Stage], column: Column, mode: str) -> list[Estimate]:
     part = "average" if column.is_average else "benchmarks"
     found = []
     for stage in stages:
@@ -104,7 +109,7 @@ ItemMeans = Mapping[str, Mapping[str, Mapping[tuple[str, str], float]]]
 """metric → benchmark → (group, item) → mean over the item's samples."""
 
 
-def _item_means(stage: Stage, mode: str) -> ItemMeans:
+def item_means(stage: Stage, mode: str) -> ItemMeans:
     collected: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     for item in stage.items or ():
         if item.mode == mode:
@@ -117,7 +122,7 @@ def _item_means(stage: Stage, mode: str) -> ItemMeans:
     return means
 
 
-def _gain_over_seeds(pairs: Sequence[tuple[ItemMeans, ItemMeans]], column: Column) -> Estimate | None:
+def gain_over_seeds(pairs: Iterable[tuple[ItemMeans, ItemMeans]], column: Column) -> Estimate | None:
     """Each seed is compared with the baseline of the same seed, item by item; then the seeds are put together."""
     return over_seeds([gain for ours, theirs in pairs if (gain := paired_gain(ours, theirs, column)) is not None])
 
@@ -131,6 +136,12 @@ def paired_gain(ours: ItemMeans, baseline: ItemMeans, column: Column) -> Estimat
         mine, theirs = left.get(benchmark, {}), right.get(benchmark, {})
         differences[benchmark] = [value - theirs[item] for item, value in mine.items() if item in theirs]
     return mean_of_paired_differences(differences)
+
+
+def mean_score(means: ItemMeans, column: Column) -> Estimate | None:
+    """What `summary.json` holds of one checkpoint, from its items; with Student's interval over them."""
+    chosen = _in_scope(means.get(column.metric, {}), column)
+    return mean_of_paired_differences({benchmark: list(items.values()) for benchmark, items in chosen.items()})
 
 
 def _in_scope(

@@ -14,6 +14,9 @@ from prism.errors import DataError
 
 Row = Mapping[str, Any]
 
+LISTING, CELLS = "ablation.json", "cells"
+"""What marks the directory of an ablation: its list of cells, and the directory of their runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -30,7 +33,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of one seed. `summary` and `items` are None where the stage was not evaluated."""
+    """One stage of one seed. `summary` and `items` are None where the stage was not evaluated.
+
+    `test_sha256` identifies the test items it was evaluated on; None where that was not recorded.
+    """
 
     seed: int
     name: str
@@ -40,6 +46,7 @@ class Stage:
     samples: tuple[Row, ...]
     summary: Row | None
     items: tuple[Item, ...] | None
+    test_sha256: str | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -110,7 +117,7 @@ def read_run(directory: Path) -> Run:
             if path.is_dir() and ".stale-" not in path.name and _is_stage(path):
                 stages[seed, path.name] = _read_stage(seed, path)
                 files += [path / name for name in ("manifest.json", "metrics.jsonl", "timings.jsonl")]
-        distribution = _read_object(seed_directory / "data" / "teacher_distribution.json")
+        distribution = read_object(seed_directory / "data" / "teacher_distribution.json")
         if distribution is not None:
             teacher[seed] = distribution
     return Run(
@@ -130,15 +137,17 @@ def _is_stage(path: Path) -> bool:
 
 def _read_stage(seed: int, path: Path) -> Stage:
     items = path / "evaluation" / "items.jsonl"
+    evaluation = read_object(path / "evaluation" / "manifest.json") or {}
     return Stage(
         seed=seed,
         name=path.name,
-        manifest=_read_object(path / "manifest.json"),
+        manifest=read_object(path / "manifest.json"),
         metrics=tuple(_read_rows(path / "metrics.jsonl")),
         timings=tuple(_read_rows(path / "timings.jsonl")),
         samples=tuple(_read_rows(path / "samples.jsonl")),
-        summary=_read_object(path / "evaluation" / "summary.json"),
+        summary=read_object(path / "evaluation" / "summary.json"),
         items=tuple(_read_item(row, items) for row in _read_rows(items)) if items.exists() else None,
+        test_sha256=(evaluation.get("inputs") or {}).get("data/test"),
     )
 
 
@@ -173,11 +182,14 @@ def _reject_constant(text: str) -> float:
     raise ValueError(f"{text} is not a number that a metric may have")
 
 
-def _read_object(path: Path) -> Row | None:
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
+
+
+def read_object(path: Path) -> Row | None:
     if not path.exists():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
+        value = _DECODER.decode(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: not readable as JSON ({error}); run its stage again") from error
     if not isinstance(value, dict):
@@ -194,7 +206,7 @@ def _read_rows(path: Path) -> Iterator[Row]:
             if not line.endswith("\n") or not line.strip():
                 continue
             try:
-                row = json.loads(line, parse_constant=_reject_constant)
+                row = _DECODER.decode(line)
             except ValueError as error:
                 raise DataError(
                     f"{path}, line {number}: not readable as JSON ({error}); run its stage again"

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from prism.report.charts import plain
-from prism.report.identity import stage_colour, stage_title
+from prism.report.identity import VIEWS, stage_colour, stage_title
 from prism.report.markup import Html, element
-from prism.report.rundir import Row, Run, Stage, metric_value
+from prism.report.rundir import CELLS, LISTING, Row, Run, Stage, metric_value
 
 _PER_STAGE = 3
 _LARGEST_IMAGE = 2_000_000
@@ -70,7 +70,7 @@ def _chips(row: Row) -> list[Html]:
         )
     scores = row.get("scores") or {}
     numbers = [("reward", metric_value(row, "reward"))]
-    numbers += [(f"{branch} score", metric_value(scores, branch)) for branch in ("perception", "reasoning")]
+    numbers += [(f"{view} score", metric_value(scores, view)) for view in VIEWS]
     return chips + [
         element("li", f"{name} {value:.2f}".replace("-", "−")) for name, value in numbers if value is not None
     ]
@@ -89,12 +89,20 @@ def _part(title: str, colour: str, text: str) -> Html:
     return element("div", element("h4", title), element("div", text, tabindex=0), class_=f"part {colour}")
 
 
+def _root(directory: Path) -> Path:
+    """The ablation that the run is a cell of, else the run itself."""
+    run = directory.resolve()
+    ablation = run.parent.parent
+    return ablation if run.parent.name == CELLS and (ablation / LISTING).is_file() else run
+
+
 def _image(directory: Path, name: Any) -> Html | None:
-    """The image inside the page; in words where it cannot be. Nothing outside the run directory is read."""
+    """The image inside the page; in words where it cannot be. Nothing outside the run directory is read, but
+    that a cell of an ablation shares its images with the others."""
     if name is None:
         return None
     path = (directory / str(name)).resolve()
-    if not path.is_relative_to(directory.resolve()):
+    if not path.is_relative_to(_root(directory)):
         return element("p", "The image lies outside the run directory and is not shown.", class_="absent")
     if not path.is_file():
         return element("p", f"The image {name} is missing.", class_="absent")

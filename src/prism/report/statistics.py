@@ -20,6 +20,11 @@ class Estimate:
     count: int | None
     num_seeds: int = 1
 
+    def __neg__(self) -> "Estimate":
+        """The difference taken the other way round."""
+        low, high = (None if limit is None else -limit for limit in (self.high, self.low))
+        return Estimate(-self.mean, low, high, self.count, self.num_seeds)
+
     @property
     def excludes_zero(self) -> bool:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)

@@ -1,6 +1,6 @@
 """The results section: findings in words, differences as a plot, and every number in one table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from prism.report.identity import stage_colour, stage_title
@@ -10,7 +10,7 @@ from prism.report.results import ALL, AVERAGES, IN_DISTRIBUTION, OUT_OF_DISTRIBU
 from prism.report.rundir import Run
 from prism.report.statistics import Estimate
 
-_SCOPES = {
+SCOPES = {
     IN_DISTRIBUTION: "In-distribution",
     OUT_OF_DISTRIBUTION: "Out-of-distribution",
     ALL: "All sub-benchmarks",
@@ -49,9 +49,14 @@ def _interval_note(run: Run) -> str:
 def _pairing_note() -> str:
     return (
         "Differences are paired item by item within a seed (an item's samples are averaged first), then put together "
-        "over seeds as above; with one seed the interval is over items. ▲ and ▼ mark intervals that exclude zero. "
-        "Many intervals stand side by side here: one in twenty excludes zero by chance alone."
+        f"over seeds as above; with one seed the interval is over items. {CHANCE_NOTE}"
     )
+
+
+CHANCE_NOTE = (
+    "▲ and ▼ mark intervals that exclude zero. "
+    "Many intervals stand side by side here: one in twenty excludes zero by chance alone."
+)
 
 
 def findings(run: Run, table: ResultsTable) -> Html:
@@ -59,19 +64,25 @@ def findings(run: Run, table: ResultsTable) -> Html:
     overall = table.column_index(ALL, "accuracy")
     planned = run.planned
     items = [
-        _finding(run, row, row.gains[overall], table.mode)
+        finding(
+            f"{stage_title(row.stage)} against {stage_title(row.baseline)}",
+            row.gains[overall],
+            mode=table.mode,
+            colour=stage_colour(run, row.stage),
+        )
         for row in table.rows
         if row.baseline and row.stage in planned and planned[row.stage].start == "align"
     ]
     if not items:
         text = "No aligned policy and its matched-budget baseline have both been trained and evaluated yet."
+        if not any(stage.is_baseline for stage in planned.values()):
+            text = "The recipe asks for no matched-budget baseline to compare with."
         return element("p", text, class_="absent")
     return element("ul", *items, class_="findings")
 
 
-def _finding(run: Run, row: ResultRow, gain: Estimate | None, mode: str) -> Html:
-    pair = f"{stage_title(row.stage)} against {stage_title(row.baseline or '')}"
-    colour = stage_colour(run, row.stage)
+def finding(pair: str, gain: Estimate | None, *, mode: str, colour: str) -> Html:
+    """One list item; `pair` says what is compared with what."""
     if gain is None:
         return element("li", f"{pair}: not every sub-benchmark was answered by both ({mode}).", class_=colour)
     if gain.low is None or gain.high is None:
@@ -97,35 +108,42 @@ def interval_text(estimate: Estimate, *, signed: bool = False) -> str:
 
 
 def _forests(run: Run, table: ResultsTable) -> Html | None:
-    chosen = [(scope, table.column_index(scope, "accuracy")) for scope in AVERAGES]
-    chosen.append(("description", table.column_index(ALL, "caption_fraction")))
-    gains = [gain for row in table.compared for _, index in chosen if (gain := row.gains[index]) is not None]
+    chosen = {SCOPES[scope]: table.column_index(scope, "accuracy") for scope in AVERAGES}
+    chosen["Described items right"] = table.column_index(ALL, "caption_fraction")
+    panels = {
+        title: [(stage_title(row.stage), stage_colour(run, row.stage), row.gains[index]) for row in table.compared]
+        for title, index in chosen.items()
+    }
+    plots = forests(panels)
+    if plots is None:
+        return None
+    return join(element("h3", f"Difference to the matched-budget baseline, points, {table.mode}"), plots)
+
+
+def forests(panels: Mapping[str, Sequence[tuple[str, str, Estimate | None]]]) -> Html | None:
+    """Difference plots on one common axis; `panels` maps titles to rows of (label, colour, difference)."""
+    rows = {
+        title: [(label, colour, gain) for label, colour, gain in panel if gain is not None]
+        for title, panel in panels.items()
+    }
+    gains = [gain for panel in rows.values() for _, _, gain in panel]
     if not gains:
         return None
     edges = [value for gain in gains for value in (gain.low, gain.mean, gain.high) if value is not None]
     low, high = min(0.0, *edges), max(0.0, *edges)
     margin = 0.06 * (high - low) or 0.01
-    plots = []
-    for scope, index in chosen:
-        rows = [
-            (stage_title(row.stage), stage_colour(run, row.stage), gain)
-            for row in table.compared
-            if (gain := row.gains[index]) is not None
-        ]
-        if rows:
-            title = _SCOPES.get(scope, "Described items right")
-            plots.append(forest_plot(title, rows, x_range=(low - margin, high + margin)))
-    heading = element("h3", f"Difference to the matched-budget baseline, points, {table.mode}")
-    return join(heading, element("div", *plots, class_="forests"))
+    x_range = (low - margin, high + margin)
+    plots = [forest_plot(title, panel, x_range=x_range) for title, panel in rows.items() if panel]
+    return element("div", *plots, class_="forests")
 
 
 def _grid(run: Run, table: ResultsTable) -> Html:
-    shared = [_shared_count([row.scores[i] for row in table.rows]) for i in range(len(table.columns))]
+    shared = [shared_count([row.scores[i] for row in table.rows]) for i in range(len(table.columns))]
     starts = _group_starts(table.columns)
-    heading = _divider(f"Score, %, {table.mode}", len(table.columns))
+    heading = divider(f"Score, %, {table.mode}", len(table.columns))
     body = [heading, *(_score_row(run, table, row, shared, starts) for row in table.rows)]
     if table.compared:
-        body.append(_divider(f"Difference to the matched-budget baseline, points, {table.mode}", len(table.columns)))
+        body.append(divider(f"Difference to the matched-budget baseline, points, {table.mode}", len(table.columns)))
         body += [_gain_row(run, row, shared, starts) for row in table.compared]
     parts = (_head(table.columns, shared, starts), element("tbody", *body))
     return element("div", element("table", *parts), class_="scroll", tabindex=0, role="region", aria_label="Results")
@@ -146,23 +164,32 @@ def _head(columns: Sequence[Column], shared: Sequence[int | None], starts: Seque
     return element("thead", element("tr", *groups), element("tr", *names))
 
 
-def _shared_count(estimates: Sequence[Estimate | None]) -> int | None:
+def shared_count(estimates: Sequence[Estimate | None]) -> int | None:
     """The number of items where it is the same in the whole column, so that it can stand in its head."""
     counts = {estimate.count for estimate in estimates if estimate is not None}
     return counts.pop() if len(counts) == 1 else None
 
 
-def _divider(text: str, num_columns: int) -> Html:
+def divider(text: str, num_columns: int) -> Html:
     return element(
         "tr", element("th", element("span", text), colspan=num_columns + 1, scope="rowgroup"), class_="divider"
     )
 
 
 def _row_head(run: Run, row: ResultRow, note: str, estimates: Sequence[Estimate | None]) -> Html:
+    notes = (note, seeds_note(estimates, len(run.seeds)))
+    return row_head(stage_title(row.stage), notes, colour=stage_colour(run, row.stage))
+
+
+def row_head(title: str, notes: Sequence[str], *, colour: str) -> Html:
+    small = [element("small", text) for text in notes if text]
+    return element("th", title, *small, scope="row", class_=colour)
+
+
+def seeds_note(estimates: Sequence[Estimate | None], num_seeds: int) -> str:
+    """How many seeds are behind the estimates, where it is not all of them."""
     seeds = max((estimate.num_seeds for estimate in estimates if estimate is not None), default=0)
-    of_seeds = f"{seeds} of {len(run.seeds)} seeds" if seeds < len(run.seeds) else ""
-    small = [element("small", text) for text in (note, of_seeds) if text]
-    return element("th", stage_title(row.stage), *small, scope="row", class_=stage_colour(run, row.stage))
+    return f"{seeds} of {num_seeds} seeds" if seeds < num_seeds else ""
 
 
 def _score_row(
@@ -170,30 +197,35 @@ def _score_row(
 ) -> Html:
     planned = run.planned.get(row.stage)
     is_baseline = planned is not None and planned.is_baseline
-    cells = []
-    for estimate, count, is_start in zip(row.scores, shared, starts, strict=True):
-        style = "starts" if is_start else None
-        if estimate is None:
-            cells.append(element("td", "–", title="not measured", class_=style))
-            continue
-        own_count = f"n = {estimate.count:,}" if count is None and estimate.count is not None else None
-        small = [element("small", text) for text in (interval_text(estimate), own_count) if text]
-        cells.append(element("td", f"{estimate.mean * 100:.1f}", *small, class_=style))
+    columns = zip(row.scores, shared, starts, strict=True)
+    cells = [score_cell(estimate, count, is_start=is_start) for estimate, count, is_start in columns]
     note = "matched-budget baseline" if is_baseline else ""
     return element("tr", _row_head(run, row, note, row.scores), *cells, class_="baseline" if is_baseline else None)
 
 
 def _gain_row(run: Run, row: ResultRow, shared: Sequence[int | None], starts: Sequence[bool]) -> Html:
-    cells = []
-    for gain, count, is_start in zip(row.gains, shared, starts, strict=True):
-        style = "starts " if is_start else ""
-        if gain is None:
-            cells.append(element("td", "–", title="not measured on both sides", class_=style.strip() or None))
-            continue
-        direction = ("up" if gain.mean > 0 else "down") if gain.excludes_zero else "unclear"
-        mark = {"up": " ▲", "down": " ▼", "unclear": ""}[direction]
-        own_count = f"n = {gain.count:,}" if gain.count != count else None
-        small = [element("small", text) for text in (interval_text(gain, signed=True), own_count) if text]
-        cells.append(element("td", element("b", signed_points(gain.mean), mark), *small, class_=style + direction))
+    columns = zip(row.gains, shared, starts, strict=True)
+    cells = [gain_cell(gain, count, is_start=is_start) for gain, count, is_start in columns]
     note = f"− {stage_title(row.baseline or '')}"
     return element("tr", _row_head(run, row, note, row.gains), *cells)
+
+
+def score_cell(estimate: Estimate | None, count: int | None, *, is_start: bool = False) -> Html:
+    """`count` is the number of items that stands in the column's head, if any does."""
+    style = "starts" if is_start else None
+    if estimate is None:
+        return element("td", "–", title="not measured", class_=style)
+    own_count = f"n = {estimate.count:,}" if count is None and estimate.count is not None else None
+    small = [element("small", text) for text in (interval_text(estimate), own_count) if text]
+    return element("td", f"{estimate.mean * 100:.1f}", *small, class_=style)
+
+
+def gain_cell(gain: Estimate | None, count: int | None, *, is_start: bool = False) -> Html:
+    style = "starts " if is_start else ""
+    if gain is None:
+        return element("td", "–", title="not measured on both sides", class_=style.strip() or None)
+    direction = ("up" if gain.mean > 0 else "down") if gain.excludes_zero else "unclear"
+    mark = {"up": " ▲", "down": " ▼", "unclear": ""}[direction]
+    own_count = f"n = {gain.count:,}" if gain.count != count else None
+    small = [element("small", text) for text in (interval_text(gain, signed=True), own_count) if text]
+    return element("td", element("b", signed_points(gain.mean), mark), *small, class_=style + direction)

@@ -40,8 +40,8 @@ def _mode_lines(table: ResultsTable) -> list[str]:
     for row in table.rows:
         score = row.scores[overall]
         count = f"{score.count:,}" if score and score.count is not None else "–"
-        rows.append([stage_title(row.stage), *(_cell(row.scores[index]) for index in indices), count])
-    return [*_aligned(rows), *_difference_lines(table, overall)]
+        rows.append([stage_title(row.stage), *(score_text(row.scores[index]) for index in indices), count])
+    return [*aligned(rows), *_difference_lines(table, overall)]
 
 
 def _difference_lines(table: ResultsTable, overall: int) -> list[str]:
@@ -53,13 +53,16 @@ def _difference_lines(table: ResultsTable, overall: int) -> list[str]:
             rows.append(
                 [f"  {pair}", signed_points(gain.mean), interval_text(gain, signed=True), f"n = {gain.count:,}"]
             )
-    return [f"differences, all, {table.mode}", *_aligned(rows)] if rows else []
+    return [f"differences, all, {table.mode}", *aligned(rows)] if rows else []
 
 
-def _cell(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else f"{estimate.mean * 100:.1f} ({interval_text(estimate)})"
+def score_text(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    interval = interval_text(estimate)
+    return f"{estimate.mean * 100:.1f} {interval if estimate.low is None else f'({interval})'}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

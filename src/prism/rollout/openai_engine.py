@@ -7,8 +7,9 @@ from typing import Any
 
 from prism.data.image_references import image_suffix
 from prism.data.images import describe_source, read_bytes
+from prism.data.questions import question_parts
 from prism.errors import DataError
-from prism.records import IMAGE_MARK, ImageSource, Prompt, Rollout, RolloutGroup
+from prism.records import ImageSource, Prompt, Rollout, RolloutGroup
 from prism.rollout.engine import Sampling
 from prism.rollout.openai_client import ChatReply, ChatRequest, chat
 from prism.rollout.openai_server import ChatServer
@@ -90,18 +91,16 @@ def chat_messages(prompt: Prompt) -> list[dict[str, Any]]:
 
 
 def _content(prompt: Prompt) -> str | list[dict[str, Any]]:
-    texts = prompt.question.split(IMAGE_MARK)
-    num_marks = len(texts) - 1
-    if num_marks == 0:
-        texts = [""] * len(prompt.images) + texts
-    elif num_marks != len(prompt.images):
-        raise DataError(f"question has {num_marks} {IMAGE_MARK} marks for {len(prompt.images)} images; make them agree")
+    parts = question_parts(prompt)
     if not prompt.images:
         return prompt.question
-    parts: list[dict[str, Any]] = [{"type": "text", "text": texts[0]}]
-    for image, text in zip(prompt.images, texts[1:], strict=True):
-        parts += [{"type": "image_url", "image_url": {"url": _data_uri(image)}}, {"type": "text", "text": text}]
-    return [part for part in parts if part.get("text") != ""]
+    images = iter(prompt.images)
+    return [
+        {"type": "image_url", "image_url": {"url": _data_uri(next(images))}}
+        if text is None
+        else {"type": "text", "text": text}
+        for text in parts
+    ]
 
 
 def _data_uri(source: ImageSource) -> str:

@@ -66,6 +66,15 @@ def clip_gradients(module: nn.Module, max_norm: float, *, name: str = "model", s
     return float(norm)
 
 
+def descend(module: nn.Module, optimizer: Optimizer, max_norm: float, *, name: str, step: int) -> float:
+    """One optimizer step on the gradients that are there, clipped as by `clip_gradients`, and none are left;
+    returns their norm."""
+    norm = clip_gradients(module, max_norm, name=name, step=step)
+    optimizer.step()
+    optimizer.zero_grad()
+    return norm
+
+
 def _describe(module: nn.Module, name: str, step: int | None) -> str:
     when = "" if step is None else f" at step {step}"
     for parameter_name, parameter in module.named_parameters():

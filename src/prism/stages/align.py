@@ -6,32 +6,28 @@ policy by the group-normalised scores (paper Eqs. 1, 3, 4) and the discriminator
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from prism.config import AlignConfig, BranchAdvantage, PlannedStage
+from prism.config import AlignConfig, PlannedStage
 from prism.errors import ConfigError
-from prism.objectives import (
-    branch_advantages,
-    discriminator_accuracy,
-    discriminator_loss,
-    fill_invalid_scores,
-    mixed_advantages,
-)
-from prism.records import Demonstration, Response, RolloutGroup
-from prism.rewards import Verdict, num_description_items, num_reasoning_steps, verdict_of
+from prism.records import Demonstration, RolloutGroup
+from prism.rewards import Verdict, num_description_items, num_reasoning_steps
 from prism.rollout import Sampling, TransformersEngine
-from prism.runtime.optimizer import clip_gradients, make_optimizer
+from prism.runtime.optimizer import descend, make_optimizer
 from prism.runtime.seeding import derive_seed
+from prism.stages.credit import align_advantages, verdicts_of
 from prism.stages.datasets import read_alignment
-from prism.stages.discriminators import load_discriminator_for_alignment, outside_directories
+from prism.stages.discriminators import load_discriminator_for_alignment, outside_directories, shown_metrics
+from prism.stages.game import game_loss, game_metrics, measure_routing, train_discriminator
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.policy_update import PolicyObjective, accumulate_policy_gradient, pack_groups
-from prism.stages.rollouts import description_metrics, mean, parse_rollout, record_samples, rollout_metrics
-from prism.stages.scoring import Contest, ContestBatch, ContestScores, backpropagate, score
+from prism.stages.rollouts import description_metrics, is_sampled, mean, parse_rollout, record_samples, rollout_metrics
+from prism.stages.scoring import Contest, ContestBatch, ContestScores, score
 from prism.stages.workspace import Workspace
+
+ROUTER = "router.jsonl"
+"""The experts' load per layer and view, as often as samples are kept."""
 
 
 def run(workspace: Workspace, planned: PlannedStage) -> None:
@@ -46,7 +42,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         checkpoint_every=config.checkpoint_every,
         data=("alignment",),
         directories=outside_directories(workspace.recipe),
-        show=("gap/perception", "gap/reasoning", "accuracy/perception", "accuracy/reasoning", "rollout/length"),
+        show=(*shown_metrics(workspace.recipe, "gap/{}", "accuracy/{}"), "rollout/length"),
     )
     if run.is_complete:
         return
@@ -76,27 +72,38 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             seed=derive_seed(workspace.seed, "align", step),
         )
         contests = [_contest(demonstration, group) for demonstration, group in zip(batch, groups, strict=True)]
-        game = ContestBatch(encoder, contests, config.token_budget)
+        game = ContestBatch(encoder, contests, config.token_budget, discriminator.mode)
         scores = score(discriminator, game)
         pairs = game.pair_scores(scores)
         group_ids = torch.arange(len(groups)).repeat_interleave(config.group_size)
-        advantages = align_advantages(pairs, group_ids, config)
+        responses = [response for contest in contests for response in contest.students]
+        verdicts = verdicts_of(groups, responses)
+        advantages = align_advantages(pairs, group_ids, config.advantage, verdicts)
 
         packs = pack_groups(encoder, groups, config.token_budget)
         update = accumulate_policy_gradient(policy, packs, advantages, _objective(config), reference=reference)
-        policy_norm = clip_gradients(policy, config.max_grad_norm, name="policy", step=step)
-        policy_optimizer.step()
-        policy_optimizer.zero_grad()
+        policy_norm = descend(policy, policy_optimizer, config.max_grad_norm, name="policy", step=step)
 
-        backpropagate(discriminator, game, scores, lambda fresh: _discriminator_loss(fresh, config).loss)
-        discriminator_norm = clip_gradients(discriminator, config.max_grad_norm, name="discriminator", step=step)
-        discriminator_optimizer.step()
-        discriminator_optimizer.zero_grad()
+        balance = train_discriminator(
+            discriminator,
+            game,
+            scores,
+            regularization=config.score_regularization,
+            balance_coefficient=config.balance_coefficient,
+        )
+        discriminator_norm = descend(
+            discriminator, discriminator_optimizer, config.max_grad_norm, name="discriminator", step=step
+        )
 
-        responses = [response for contest in contests for response in contest.students]
-        metrics = rollout_metrics(groups, responses) | update.named() | game_metrics(pairs, config)
-        metrics |= answer_metrics(groups, responses) | teacher_metrics(batch)
+        metrics = rollout_metrics(groups, responses) | update.named() | game_metrics(pairs)
+        metrics |= discriminator_metrics(pairs, config, balance)
+        metrics |= answer_metrics(verdicts) | description_metrics(groups, responses) | teacher_metrics(batch)
         metrics |= {"policy/grad_norm": policy_norm, "discriminator/grad_norm": discriminator_norm}
+        if is_sampled(run, step):
+            routing = measure_routing(discriminator, game.packs, game)
+            if routing is not None:
+                metrics |= routing.metrics()
+                run.log(ROUTER).append({"step": step, **routing.row()})
         run.record(step, metrics, tokens=update.num_tokens + num_tokens(game.packs))
         record_samples(workspace, run, step, groups, responses, advantages=advantages, pairs=pairs)
     workspace.save_aligned(run, policy, discriminator, encoder)
@@ -118,65 +125,24 @@ def _objective(config: AlignConfig) -> PolicyObjective:
     )
 
 
-def align_advantages(pairs: ContestScores, group_ids: Tensor, config: AlignConfig) -> Tensor:
-    """Advantages from the scores of fresh rollouts, in the configured form."""
-    form = config.advantage
-    if isinstance(form, BranchAdvantage):
-        return branch_advantages(
-            pairs.perception,
-            pairs.reasoning,
-            pairs.is_valid,
-            group_ids,
-            alpha=form.alpha,
-            format_penalty=form.format_penalty,
-            eps=form.eps,
-        )
-    # The paper does not say what an unparseable rollout scores: it ranks below every valid one of its group.
-    perception = fill_invalid_scores(pairs.perception, pairs.is_valid, group_ids)
-    reasoning = fill_invalid_scores(pairs.reasoning, pairs.is_valid, group_ids)
-    return mixed_advantages(perception, reasoning, group_ids, alpha=form.alpha, eps=form.eps)
-
-
-def _discriminator_loss(pairs: ContestScores, config: AlignConfig) -> Any:
-    return discriminator_loss(
-        pairs.teacher_perception,
-        pairs.perception,
-        pairs.teacher_reasoning,
-        pairs.reasoning,
-        weights=pairs.is_valid,
-        regularization=config.score_regularization,
-    )
-
-
-def game_metrics(pairs: ContestScores, config: AlignConfig) -> dict[str, float | None]:
-    """How far apart teacher and rollouts are for the discriminator as it was before its update."""
-    loss = _discriminator_loss(pairs, config)
+def discriminator_metrics(pairs: ContestScores, config: AlignConfig, balance: float | None) -> dict[str, float | None]:
+    """The loss of the discriminator as it was before its update, and its parts."""
+    loss = game_loss(pairs, regularization=config.score_regularization)
+    has_pairs = bool(pairs.is_valid.any())
     metrics: dict[str, float | None] = {
         "loss/discriminator": float(loss.loss),
-        "loss/perception": float(loss.perception) if loss.num_pairs else None,
-        "loss/reasoning": float(loss.reasoning) if loss.num_pairs else None,
-        "loss/score_regularisation": float(loss.score_regularization),
-        "accuracy/count": int(pairs.is_valid.sum()),
+        "loss/score_regularisation": loss.score_regularization,
+        "loss/balance": balance,
     }
-    for name, teacher, student in (
-        ("perception", pairs.teacher_perception, pairs.perception),
-        ("reasoning", pairs.teacher_reasoning, pairs.reasoning),
-    ):
-        metrics[f"accuracy/{name}"] = discriminator_accuracy(teacher, student, pairs.is_valid)[0]
-        gaps = (teacher - student)[pairs.is_valid]
-        metrics[f"gap/{name}"] = float(gaps.mean()) if gaps.numel() else None
-    return metrics
+    return metrics | {f"loss/{view}": value if has_pairs else None for view, value in loss.views.items()}
 
 
-def answer_metrics(groups: Sequence[RolloutGroup], responses: Sequence[Response]) -> dict[str, float | None]:
-    """What the game never sees: whether answers and, in the built-in world, descriptions are right."""
-    prompts = [group.prompt for group in groups for _ in group.rollouts]
-    verdicts = [
-        verdict_of(response, prompt) for prompt, response in zip(prompts, responses, strict=True) if prompt.answer
-    ]
+def answer_metrics(verdicts: Sequence[Verdict | None]) -> dict[str, float | None]:
+    """What the game sees only in its hybrid forms: whether the answers are right."""
+    found = [verdict for verdict in verdicts if verdict is not None]
     return {
-        "reward/accuracy": mean([float(verdict is Verdict.CORRECT) for verdict in verdicts]),
-        **description_metrics(groups, responses),
+        "reward/accuracy": mean([float(verdict == "correct") for verdict in found]),
+        "reward/unverifiable": sum(verdict == "unverifiable" for verdict in found),
     }
 
 

@@ -3,7 +3,7 @@
 from prism.config import CheckpointBase, PlannedStage, PretrainConfig, TinyBase
 from prism.data.world.lessons import draw_lesson
 from prism.models.tiny import build_tiny, load_tiny_encoder, tiny_config
-from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
+from prism.runtime.optimizer import descend, make_optimizer, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.runtime.stage import StageRun
 from prism.stages.imitation import imitate, num_tokens, pack_examples
@@ -54,9 +54,7 @@ def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfi
         lessons = [draw_lesson(random_source, progress=step / config.num_steps) for _ in range(config.batch_size)]
         packs = pack_examples(encoder, lessons, config.token_budget)
         loss = imitate(policy, packs)
-        grad_norm = clip_gradients(policy, config.max_grad_norm, name="policy", step=step)
-        optimizer.step()
+        grad_norm = descend(policy, optimizer, config.max_grad_norm, name="policy", step=step)
         schedule.step()
-        optimizer.zero_grad()
         run.record(step, {"loss/nll": loss, "policy/grad_norm": grad_norm}, tokens=num_tokens(packs))
     workspace.save_policy(run, policy, encoder)

@@ -1,14 +1,17 @@
 """The data of one seed: made by the built-in world or read from the user's files, by the same readers."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from prism.config import FilesData, WorldData
 from prism.data.readers import Check, check_images, read_demonstrations, read_examples, read_prompts
 from prism.data.rejects import RejectLog
 from prism.data.world.datasets import (
+    BENCHMARKS,
     CURATED,
     DEV,
     FAITHFUL,
@@ -20,7 +23,8 @@ from prism.data.world.datasets import (
 from prism.data.world.oracle import Fidelity
 from prism.data.writers import write_sharegpt, write_verl_parquet
 from prism.errors import ConfigError, DataError
-from prism.records import Demonstration, Example, Prompt
+from prism.evals.summary import Reference
+from prism.records import Demonstration, Example, Prompt, Response
 from prism.rewards import num_description_items, num_reasoning_steps, parse_response
 from prism.runtime.atomic import write_json
 from prism.runtime.hashing import config_sha256, path_sha256
@@ -30,7 +34,7 @@ from prism.runtime.stage import StageRun
 from prism.stages.row_check import RowCheck
 from prism.stages.workspace import CONSOLE, Workspace
 
-TEACHER_DISTRIBUTION = "teacher_distribution.json"
+TEACHER, TEACHER_DISTRIBUTION = "teacher.json", "teacher_distribution.json"
 
 
 def prepare(workspace: Workspace) -> None:
@@ -50,9 +54,7 @@ def prepare(workspace: Workspace) -> None:
     if run.is_complete:
         return
     outputs = write_world(data, run.directory, workspace.seed) if isinstance(data, WorldData) else {}
-    if isinstance(data, WorldData) or data.alignment is not None:
-        _write_teacher_distribution(workspace)
-    run.finish(outputs)
+    run.finish(outputs | _write_teacher(workspace))
 
 
 def write_world(data: WorldData, directory: Path, seed: int) -> dict[str, str]:
@@ -76,8 +78,20 @@ def write_world(data: WorldData, directory: Path, seed: int) -> dict[str, str]:
     rl = (example.prompt for example in demonstrations("rl", ROLLOUT, FAITHFUL, data.rl, world_seed))
     write_verl_parquet(directory / "rl.parquet", rl)
     write_verl_parquet(directory / "dev.parquet", demonstrations("dev", DEV, FAITHFUL, data.dev, world_seed))
-    write_verl_parquet(directory / "test.parquet", test_prompts(data.test_per_benchmark, world_seed))
+    write_verl_parquet(directory / "test.parquet", _test_examples(data.test_per_benchmark, world_seed))
     return {"sft": "sft"} | {name: f"{name}.parquet" for name in ("alignment", "rl", "dev", "test")}
+
+
+def _test_examples(per_benchmark: int, seed: int) -> Iterator[Example]:
+    """The test prompts with the teacher's responses: the demonstrations of the same name and source show the
+    same scenes and ask the same questions."""
+    prompts = test_prompts(per_benchmark, seed)
+    for name, (_, source) in BENCHMARKS.items():
+        drawn = demonstrations(f"test/{name}", source, FAITHFUL, per_benchmark, seed)
+        for prompt, example in zip(islice(prompts, per_benchmark), drawn, strict=True):
+            if (example.prompt.question, example.prompt.images) != (prompt.question, prompt.images):
+                raise RuntimeError(f"test prompt {prompt.id}: the teacher was shown another scene")
+            yield Example(prompt, example.completion)
 
 
 def read_sft(workspace: Workspace, max_response_tokens: int) -> list[Example]:
@@ -189,10 +203,54 @@ def _sha256(name: str, path: Path) -> str:
     return path_sha256(path)
 
 
-def _write_teacher_distribution(workspace: Workspace) -> None:
-    """Histograms of the teacher's responses, against which the report draws those of the policies."""
-    # The base model, and with it the tokenizer that lengths are counted in, comes after the data.
-    responses = [demonstration.response for demonstration in _read_alignment(workspace, check_images)]
+def read_teacher(workspace: Workspace) -> Reference | None:
+    """The teacher's responses that the run's policies are compared with; None where the data name none."""
+    if workspace.input_hash("data", "teacher") is None:
+        return None
+    document = json.loads((workspace.stage_directory("data") / TEACHER).read_text(encoding="utf-8"))
+    responses = {prompt: [parse_response(text) for text in texts] for prompt, texts in document["responses"].items()}
+    return Reference(document["source"], responses)
+
+
+def _write_teacher(workspace: Workspace) -> dict[str, str]:
+    """What later stages know of the teacher, by name and relative path.
+
+    `teacher.json` holds its responses to the test prompts if the test file has one for each, as the world's
+    has, else those of the alignment data: another set of prompts, from which even the teacher would drift.
+    Beside it are histograms of the alignment data, against which the report draws those of the policies.
+    """
+    texts, source = _test_answers(workspace), "test"
+    if _file(workspace, "alignment") is not None:
+        # The base model, and with it the tokenizer that lengths are counted in, comes after the data.
+        alignment = _read_alignment(workspace, check_images)
+        _write_teacher_distribution(workspace, [demonstration.response for demonstration in alignment])
+        if not texts:
+            # An id names a prompt within one file: a test prompt may bear the name of an alignment prompt.
+            texts = [(f"alignment/{given.prompt.id}", given.response.text) for given in alignment]
+            source = "alignment"
+    if not texts:
+        return {}
+    responses: dict[str, list[str]] = {}
+    for prompt, text in texts:
+        responses.setdefault(prompt, []).append(text)
+    write_json(workspace.stage_directory("data") / TEACHER, {"source": source, "responses": responses})
+    return {"teacher": TEACHER}
+
+
+def _test_answers(workspace: Workspace) -> list[tuple[str, str]]:
+    """Prompt and teacher's response of each test row; none unless every row has a valid response."""
+    file = _file(workspace, "test")
+    if file is None:
+        return []
+    try:
+        rows = read_demonstrations(file, parse=parse_response, image_root=_image_root(workspace))
+        return [(row.prompt.id, row.response.text) for row in rows]
+    except DataError:
+        # A test file needs no responses; what else may be wrong with it, the evaluation that needs it says.
+        return []
+
+
+def _write_teacher_distribution(workspace: Workspace, responses: list[Response]) -> None:
     histograms = {
         "num_steps": Counter(num_reasoning_steps(response.think or "") for response in responses),
         "num_items": Counter(num_description_items(response.caption or "") for response in responses),

@@ -9,13 +9,13 @@ from prism.data.world.lessons import BRIEF
 from prism.errors import ConfigError
 from prism.evals.grading import grade
 from prism.evals.runner import Questioning, decodings
-from prism.evals.summary import summarize
+from prism.evals.summary import Reference, summarize
 from prism.records import Prompt
 from prism.rollout import TransformersEngine
 from prism.runtime.atomic import write_json
 from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import StageRun
-from prism.stages.datasets import read_test
+from prism.stages.datasets import read_teacher, read_test
 from prism.stages.workspace import Workspace
 
 ITEMS, SUMMARY = "items.jsonl", "summary.json"
@@ -35,12 +35,13 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         batch_size=config.batch_size,
         seed=derive_seed(workspace.seed, "evaluation"),
     )
+    hashes = {name: workspace.input_hash("data", name) for name in ("test", "teacher")}
     run = StageRun(
         workspace.stage_directory(planned.name) / "evaluation",
         name=f"{planned.name} evaluation",
         kind="evaluation",
         config=config.model_dump(mode="json") | {"max_prompt_tokens": workspace.recipe.max_prompt_tokens},
-        inputs={"model": checkpoint_sha256, "data/test": workspace.input_hash("data", "test") or ""},
+        inputs={"model": checkpoint_sha256} | {f"data/{name}": sha256 for name, sha256 in hashes.items() if sha256},
         num_steps=questioning.num_steps,
         checkpoint_every=1,
         seed=workspace.seed,
@@ -50,7 +51,8 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     policy, encoder = workspace.load_policy(planned.name)
     engine = TransformersEngine(policy, encoder, batch_size=config.batch_size)
     rows = questioning.ask(run, engine, partial(grade, described_fraction=described_fraction), ITEMS)
-    summary = summarize(rows, checkpoint=planned.name, checkpoint_sha256=checkpoint_sha256)
+    teacher = _reference(workspace, prompts)
+    summary = summarize(rows, checkpoint=planned.name, checkpoint_sha256=checkpoint_sha256, teacher=teacher)
     write_json(run.directory / SUMMARY, summary)
     run.finish({"items": ITEMS, "summary": SUMMARY})
 
@@ -60,6 +62,14 @@ def _instructed(workspace: Workspace, planned: PlannedStage, prompt: Prompt) -> 
     if planned.kind == "base" and isinstance(workspace.recipe.base, TinyBase):
         return dataclasses.replace(prompt, question=prompt.question + BRIEF)
     return prompt
+
+
+def _reference(workspace: Workspace, prompts: list[Prompt]) -> Reference | None:
+    """The teacher's responses to these very prompts, or else all it wrote to others."""
+    teacher = read_teacher(workspace)
+    if teacher is None or teacher.source != "test":
+        return teacher
+    return Reference(teacher.source, {prompt.id: teacher.responses[prompt.id] for prompt in prompts})
 
 
 def _limited(prompts: list[Prompt], limit: int | None) -> list[Prompt]:

@@ -16,7 +16,7 @@ from prism.packing import PackedTrees
 from prism.records import Prompt, Response, RolloutGroup
 from prism.rewards import Reward, mix_reward
 from prism.rollout import RolloutEngine, Sampling, TransformersEngine
-from prism.runtime.optimizer import clip_gradients, make_optimizer
+from prism.runtime.optimizer import descend, make_optimizer
 from prism.runtime.seeding import derive_seed
 from prism.stages.datasets import read_rl
 from prism.stages.imitation import draw_batch, num_tokens
@@ -78,9 +78,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             update = accumulate_policy_gradient(
                 policy, part.packs, part.advantages, _objective(config, algorithm), old_logprobs=old_logprobs
             )
-            norm = clip_gradients(policy, config.max_grad_norm, name="policy", step=step)
-            optimizer.step()
-            optimizer.zero_grad()
+            norm = descend(policy, optimizer, config.max_grad_norm, name="policy", step=step)
             updates.append(update.named() | {"policy/grad_norm": norm})
         metrics |= {
             name: mean([value for update in updates if (value := update[name]) is not None]) for name in updates[0]

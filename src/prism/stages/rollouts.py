@@ -59,6 +59,11 @@ def description_metrics(groups: Sequence[RolloutGroup], responses: Sequence[Resp
     }
 
 
+def is_sampled(run: StageRun, step: int) -> bool:
+    """Whether rollouts of this step are kept for the report."""
+    return step % SAMPLE_EVERY == 0 or step == run.num_steps
+
+
 def record_samples(
     workspace: Workspace,
     run: StageRun,
@@ -71,13 +76,13 @@ def record_samples(
     pairs: ContestScores | None = None,
 ) -> None:
     """Keeps the first and last rollout of the step's first prompt, every tenth step and at the end."""
-    if step % SAMPLE_EVERY and step != run.num_steps:
+    if not is_sampled(run, step):
         return
     group = groups[0]
     for index in (0, len(group.rollouts) - 1):
         scores = None
         if pairs is not None and bool(pairs.is_valid[index]):
-            scores = {"perception": float(pairs.perception[index]), "reasoning": float(pairs.reasoning[index])}
+            scores = {view: float(found.student[index]) for view, found in pairs.views.items()}
         run.sample(
             step,
             {

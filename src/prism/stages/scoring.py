@@ -1,17 +1,15 @@
-"""The discriminator over groups: teacher and rollouts, perception and reasoning, on one tree per prompt."""
+"""The discriminator over groups: teacher and rollouts, every view of them, on one tree per prompt."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from prism.models import Discriminator, PromptEncoder, response_branch
+from prism.models import Discriminator, Mode, PromptEncoder, View, response_branch, views_of, visible_prompt
 from prism.packing import Branch, PackedTrees, PromptTree, branch_scores, pack_trees
 from prism.records import Prompt, Response
-
-BRANCHES = ("perception", "reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,42 +22,56 @@ class Contest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ViewScores:
+    """Scores of pairs in one view. A teacher's score is repeated for each of its rollouts."""
+
+    teacher: Float[Tensor, "rollout"]
+    student: Float[Tensor, "rollout"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ContestScores:
-    """Scores of a batch of contests; rollouts in the order of the contests, 0 where not valid.
+    """Scores of a batch of contests by view; rollouts in the order of the contests, 0 where not valid."""
 
-    A teacher's score is repeated for each of its rollouts, so that rows are pairs.
-    """
-
-    teacher_perception: Float[Tensor, "rollout"]
-    teacher_reasoning: Float[Tensor, "rollout"]
-    perception: Float[Tensor, "rollout"]
-    reasoning: Float[Tensor, "rollout"]
+    views: Mapping[View, ViewScores]
     is_valid: Bool[Tensor, "rollout"]
+
+    def student(self, view: View) -> Float[Tensor, "rollout"]:
+        """The rollouts' scores in `view`, or in the only view of a discriminator of whole responses."""
+        return (self.views.get(view) or self.views["response"]).student
 
 
 class ContestBatch:
-    """Contests packed for the discriminator, and the way from branch scores back to pairs."""
+    """Contests packed for a discriminator of some mode, and the way from branch scores back to pairs.
 
-    def __init__(self, encoder: PromptEncoder, contests: Sequence[Contest], token_budget: int) -> None:
+    Every response, whoever wrote it, becomes branches by the same function.
+    """
+
+    def __init__(self, encoder: PromptEncoder, contests: Sequence[Contest], token_budget: int, mode: Mode) -> None:
+        self.view_names = views_of(mode)
         trees: list[PromptTree] = []
         self._teacher_rows: list[int] = []
         self._student_rows: list[int] = []
         self._is_valid: list[bool] = []
         num_rows = 0
         for contest in contests:
-            branches: list[Branch] = []
+            branches = self._branches(encoder, contest.teacher)
             teacher_row = num_rows
-            branches += [response_branch(encoder, contest.teacher, kind) for kind in BRANCHES]
             for student in contest.students:
                 self._teacher_rows.append(teacher_row)
                 self._is_valid.append(student.is_valid)
                 self._student_rows.append(num_rows + len(branches))
                 if student.is_valid:
-                    branches += [response_branch(encoder, student, kind) for kind in BRANCHES]
-            trees.append(PromptTree(encoder.encode(contest.prompt), tuple(branches)))
+                    branches += self._branches(encoder, student)
+            trees.append(PromptTree(encoder.encode(visible_prompt(contest.prompt, mode)), tuple(branches)))
             num_rows += len(branches)
         self.packs = pack_trees(trees, token_budget=token_budget)
         self.num_branches = num_rows
+        self.views = torch.arange(num_rows) % len(self.view_names)
+        """The view of every branch, by its place in `view_names`."""
+
+    def _branches(self, encoder: PromptEncoder, response: Response) -> list[Branch]:
+        return [response_branch(encoder, response, view) for view in self.view_names]
 
     def pair_scores(self, scores: Float[Tensor, "branches"]) -> ContestScores:
         """`scores` of all branches as pairs. Differentiable."""
@@ -67,8 +79,11 @@ class ContestBatch:
         teacher = torch.tensor(self._teacher_rows)
         # An invalid rollout has no branch; it borrows the teacher's row, and its score is masked.
         student = torch.where(is_valid, torch.tensor(self._student_rows), teacher)
-        masked = [torch.where(is_valid, scores[student + offset], 0.0) for offset in (0, 1)]
-        return ContestScores(scores[teacher], scores[teacher + 1], masked[0], masked[1], is_valid)
+        views: dict[View, ViewScores] = {
+            view: ViewScores(scores[teacher + place], torch.where(is_valid, scores[student + place], 0.0))
+            for place, view in enumerate(self.view_names)
+        }
+        return ContestScores(views, is_valid)
 
 
 @torch.no_grad()
@@ -76,7 +91,7 @@ def score(discriminator: Discriminator, batch: ContestBatch) -> Float[Tensor, "b
     """Scores of all branches, without a gradient."""
     scores = torch.zeros(batch.num_branches)
     for packed in batch.packs:
-        scores[packed.rows] = branch_scores(discriminator, packed)[0].float()
+        scores[packed.rows] = branch_scores(discriminator, packed, views=batch.views)[0].float()
     return scores
 
 
@@ -97,7 +112,9 @@ def backpropagate(
     leaf = scores.detach().requires_grad_()
     [score_gradient] = torch.autograd.grad(loss(batch.pair_scores(leaf)), leaf)
     for packed in batch.packs:
-        pack_scores, router_logits = branch_scores(discriminator, packed, with_router=pack_loss is not None)
+        pack_scores, router_logits = branch_scores(
+            discriminator, packed, views=batch.views, with_router=pack_loss is not None
+        )
         total = (pack_scores * score_gradient[packed.rows]).sum()
         if pack_loss is not None and router_logits is not None:
             total = total + pack_loss(packed, router_logits)

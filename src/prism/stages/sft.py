@@ -4,7 +4,7 @@ import math
 
 from prism.config import PlannedStage
 from prism.errors import ConfigError
-from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
+from prism.runtime.optimizer import descend, make_optimizer, make_schedule
 from prism.stages.datasets import read_development, read_sft
 from prism.stages.imitation import draw_batch, imitate, mean_nll, num_tokens, pack_examples
 from prism.stages.workspace import Workspace
@@ -37,10 +37,8 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         batch = draw_batch(examples, (step - 1) * config.batch_size, config.batch_size, workspace.seed, "sft")
         packs = pack_examples(encoder, batch, config.token_budget)
         loss = imitate(policy, packs)
-        grad_norm = clip_gradients(policy, config.max_grad_norm, name="policy", step=step)
-        optimizer.step()
+        grad_norm = descend(policy, optimizer, config.max_grad_norm, name="policy", step=step)
         schedule.step()
-        optimizer.zero_grad()
         metrics: dict[str, float | None] = {"loss/nll": loss, "policy/grad_norm": grad_norm}
         if development and (step % 25 == 0 or step == num_steps):
             metrics["loss/dev_nll"] = mean_nll(policy, pack_examples(encoder, development, config.token_budget))

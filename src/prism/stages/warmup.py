@@ -2,23 +2,19 @@
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from prism.config import PlannedStage, Recipe
 from prism.errors import ConfigError, DataError
 from prism.models import Discriminator, PromptEncoder
-from prism.objectives import discriminator_accuracy, discriminator_loss, load_balancing_loss
-from prism.packing import PackedTrees
 from prism.records import Demonstration
 from prism.rollout import Sampling, TransformersEngine
-from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
+from prism.runtime.optimizer import descend, make_optimizer, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.stages.datasets import read_alignment
-from prism.stages.discriminators import make_discriminator, num_active_experts, outside_directories
+from prism.stages.discriminators import make_discriminator, outside_directories, shown_metrics
+from prism.stages.game import game_loss, game_metrics, train_discriminator
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.rollouts import parse_rollout
-from prism.stages.scoring import Contest, ContestBatch, ContestScores, backpropagate, score
+from prism.stages.scoring import Contest, ContestBatch, score
 from prism.stages.workspace import Workspace
 
 SAMPLES_PER_PROMPT = 2
@@ -37,7 +33,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         checkpoint_every=config.checkpoint_every,
         data=("alignment",),
         directories=outside_directories(workspace.recipe),
-        show=("loss/perception", "loss/reasoning", "heldout/perception_accuracy", "heldout/reasoning_accuracy"),
+        show=shown_metrics(workspace.recipe, "loss/{}", "heldout/{}_accuracy"),
     )
     if run.is_complete:
         return
@@ -57,18 +53,22 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         optimizers={"discriminator": optimizer},
         schedulers={"discriminator": schedule},
     )
+    mode = discriminator.mode
     for step in run.steps():
         pairs = draw_batch(training, (step - 1) * config.batch_size, config.batch_size, workspace.seed, "warmup")
-        batch = ContestBatch(encoder, pairs, config.token_budget)
-        metrics = accumulate_gradient(discriminator, batch, config.balance_coefficient)
-        metrics["discriminator/grad_norm"] = clip_gradients(
-            discriminator, config.max_grad_norm, name="discriminator", step=step
+        batch = ContestBatch(encoder, pairs, config.token_budget, mode)
+        scores = score(discriminator, batch)
+        balance = train_discriminator(
+            discriminator, batch, scores, regularization=0.0, balance_coefficient=config.balance_coefficient
         )
-        optimizer.step()
+        metrics: dict[str, float | None] = {"loss/balance": balance}
+        metrics |= {f"loss/{view}": loss for view, loss in game_loss(batch.pair_scores(scores)).views.items()}
+        metrics["discriminator/grad_norm"] = descend(
+            discriminator, optimizer, config.max_grad_norm, name="discriminator", step=step
+        )
         schedule.step()
-        optimizer.zero_grad()
         if step % config.evaluate_every == 0 or step == config.num_steps:
-            metrics |= measure_heldout(discriminator, ContestBatch(encoder, heldout, config.token_budget))
+            metrics |= measure_heldout(discriminator, ContestBatch(encoder, heldout, config.token_budget, mode))
         run.record(step, metrics, tokens=num_tokens(batch.packs))
     workspace.save_discriminator(run, discriminator, encoder)
 
@@ -101,48 +101,9 @@ def policy_before_alignment(recipe: Recipe) -> str:
     return "sft" if recipe.sft else "base"
 
 
-def accumulate_gradient(
-    discriminator: Discriminator, batch: ContestBatch, balance_coefficient: float
-) -> dict[str, float | None]:
-    """Bradley-Terry on both branches (paper Eq. 2) plus the experts' load balance."""
-    scores = score(discriminator, batch)
-    total_tokens = num_tokens(batch.packs)
-    top_k = num_active_experts(discriminator)
-    balance = 0.0
-
-    def balance_loss(packed: PackedTrees, router_logits: tuple[Tensor, ...]) -> Tensor:
-        nonlocal balance
-        loss = load_balancing_loss(router_logits, top_k=top_k or 1) * len(packed) / total_tokens
-        balance += float(loss.detach())
-        return balance_coefficient * loss
-
-    def pair_loss(pairs: ContestScores) -> Tensor:
-        return discriminator_loss(
-            pairs.teacher_perception, pairs.perception, pairs.teacher_reasoning, pairs.reasoning, regularization=0.0
-        ).loss
-
-    backpropagate(discriminator, batch, scores, pair_loss, balance_loss if top_k else None)
-    pairs = batch.pair_scores(scores)
-    parts = discriminator_loss(
-        pairs.teacher_perception, pairs.perception, pairs.teacher_reasoning, pairs.reasoning, regularization=0.0
-    )
-    return {
-        "loss/perception": float(parts.perception),
-        "loss/reasoning": float(parts.reasoning),
-        "loss/balance": balance if top_k else None,
-    }
-
-
 def measure_heldout(discriminator: Discriminator, batch: ContestBatch) -> dict[str, float | None]:
-    """Pair accuracy per branch on prompts the warm-up never trains on."""
-    pairs = batch.pair_scores(score(discriminator, batch))
-    perception, count = discriminator_accuracy(pairs.teacher_perception, pairs.perception)
-    reasoning, _ = discriminator_accuracy(pairs.teacher_reasoning, pairs.reasoning)
-    gaps = pairs.teacher_perception - pairs.perception, pairs.teacher_reasoning - pairs.reasoning
-    return {
-        "heldout/perception_accuracy": perception,
-        "heldout/reasoning_accuracy": reasoning,
-        "heldout/perception_gap": float(torch.mean(gaps[0])),
-        "heldout/reasoning_gap": float(torch.mean(gaps[1])),
-        "heldout/count": count,
-    }
+    """Pair accuracy and gap per view on prompts the warm-up never trains on."""
+    measured = game_metrics(batch.pair_scores(score(discriminator, batch)))
+    count = measured.pop("accuracy/count")
+    names = {name: "heldout/{1}_{0}".format(*name.split("/")) for name in measured}
+    return {names[name]: value for name, value in measured.items()} | {"heldout/count": count}

@@ -34,7 +34,9 @@ class Workspace:
     directory: Path
 
     def stage_directory(self, stage: str) -> Path:
-        return self.directory / stage
+        path = self.directory / stage
+        # In an ablation a stage is a link: what is set aside or made anew is what it points to.
+        return path.resolve() if path.is_symlink() else path
 
     def model_directory(self, stage: str) -> Path:
         """Where the weights are that `stage` ends with."""

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prism.config import BranchAdvantage, CheckpointBase, Grpo, MixedAdvantage, WorldData, load_recipe
+from prism.config import BranchAdvantage, CheckpointBase, Grpo, MixedAdvantage, MoeDiscriminator, WorldData, load_recipe
 from prism.errors import ConfigError
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -56,6 +56,8 @@ def test_defaults_are_those_of_the_paper(tmp_path: Path) -> None:
     assert (align.prompts_per_step, align.group_size) == (4, 16)
     assert (align.policy_learning_rate, align.discriminator_learning_rate, align.weight_decay) == (1e-6, 1e-6, 0.01)
     assert align.advantage == BranchAdvantage(alpha=0.5, format_penalty=1.5)
+    assert align.balance_coefficient == 0
+    assert recipe.discriminator == MoeDiscriminator(num_experts=4, top_k=2, noise_std=0.01, score_clip=10)
     assert (align.score_regularization, align.kl, align.temperature) == (0.001, None, 1.0)
     assert (rlvr.prompts_per_step, rlvr.group_size, rlvr.max_response_tokens) == (32, 16, 8192)
     assert (rlvr.accuracy_weight, rlvr.format_weight) == (0.8, 0.2)

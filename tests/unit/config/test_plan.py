@@ -49,12 +49,18 @@ def test_without_sft_everything_starts_from_the_base() -> None:
 
 def test_without_warmup_the_discriminator_comes_straight_from_its_source() -> None:
     assert plan("warmup=none")["align"][1] == ("sft", "base")
-    overrides = ["warmup=none", "discriminator.type=checkpoint", "discriminator.path=judge"]
-    assert plan(*overrides)["align"][1] == ("sft",)
+    assert plan("warmup=none", "discriminator.checkpoint=judge")["align"][1] == ("sft",)
+    assert plan("warmup=none", "discriminator.dense=models/2b")["align"][1] == ("sft",)
 
 
 def test_a_dense_model_of_ones_own_for_the_discriminator() -> None:
     assert plan("discriminator.dense=models/2b")["warmup"] == ("models/2b", ("sft",), 16)
+    assert plan("discriminator.checkpoint=judge")["warmup"] == ("judge", ("sft",), 16)
+
+
+@pytest.mark.parametrize("mode", ["moe", "dedicated", "dense", "text-only", "whole-response"])
+def test_every_mode_is_made_from_the_base(mode: str) -> None:
+    assert plan(f"discriminator.type={mode}") == plan()
 
 
 def test_without_alignment_every_algorithm_starts_from_sft_and_none_is_a_baseline() -> None:

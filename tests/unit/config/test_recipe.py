@@ -8,6 +8,7 @@ from prism.config import load_recipe
 from prism.errors import ConfigError
 
 DEMO = Path(__file__).with_name("example.toml")
+NUM_EXPERTS = "discriminator.num_experts"
 NO_STAGES = ["sft=none", "warmup=none", "align=none", "rlvr=none", "evaluation=none"]
 
 
@@ -17,6 +18,22 @@ NO_STAGES = ["sft=none", "warmup=none", "align=none", "rlvr=none", "evaluation=n
         (["align.group_size=1"], "align.group_size = 1: must be at least 2"),
         (["rlvr.group_size=1"], "rlvr.group_size = 1: must be at least 2"),
         (["discriminator.top_k=5"], "discriminator.top_k = 5: must not exceed num_experts (4)"),
+        (["discriminator.type=text-only", "discriminator.top_k=5"], "discriminator.top_k = 5: must not exceed"),
+        (["discriminator.type=whole-response", "discriminator.top_k=5"], "discriminator.top_k = 5: must not exceed"),
+        (["discriminator.type=dedicated", "discriminator.top_k=3"], f"{NUM_EXPERTS} = 4: must be even and at least"),
+        (["discriminator.type=dedicated", f"{NUM_EXPERTS}=5"], f"{NUM_EXPERTS} = 5: must be even and at least twice"),
+        (["discriminator.type=dedicated", "discriminator.top_k=5"], "discriminator.top_k = 5: must not exceed"),
+        (["discriminator.type=dense", f"{NUM_EXPERTS}=4"], f"unknown key {NUM_EXPERTS}; there are: dense"),
+        (["discriminator.type=moe", "discriminator.width=2"], "unknown key discriminator.width; there are: dense"),
+        (["discriminator.type=dense", "discriminator.width=0"], "discriminator.width = 0: must be greater than"),
+        (
+            ["discriminator.type=sparse"],
+            'discriminator.type = "sparse": is unknown; there are: moe, dedicated, dense, text-only, whole-response',
+        ),
+        (
+            ["discriminator.checkpoint=judge", "discriminator.dense=models/2b"],
+            'discriminator.checkpoint = "judge": is trained already: leave out dense',
+        ),
         (["align.token_budget=300"], "align.token_budget = 300: must be greater than max_response_tokens (320)"),
         (
             ["sft.token_budget=511"],
@@ -56,6 +73,9 @@ def test_a_contradiction_is_refused(overrides: list[str], message: str) -> None:
     "overrides",
     [
         ["discriminator.top_k=4"],
+        ["discriminator.type=dedicated"],
+        ["discriminator.type=dedicated", "discriminator.num_experts=6", "discriminator.top_k=3"],
+        ["discriminator.checkpoint=judge"],
         ["sft.token_budget=512"],
         ["warmup.num_heldout=384"],
         ["rlvr.algorithms.dapo.overlong_buffer=320"],

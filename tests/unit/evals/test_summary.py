@@ -5,7 +5,8 @@ import pytest
 
 from prism.errors import DataError
 from prism.evals.statistics import macro_average, mean_interval, wilson_interval
-from prism.evals.summary import summarize
+from prism.evals.summary import Reference, summarize
+from prism.rewards import parse_response
 
 
 def row(item_id: str, **changes: Any) -> dict[str, Any]:
@@ -92,6 +93,37 @@ def test_distribution_is_that_of_the_sampled_rows():
     }
     greedy_only = [entry for entry in build() if entry["mode"] == "greedy"]
     assert summary(greedy_only)["distribution"]["num_steps"] == {"3": 4}
+
+
+def written(num_steps: int) -> str:
+    steps = "".join(f"{number}. so\n" for number in range(1, num_steps + 1))
+    return f"<caption>a star</caption><think>{steps}</think><answer>1</answer>"
+
+
+def test_texts_are_measured_per_decoding_mode_against_the_teachers():
+    rows = [row(item, response=written(2)) for item in "ab"]
+    rows += [row(item, mode="sampled", sample=index, response=written(4)) for item in "ab" for index in range(2)]
+    rows.append(row("c", mode="sampled", response="no format"))
+    reference = Reference("test", {item: [parse_response(written(1))] for item in "abc"})
+    found = summarize(rows, checkpoint="model", checkpoint_sha256="0" * 64, teacher=reference)
+    drift = found["drift"]
+    assert drift["reference"] == "test"
+    assert drift["greedy"]["reasoning/steps"]["plug_in"] == pytest.approx(1)
+    sampled = drift["sampled"]["reasoning/steps"]
+    assert sampled["plug_in"] == pytest.approx(3)
+    assert [sampled[name] for name in ("count", "num_responses", "num_teacher_responses")] == [2, 4, 3]
+    lengths = {name: shape["reasoning"]["length"] for name, shape in found["shape"].items()}
+    assert lengths == {  # each step is a number, a dot and a word
+        "greedy": {"mean": 6, "count": 2},
+        "sampled": {"mean": 12, "count": 4},
+        "teacher": {"mean": 3, "count": 3},
+    }
+    assert found["shape"]["sampled"]["whole"]["length"]["count"] == 5
+
+
+def test_without_a_teacher_there_is_no_drift():
+    found = summary(build())
+    assert found["drift"] is None and found["shape"]["teacher"] is None
 
 
 def test_order_of_rows_does_not_change_estimates():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from prism.errors import ModelError
-from prism.models import Discriminator, upcycle
+from prism.models import Discriminator, Mode, upcycle
 
 Build = Callable[..., Any]
 EXPERTS = "language_model.layers.0.mlp.experts"
@@ -75,6 +75,25 @@ def assert_same(loaded: Discriminator, original: Discriminator) -> None:
 def test_names_and_layout_are_converted(discriminator: Discriminator, tmp_path: Path, prefix: str, head: str) -> None:
     write_released(discriminator, tmp_path, prefix=prefix, head=head)
     assert_same(Discriminator.from_pretrained(tmp_path), discriminator)
+
+
+@pytest.mark.parametrize("mode", ["moe", "text-only", "whole-response"])
+def test_a_released_discriminator_is_read_in_the_mode_asked_for(
+    discriminator: Discriminator, tmp_path: Path, mode: Mode
+) -> None:
+    """It does not say how it was trained, and has one head."""
+    write_released(discriminator, tmp_path)
+    loaded = Discriminator.from_pretrained(tmp_path, mode=mode)
+    assert loaded.mode == mode
+    assert_same(loaded, discriminator)
+
+
+def test_a_released_discriminator_is_neither_dense_nor_dedicated(build_dense: Build, tmp_path: Path) -> None:
+    write_released(Discriminator(upcycle(build_dense(), num_experts=4).model), tmp_path)
+    with pytest.raises(ModelError, match="mode 'dense' needs a Qwen3VLModel as its body"):
+        Discriminator.from_pretrained(tmp_path, mode="dense")
+    with pytest.raises(ModelError, match="does not fit the body in mode 'dedicated'"):
+        Discriminator.from_pretrained(tmp_path, mode="dedicated")
 
 
 @pytest.mark.parametrize("inter", [32, 16])

@@ -1,4 +1,4 @@
-"""Upcycling against golden logits of the dense model and against dense models built here."""
+"""Upcycling and widening against golden logits of the dense model and against dense models built here."""
 
 import json
 from collections.abc import Callable
@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen3VLMoeForConditionalGeneration
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration
 
 from prism.errors import ConfigError, ModelError
-from prism.models import upcycle
+from prism.models import upcycle, widen
 from prism.models.policy import load_policy
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -39,6 +40,13 @@ def logits(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Ten
     return model(**inputs).logits
 
 
+def choose_prompt(dense: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The golden prompt with the image token of models built here."""
+    ids = inputs["input_ids"].clone()
+    ids[inputs["mm_token_type_ids"] == 1] = dense.config.image_token_id
+    return inputs | {"input_ids": ids}
+
+
 def test_golden_logits_shapes_and_sums(case: dict, inputs: dict[str, torch.Tensor]) -> None:
     sparse = upcycle(load_policy(GOLDEN / "upcycle_dense_qwen3_vl"), noise_std=0.0)
     expected = torch.tensor(case["expected_last3_logits_float64"], dtype=torch.float32)
@@ -60,9 +68,7 @@ def test_copies_compute_the_dense_function(
 ) -> None:
     dense = build_dense(seed=num_experts, tied=tied)
     sparse = upcycle(dense, num_experts=num_experts, top_k=top_k, noise_std=0.0, seed=5)
-    ids = inputs["input_ids"].clone()
-    ids[inputs["mm_token_type_ids"] == 1] = dense.config.image_token_id
-    prompt = inputs | {"input_ids": ids}
+    prompt = choose_prompt(dense, inputs)
     torch.testing.assert_close(logits(sparse, prompt), logits(dense, prompt), atol=1e-5, rtol=0)
     assert (sparse.lm_head.weight is sparse.model.language_model.embed_tokens.weight) is tied
 
@@ -140,3 +146,95 @@ def test_impossible_options_are_refused(build_dense: Build, options: dict) -> No
 def test_a_sparse_model_is_not_upcycled_again(build_dense: Build) -> None:
     with pytest.raises(ModelError, match="Qwen3VLMoeForConditionalGeneration"):
         upcycle(upcycle(build_dense()))
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+@pytest.mark.parametrize("tied", [True, False])
+def test_wider_mlps_compute_the_dense_function(
+    build_dense: Build, inputs: dict[str, torch.Tensor], factor: int, tied: bool
+) -> None:
+    dense = build_dense(seed=factor, tied=tied)
+    wide = widen(dense, factor=factor, noise_std=0.0)
+    prompt = choose_prompt(dense, inputs)
+    torch.testing.assert_close(logits(wide, prompt), logits(dense, prompt), atol=1e-5, rtol=0)
+    assert wide.config.get_text_config().intermediate_size == factor * 48
+    assert (wide.lm_head.weight is wide.model.language_model.embed_tokens.weight) is tied
+
+
+def test_golden_logits_of_the_wider_model(case: dict, inputs: dict[str, torch.Tensor]) -> None:
+    wide = widen(load_policy(GOLDEN / "upcycle_dense_qwen3_vl"), noise_std=0.0)
+    expected = torch.tensor(case["expected_last3_logits_float64"], dtype=torch.float32)
+    torch.testing.assert_close(logits(wide, inputs)[0, -3:], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("num_experts", "top_k"), [(4, 2), (6, 3)])
+def test_wider_mlps_cost_as_much_as_the_active_experts(build_dense: Build, num_experts: int, top_k: int) -> None:
+    """Multiply-adds of seven tokens, counted from the matrix products that are carried out."""
+    dense = build_dense()
+    sparse = upcycle(dense, num_experts=num_experts, top_k=top_k)
+    sparse.set_experts_implementation("eager")
+    wide = widen(dense, factor=top_k)
+    tokens = torch.randn(1, 7, 32)
+    layers = (model.model.language_model.layers[0] for model in (sparse, wide))
+    costs = []
+    for layer in layers:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            layer.mlp(tokens)
+        costs.append(counter.get_total_flops() // 2)
+    by_hand = 7 * top_k * 3 * 32 * 48
+    assert costs == [by_hand + 7 * num_experts * 32, by_hand]  # the sparse one's router comes on top
+
+
+def test_noise_on_wider_mlps_is_to_the_weights_of_each_copy(build_dense: Build) -> None:
+    """Written as the average of two whole MLPs, each copy has noise of the given size on all its weights."""
+    exact, noisy = (widen(build_dense(), noise_std=std).state_dict() for std in (0.0, 0.01))
+    changed = {name for name in exact if not torch.equal(exact[name], noisy[name])}
+    assert changed == {name for name in exact if "language_model" in name and ".mlp." in name}
+    for name in changed:
+        is_down = "down_proj" in name
+        copies = (2 * (noisy[name] - exact[name]) if is_down else noisy[name] - exact[name]).chunk(2, int(is_down))
+        assert not torch.equal(*copies)
+        for difference in copies:
+            assert difference.std().item() == pytest.approx(0.01, rel=0.1)
+            assert abs(difference.mean().item()) < 1e-3
+
+
+def test_wider_mlps_leave_the_dense_model_alone_and_follow_the_seed(build_dense: Build) -> None:
+    dense = build_dense().to(torch.bfloat16)
+    before = {name: weight.clone() for name, weight in dense.state_dict().items()}
+    wide, again, other = (widen(dense, seed=seed) for seed in (3, 3, 4))
+    assert {parameter.dtype for parameter in wide.parameters()} == {torch.bfloat16}
+    first, second, third = (model.state_dict() for model in (wide, again, other))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], third[name]) for name in first)
+    with torch.no_grad():
+        for parameter in wide.parameters():
+            parameter.add_(1.0)
+    assert dense.config.get_text_config().intermediate_size == 48
+    assert all(torch.equal(weight, before[name]) for name, weight in dense.state_dict().items())
+
+
+def test_copies_of_wider_mlps_learn_apart(build_dense: Build) -> None:
+    wide = widen(build_dense())
+    wide(input_ids=torch.arange(10, 30)[None]).logits.square().mean().backward()
+    gate = wide.model.language_model.layers[0].mlp.gate_proj.weight.grad
+    assert gate is not None and not torch.allclose(*gate.chunk(2), rtol=1e-3)
+
+
+def test_wider_model_saved_and_reloaded(build_dense: Build, inputs: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    wide = widen(build_dense())
+    wide.save_pretrained(tmp_path)
+    loaded = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path)
+    prompt = choose_prompt(wide, inputs)
+    assert torch.equal(logits(loaded, prompt), logits(wide, prompt))
+
+
+@pytest.mark.parametrize("options", [{"factor": 0}, {"noise_std": -1.0}])
+def test_impossible_widths_are_refused(build_dense: Build, options: dict) -> None:
+    with pytest.raises(ConfigError):
+        widen(build_dense(), **options)
+
+
+def test_a_sparse_model_is_not_widened(build_dense: Build) -> None:
+    with pytest.raises(ModelError, match="Qwen3VLMoeForConditionalGeneration"):
+        widen(upcycle(build_dense()))

@@ -82,6 +82,36 @@ def test_hand_worked_loss_and_weights():
     assert bradley_terry_loss(teacher, student, f64([0.5, 0.0, 0.0])).item() == pytest.approx(-0.5 * math.log(0.75))
 
 
+def test_label_smoothing_by_hand():
+    # σ(log 3) = 3/4: the teacher counts as better with probability 0.9 and as worse with 0.1.
+    teacher, student = f64([math.log(3), 7.0]), f64([0.0, 0.0])
+    weights = torch.tensor([True, False])
+    loss = bradley_terry_loss(teacher, student, weights, label_smoothing=0.1)
+    assert loss.item() == pytest.approx(-0.9 * math.log(0.75) - 0.1 * math.log(0.25))
+
+
+def test_label_smoothing_is_content_with_a_finite_margin():
+    # −0.8·log σ(m) − 0.2·log σ(−m) is least where σ(m) = 0.8; a greater margin is pushed back.
+    teacher = f64([math.log(4), 30.0, 0.0]).requires_grad_()
+    bradley_terry_loss(teacher, torch.zeros_like(teacher), label_smoothing=0.2).backward()
+    assert_close(teacher.grad, f64([0.0, 0.2, -0.3]) / 3)
+
+
+def test_both_branches_are_smoothed_and_nothing_else():
+    scores, weights, _ = pairs(3)
+    smoothed = discriminator_loss(*scores, weights=weights, regularization=0.1, label_smoothing=0.2)
+    branches = [
+        bradley_terry_loss(teacher, student, weights, label_smoothing=0.2)
+        for teacher, student in (scores[:2], scores[2:])
+    ]
+    assert_close(torch.stack([smoothed.perception, smoothed.reasoning]), torch.stack(branches))
+    assert_close(smoothed.loss, sum(branches) + 0.1 * scores.square().mean())
+    plain = discriminator_loss(*scores, weights=weights, regularization=0.1)
+    assert torch.equal(
+        discriminator_loss(*scores, weights=weights, regularization=0.1, label_smoothing=0.0).loss, plain.loss
+    )
+
+
 def test_unweighted_pairs_may_hold_anything():
     teacher, student = f64([1.0, math.nan, 2.0]).requires_grad_(), f64([0.0, math.inf, 3.0]).requires_grad_()
     weights = torch.tensor([True, False, True])
@@ -187,6 +217,8 @@ TWO = torch.zeros(2)
         ("student_reasoning", lambda: discriminator_loss(TWO, TWO, TWO, TWO[:1])),
         (r"scores\[1\]", lambda: score_regularization(TWO, TWO.long())),
         ("scores:", lambda: score_regularization()),
+        ("label_smoothing", lambda: bradley_terry_loss(TWO, TWO, label_smoothing=0.5)),
+        ("label_smoothing", lambda: bradley_terry_loss(TWO, TWO, label_smoothing=-0.1)),
     ],
 )
 def test_mismatches_name_the_argument(name, call):

@@ -23,6 +23,7 @@ from prism.packing import (
     branch_scores,
     pack_trees,
     to_rows,
+    token_views,
     tree_attention_mask,
 )
 
@@ -164,34 +165,66 @@ def test_logprobs_entropies_and_gradients_equal_those_of_single_sequences(kind, 
         torch.testing.assert_close(packed_gradients[name], gradient, atol=1e-5 * scale, rtol=0, msg=name)
 
 
+class Scorer(torch.nn.Module):
+    """A head per view; notes which view it is told for every token."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.model = build(kind).model
+        self.head = torch.nn.Linear(32, 2, bias=False)
+        self.told: list[Any] = []
+
+    def read_as(self, token_views):
+        self.told.append(token_views)
+
+    def score(self, hidden, views=None):
+        scores = self.head(hidden)
+        return scores[:, 0] if views is None else scores[torch.arange(len(views)), views]
+
+
 @pytest.mark.parametrize("kind", ["dense", "moe"])
-def test_scores_and_their_gradients_equal_those_of_single_sequences(kind):
-    class Scorer(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = build(kind).model
-            self.head = torch.nn.Linear(32, 1, bias=False)
-
-        def score(self, hidden):
-            return self.head(hidden).squeeze(-1)
-
-    scorer = Scorer()
+@pytest.mark.parametrize("views", [None, torch.tensor([0, 1, 1, 0, 1, 0, 1, 1])])
+def test_scores_and_their_gradients_equal_those_of_single_sequences(kind, views):
+    scorer = Scorer(kind)
     trees = make_trees(scorer)
     scores = torch.zeros(8)
-    for packed in pack_trees(trees, token_budget=40):
-        values, _ = branch_scores(scorer, packed)
+    packs = pack_trees(trees, token_budget=40)
+    for packed in packs:
+        values, router_logits = branch_scores(scorer, packed, views=views)
+        assert router_logits is None
         scores[packed.rows] = values.detach()
         values.square().sum().backward()
     packed_gradients = {name: p.grad.clone() for name, p in scorer.named_parameters() if p.grad is not None}
     scorer.zero_grad()
     for row, (prompt, branch) in enumerate(branches_of(trees)):
-        expected = scorer.score(single(scorer, prompt, branch)[-1:])[0]
+        own = 0 if views is None else int(views[row])
+        expected = single(scorer, prompt, branch)[-1] @ scorer.head.weight[own]
         torch.testing.assert_close(scores[row], expected.detach(), atol=1e-5, rtol=0)
         expected.square().backward()
     for name, parameter in scorer.named_parameters():
         if parameter.grad is not None:
             scale = max(1.0, parameter.grad.abs().max().item())
             torch.testing.assert_close(packed_gradients[name], parameter.grad, atol=1e-5 * scale, rtol=0, msg=name)
+    if views is None:
+        assert scorer.told == [None] * len(packs)
+    else:
+        assert [told.tolist() for told in scorer.told] == [token_views(p, views[p.rows]).tolist() for p in packs]
+
+
+def test_router_logits_come_in_the_order_of_layers_and_tokens():
+    """Of one tree with one branch, which is the sequence itself."""
+    scorer = Scorer("moe")
+    tree = make_trees(scorer)[3]
+    [packed] = pack_trees([tree], token_budget=100)
+    _, logits = branch_scores(scorer, packed, with_router=True)
+    seen: list[torch.Tensor] = []
+    gates = [layer.mlp.gate for layer in scorer.model.language_model.layers]
+    for gate in gates:
+        gate.register_forward_hook(lambda gate, inputs, output: seen.append(inputs[0] @ gate.weight.T))
+    single(scorer, tree.prompt, tree.branches[0])
+    assert logits is not None and len(logits) == len(seen) == 3
+    for found, expected in zip(logits, seen, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_one_image_is_encoded_once_however_many_branches_share_it():
@@ -232,6 +265,16 @@ def test_an_empty_branch_is_refused():
         pack_trees([PromptTree(text_prompt(2), (Branch.of([7]), Branch.of([])))], token_budget=10)
 
 
+def test_views_of_tokens_by_hand():
+    """A prompt of 2 with branches of 1 and 3, then a prompt of 1 with a branch of 2."""
+    trees = [
+        PromptTree(text_prompt(2), (Branch.of([7]), Branch.of([7, 8, 9]))),
+        PromptTree(text_prompt(1), (Branch.of([7, 8]),)),
+    ]
+    [packed] = pack_trees(trees, token_budget=20)
+    assert token_views(packed, torch.tensor([1, 0, 5])).tolist() == [-1, -1, 1, 0, 0, 0, -1, 5, 5]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     shapes=st.lists(
@@ -259,6 +302,11 @@ def test_packing_loses_nothing_and_keeps_the_budget(shapes, budget):
         assert packed.input_ids[packed.end_positions].tolist() == [
             branches_of(trees)[row][1].token_ids[-1].item() for row in packed.rows.tolist()
         ]
+        # Told to be of a view that is its own row, each branch is found whole, and prompts are of none.
+        views = token_views(packed, packed.rows).tolist()
+        told = {row: packed.input_ids[torch.tensor(views) == row].tolist() for row in set(views)}
+        told.pop(-1)
+        assert told == {row: branches_of(trees)[row][1].token_ids.tolist() for row in packed.rows.tolist()}
     expected = {
         (row, column): token
         for row, (_, branch) in enumerate(branches_of(trees))

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from prism.config import Recipe
 from prism.errors import DataError, StorageError
 from prism.report import render_report
 from prism.report.identity import COLOURS
+from prism.report.page import describe_discriminator
 
 MakeRun = Callable[..., Path]
 VOID = {"meta", "img", "input", "br", "circle", "line", "path", "polyline", "rect"}
@@ -164,6 +166,24 @@ def test_the_header_says_what_ran(full_text: str) -> None:
     assert "Complete: all 8 stages of the recipe finished for 2 seeds." in text
     assert "prism run runs/tiny-world/recipe.json" in text
     assert "ef" * 32 in text
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "description"),
+    [
+        ({}, "moe: 4 experts, top 2, upcycled from the base"),
+        ({"type": "dedicated", "num_experts": 6}, "dedicated: 6 experts, top 2, upcycled from the base"),
+        ({"type": "text-only", "dense": Path("models/2b")}, "text-only: 4 experts, top 2, upcycled from models/2b"),
+        ({"type": "whole-response", "top_k": 1}, "whole-response: 4 experts, top 1, upcycled from the base"),
+        ({"type": "dense"}, "dense, 2 times as wide as the base"),
+        ({"type": "dense", "width": 3, "dense": Path("models/2b")}, "dense, 3 times as wide as models/2b"),
+        ({"checkpoint": Path("judge")}, "moe, judge"),
+        ({"type": "dense", "checkpoint": Path("judge")}, "dense, judge"),
+    ],
+)
+def test_the_discriminator_is_described(discriminator: dict[str, object], description: str) -> None:
+    table = {"name": "r", "data": {}, "base": {}, "discriminator": discriminator}
+    assert describe_discriminator(Recipe.model_validate(table)) == description
 
 
 def test_missing_stages_are_named_and_not_shown(make_run: MakeRun) -> None:

@@ -1,23 +1,35 @@
 """Small random models, pictures of the built-in world, and one sequence at a time as the model itself sees it."""
 
+import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
+from transformers import DynamicCache, Qwen3VLMoeModel
 
 from prism.config import Recipe
 from prism.data.world.render import render_scene
 from prism.data.world.scene import draw_scene
-from prism.models import Discriminator, PromptEncoder, upcycle
+from prism.models import Discriminator, Mode, PromptEncoder, View, upcycle, widen
 from prism.models.policy import save_policy
 from prism.models.tiny import build_tiny, load_tiny_encoder, tiny_config
 from prism.packing import Branch, EncodedPrompt
-from prism.records import ImageSource, Prompt, Rollout, RolloutGroup
+from prism.records import ImageSource, Prompt, Response, Rollout, RolloutGroup
 from prism.stages.workspace import SHIPPED_TOKENIZER, Workspace
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The score of one view of a response, and for every layer the experts that its tokens went to."""
+
+    score: Tensor
+    experts: list[Tensor]
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +45,119 @@ def make_policy(encoder: PromptEncoder) -> Callable[..., Any]:
     return make
 
 
-@pytest.fixture(params=["sparse", "dense"])
-def discriminator(request: pytest.FixtureRequest, make_policy: Callable[..., Any]) -> Discriminator:
-    """Its head is not zero, or nothing else would have a gradient; no score reaches its limit."""
-    body = make_policy(1)
-    made = Discriminator((upcycle(body) if request.param == "sparse" else body).model)
-    torch.nn.init.normal_(made.head.weight, std=0.2, generator=torch.Generator().manual_seed(3))
-    return made
+@pytest.fixture
+def make_discriminator(make_policy: Callable[..., Any]) -> Callable[..., Discriminator]:
+    """Its experts and routers differ, so that it matters where a token goes. Its head is not zero, or nothing
+    else would have a gradient; no score reaches its limit."""
+
+    def make(mode: Mode, *, num_experts: int = 6) -> Discriminator:
+        dense, random_source = make_policy(1), torch.Generator().manual_seed(3)
+        if mode == "dense":
+            body = widen(dense, noise_std=0.1).model
+        else:
+            body = upcycle(dense, num_experts=num_experts, noise_std=0.1).model
+            for layer in body.language_model.layers:
+                torch.nn.init.normal_(layer.mlp.gate.weight, std=0.3, generator=random_source)
+        made = Discriminator(body, mode=mode)
+        torch.nn.init.normal_(made.head.weight, std=0.2, generator=random_source)
+        return made
+
+    return make
+
+
+@pytest.fixture(params=get_args(Mode))
+def discriminator(request: pytest.FixtureRequest, make_discriminator: Callable[..., Discriminator]) -> Discriminator:
+    return make_discriminator(request.param)
+
+
+@pytest.fixture(scope="session")
+def read_alone(encoder: PromptEncoder) -> Callable[..., Reading]:
+    """A response read by itself: tokens put together by hand, the model's own classes, mask and positions."""
+
+    def run(discriminator: Discriminator, prompt: Prompt, response: Response, view: View) -> Reading:
+        text = {
+            "perception": f"{response.caption}",
+            "reasoning": f"{response.think}\n<answer>{response.answer}</answer>",
+            "response": f"<caption>{response.caption}</caption>\n<think>{response.think}</think>\n"
+            f"<answer>{response.answer}</answer>",
+        }[view]
+        if discriminator.mode == "text-only":
+            prompt = replace(prompt, images=(), question=prompt.question.replace("<image>", ""))
+        tokens = encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+        branch = torch.tensor([*tokens, encoder.end_token_id])
+        encoded = encoder.encode(prompt)
+        body: Any = discriminator.model
+        has_experts = discriminator.mode != "dense"
+        if discriminator.mode == "dedicated":
+            place = ("perception", "reasoning").index(view)
+            hidden, router_logits = read_dedicated(body, encoded, branch, place, encoder.image_token_id)
+            first = place * body.config.text_config.num_experts // 2
+            return Reading(hidden[-1] @ discriminator.head.weight[place], _chosen(router_logits, first))
+        ids = torch.cat([encoded.token_ids, branch])[None]
+        output = body(
+            input_ids=ids,
+            mm_token_type_ids=(ids == encoder.image_token_id).int(),
+            pixel_values=encoded.pixel_values,
+            image_grid_thw=encoded.image_grid_thw,
+            use_cache=False,
+            **({"output_router_logits": True} if has_experts else {}),
+        )
+        router_logits = [logits[len(encoded) :] for logits in output.router_logits] if has_experts else []
+        return Reading(output.last_hidden_state[0, -1] @ discriminator.head.weight[0], _chosen(router_logits, 0))
+
+    return run
+
+
+def read_dedicated(body: Any, prompt: EncodedPrompt, branch: Tensor, place: int, image_token_id: int) -> Any:
+    """Hidden states and router logits of a branch, without a router of ours: the prompt goes through the whole
+    model, and the branch continues it through a smaller one that has the view's experts alone.
+
+    Weights are taken from `body`, and their gradients go there.
+    """
+    num_experts = body.config.text_config.num_experts // 2
+    config = copy.deepcopy(body.config)
+    config.text_config.num_experts = num_experts
+    whole: Any = Qwen3VLMoeModel(body.config)
+    half: Any = Qwen3VLMoeModel(config)
+    weights = dict(body.named_parameters())
+    own = slice(place * num_experts, (place + 1) * num_experts)
+    is_expert = (".mlp.gate.", ".mlp.experts.")
+    own_weights = {name: w[own] if any(part in name for part in is_expert) else w for name, w in weights.items()}
+    ids = torch.cat([prompt.token_ids, branch])[None]
+    is_image = (ids == image_token_id).int()
+    positions, _ = whole.get_rope_index(ids, mm_token_type_ids=is_image, image_grid_thw=prompt.image_grid_thw)
+    first = len(prompt)
+    cache = DynamicCache()
+    functional_call(
+        whole,
+        weights,
+        kwargs={
+            "input_ids": ids[:, :first],
+            "position_ids": positions[:, :, :first],
+            "mm_token_type_ids": is_image[:, :first],
+            "pixel_values": prompt.pixel_values,
+            "image_grid_thw": prompt.image_grid_thw,
+            "past_key_values": cache,
+            "use_cache": True,
+        },
+    )
+    output = functional_call(
+        half,
+        own_weights,
+        kwargs={
+            "input_ids": ids[:, first:],
+            "position_ids": positions[:, :, first:],
+            "past_key_values": cache,
+            "use_cache": True,
+            "output_router_logits": True,
+        },
+    )
+    return output.last_hidden_state[0], output.router_logits
+
+
+def _chosen(router_logits: Sequence[Tensor], first: int) -> list[Tensor]:
+    """The two experts each token goes to, per layer, of those numbered from `first`."""
+    return [first + logits.detach().argsort(-1, descending=True)[:, :2] for logits in router_logits]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Advantages and metrics of the adversarial game, by hand."""
+"""Advantages and metrics of alignment, by hand."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,24 +10,36 @@ from prism.config import AlignConfig
 from prism.models import Discriminator, PromptEncoder
 from prism.records import Demonstration, RolloutGroup
 from prism.rewards import parse_response
-from prism.stages.align import align_advantages, answer_metrics, game_metrics, teacher_metrics
-from prism.stages.rollouts import parse_rollout
-from prism.stages.scoring import Contest, ContestBatch, ContestScores, score
+from prism.stages.align import answer_metrics, discriminator_metrics, teacher_metrics
+from prism.stages.credit import align_advantages, verdicts_of
+from prism.stages.game import game_metrics
+from prism.stages.rollouts import description_metrics, parse_rollout
+from prism.stages.scoring import Contest, ContestBatch, ContestScores, ViewScores, score
 
 Make = Callable[..., Any]
 TEXT = "<caption>{}</caption><think>{}</think><answer>{}</answer>"
 GROUP_IDS = torch.tensor([0, 0, 0, 1, 1, 1])
 PAIRS = ContestScores(
-    teacher_perception=torch.tensor([2.0, 2.0, 2.0, 1.0, 1.0, 1.0]),
-    teacher_reasoning=torch.tensor([3.0, 3.0, 3.0, 0.5, 0.5, 0.5]),
-    perception=torch.tensor([1.0, 2.0, 3.0, 4.0, 0.0, 2.0]),
-    reasoning=torch.tensor([0.0, 2.0, 4.0, 1.0, 0.0, 1.0]),
-    is_valid=torch.tensor([True, True, True, True, False, True]),
+    {
+        "perception": ViewScores(
+            torch.tensor([2.0, 2.0, 2.0, 1.0, 1.0, 1.0]), torch.tensor([1.0, 2.0, 3.0, 4.0, 0.0, 2.0])
+        ),
+        "reasoning": ViewScores(
+            torch.tensor([3.0, 3.0, 3.0, 0.5, 0.5, 0.5]), torch.tensor([0.0, 2.0, 4.0, 1.0, 0.0, 1.0])
+        ),
+    },
+    torch.tensor([True, True, True, True, False, True]),
 )
+WHOLE = ContestScores({"response": PAIRS.views["perception"]}, PAIRS.is_valid)
 
 
 def make_config(**fields: Any) -> AlignConfig:
     return AlignConfig.model_validate({"num_steps": 1} | fields)
+
+
+def advantages(pairs: ContestScores, group_ids: torch.Tensor, config: AlignConfig) -> torch.Tensor:
+    """In a form that reads no verdicts."""
+    return align_advantages(pairs, group_ids, config.advantage, [None] * len(group_ids))
 
 
 def test_branch_form_by_hand() -> None:
@@ -40,58 +52,75 @@ def test_branch_form_by_hand() -> None:
     for alpha in (0.5, 0.25):
         second = [alpha * own + (1 - alpha) * other for own, other in zip(perception, reasoning, strict=True)]
         second[1] -= 1.5
-        found = align_advantages(PAIRS, GROUP_IDS, make_config(advantage={"type": "branch", "alpha": alpha}))
+        found = advantages(PAIRS, GROUP_IDS, make_config(advantage={"type": "branch", "alpha": alpha}))
         torch.testing.assert_close(found, torch.tensor([-1.0, 0.0, 1.0, *second]), atol=1e-5, rtol=0)
 
 
 def test_branch_form_is_the_default_and_its_penalty_is_configured() -> None:
-    default = align_advantages(PAIRS, GROUP_IDS, make_config())
-    heavier = align_advantages(PAIRS, GROUP_IDS, make_config(advantage={"format_penalty": 4.0}))
+    default = advantages(PAIRS, GROUP_IDS, make_config())
+    heavier = advantages(PAIRS, GROUP_IDS, make_config(advantage={"format_penalty": 4.0}))
     torch.testing.assert_close(default - heavier, torch.tensor([0, 0, 0, 0, 2.5, 0]))
 
 
 def test_mixed_form_by_hand() -> None:
     """r = (0.5, 2, 3.5) has deviation 1.5; r = (2.5, 0.5, 1.5) has mean 1.5 and deviation 1."""
-    found = align_advantages(PAIRS, GROUP_IDS, make_config(advantage={"type": "mixed"}))
+    found = advantages(PAIRS, GROUP_IDS, make_config(advantage={"type": "mixed"}))
     torch.testing.assert_close(found, torch.tensor([-1.0, 0.0, 1.0, 1.0, -1.0, 0.0]), atol=1e-5, rtol=0)
 
 
 def test_mixed_form_weighs_the_branches_by_alpha() -> None:
     """α = 1: perception alone, whose second group is (4, 1, 2)."""
-    found = align_advantages(PAIRS, GROUP_IDS, make_config(advantage={"type": "mixed", "alpha": 1.0}))
+    found = advantages(PAIRS, GROUP_IDS, make_config(advantage={"type": "mixed", "alpha": 1.0}))
     deviation = (7 / 3) ** 0.5
     expected = [-1.0, 0.0, 1.0, (5 / 3) / deviation, (-4 / 3) / deviation, (-1 / 3) / deviation]
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
 
 
-def test_game_metrics_by_hand() -> None:
+@pytest.mark.parametrize("form", ["branch", "mixed"])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_the_score_of_a_whole_response_is_normalised_whatever_alpha(form: str, alpha: float) -> None:
+    """First group (1, 2, 3), second (4, 1, 2) with the invalid one a point below the worst."""
+    found = advantages(WHOLE, GROUP_IDS, make_config(advantage={"type": form, "alpha": alpha}))
+    deviation = (7 / 3) ** 0.5
+    expected = [-1.0, 0.0, 1.0, (5 / 3) / deviation, (-4 / 3) / deviation, (-1 / 3) / deviation]
+    expected[4] -= 1.5 if form == "branch" else 0
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_discriminator_metrics_by_hand() -> None:
     """Margins of valid pairs: perception 1, 0, −1, −3, −1 and reasoning 3, 1, −1, −0.5, −0.5."""
-    metrics = game_metrics(PAIRS, make_config(score_regularization=0.1))
+    metrics = discriminator_metrics(PAIRS, make_config(score_regularization=0.1), 2.5)
 
     def bradley_terry(margins: list[float]) -> float:
         return float(torch.nn.functional.softplus(-torch.tensor(margins, dtype=torch.float)).mean())
 
     perception, reasoning = bradley_terry([1, 0, -1, -3, -1]), bradley_terry([3, 1, -1, -0.5, -0.5])
-    assert metrics["gap/perception"] == pytest.approx(-4 / 5)
-    assert metrics["gap/reasoning"] == pytest.approx(2 / 5)
-    assert metrics["accuracy/perception"] == pytest.approx(1.5 / 5)
-    assert metrics["accuracy/reasoning"] == pytest.approx(2 / 5)
-    assert metrics["accuracy/count"] == 5
-    assert metrics["loss/perception"] == pytest.approx(perception)
-    assert metrics["loss/reasoning"] == pytest.approx(reasoning)
     mean_square = (15 / 6 + 27.75 / 6 + 34 / 6 + 22 / 6) / 4
-    assert metrics["loss/score_regularisation"] == pytest.approx(mean_square)
-    assert metrics["loss/discriminator"] == pytest.approx(perception + reasoning + 0.1 * mean_square)
+    assert metrics == {
+        "loss/perception": pytest.approx(perception),
+        "loss/reasoning": pytest.approx(reasoning),
+        "loss/score_regularisation": pytest.approx(mean_square),
+        "loss/discriminator": pytest.approx(perception + reasoning + 0.1 * mean_square),
+        "loss/balance": 2.5,
+    }
+    whole = discriminator_metrics(WHOLE, make_config(score_regularization=0.1), None)
+    assert whole == {
+        "loss/response": pytest.approx(perception),
+        "loss/score_regularisation": pytest.approx((15 / 6 + 34 / 6) / 2),
+        "loss/discriminator": pytest.approx(perception + 0.1 * (15 / 6 + 34 / 6) / 2),
+        "loss/balance": None,
+    }
 
 
 def test_without_a_valid_rollout_nothing_is_measured() -> None:
-    none = ContestScores(torch.ones(2), torch.ones(2), torch.zeros(2), torch.zeros(2), torch.zeros(2, dtype=torch.bool))
-    metrics = game_metrics(none, make_config())
+    nothing = ViewScores(torch.ones(2), torch.zeros(2))
+    none = ContestScores({"perception": nothing, "reasoning": nothing}, torch.zeros(2, dtype=torch.bool))
+    metrics = game_metrics(none) | discriminator_metrics(none, make_config(), None)
     missing = ("gap/perception", "gap/reasoning", "accuracy/perception", "accuracy/reasoning")
     assert all(metrics[name] is None for name in (*missing, "loss/perception", "loss/reasoning"))
     assert metrics["accuracy/count"] == 0
-    advantages = align_advantages(none, torch.zeros(2, dtype=torch.long), make_config())
-    assert advantages.tolist() == [-1.5, -1.5]
+    found = advantages(none, torch.zeros(2, dtype=torch.long), make_config())
+    assert found.tolist() == [-1.5, -1.5]
 
 
 def test_a_rollout_equal_to_the_teacher_leaves_no_gap(
@@ -99,10 +128,12 @@ def test_a_rollout_equal_to_the_teacher_leaves_no_gap(
 ) -> None:
     text = TEXT.format("row 1: red circle 2.", "1. one", "1")
     contest = Contest(make_prompt(0), parse_response(text), (parse_rollout(make_rollout(text)),) * 2)
-    batch = ContestBatch(encoder, [contest], 4096)
-    metrics = game_metrics(batch.pair_scores(score(discriminator, batch)), make_config())
-    assert metrics["gap/perception"] == pytest.approx(0, abs=1e-5)
-    assert metrics["gap/reasoning"] == pytest.approx(0, abs=1e-5)
+    batch = ContestBatch(encoder, [contest], 4096, discriminator.mode)
+    scores = score(discriminator, batch)
+    assert scores.abs().min() > 1e-2
+    metrics = game_metrics(batch.pair_scores(scores))
+    for view in discriminator.views:
+        assert metrics[f"gap/{view}"] == pytest.approx(0, abs=1e-5)
 
 
 def test_answer_metrics_by_hand(make_prompt: Make, make_rollout: Make) -> None:
@@ -116,9 +147,11 @@ def test_answer_metrics_by_hand(make_prompt: Make, make_rollout: Make) -> None:
     ]
     rollouts = [make_rollout(text) for text in texts]
     groups = [RolloutGroup(known, tuple(rollouts[:2])), RolloutGroup(make_prompt(1), tuple(rollouts[2:]))]
-    metrics = answer_metrics(groups, list(map(parse_rollout, rollouts)))
+    responses = list(map(parse_rollout, rollouts))
+    metrics = answer_metrics(verdicts_of(groups, responses)) | description_metrics(groups, responses)
     assert metrics == {
         "reward/accuracy": pytest.approx(2 / 4),
+        "reward/unverifiable": 0,
         "reward/caption_exact": pytest.approx(1 / 2),
         "reward/caption_fraction": pytest.approx((1 / 2 + 1) / 2),
     }

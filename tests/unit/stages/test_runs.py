@@ -1,15 +1,20 @@
 """Whole stages over a random policy and data of the world: what they write, and that they repeat exactly."""
 
+import itertools
 import json
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from prism.config import plan_stages
 from prism.errors import DataError
-from prism.models import Discriminator, load_policy
+from prism.models import Discriminator, Mode, load_policy
+from prism.records import Prompt, Response, RolloutGroup
+from prism.rewards import parse_response
 from prism.stages import align, base, datasets, rlvr, warmup
 from prism.stages.workspace import Workspace
 
@@ -141,3 +146,136 @@ def test_warm_up_without_a_valid_rollout_says_so(make_workspace: MakeWorkspace) 
     settings = {"num_steps": 1, "batch_size": 2, "num_heldout": 1, **WITH_TEACHER}
     with pytest.raises(DataError, match="0 of the prompts drew a valid rollout"):
         run_stages(make_workspace(warmup=settings), warmup=warmup.run)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, make_rollout: Callable[..., Any]) -> Callable[..., None]:
+    """Lets the policy of both stages write what a function of the teacher's response returns."""
+
+    def use(workspace: Workspace, write: Callable[[Response], str]) -> None:
+        class Engine:
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                self.teacher = {item.prompt.id: item.response for item in datasets.read_alignment(workspace, 170)}
+
+            def generate(self, prompts: Sequence[Prompt], *, num_samples: int, **options: Any) -> list[RolloutGroup]:
+                texts = [write(self.teacher[prompt.id]) for prompt in prompts]
+                return [
+                    RolloutGroup(prompt, tuple(make_rollout(text, sample=sample) for sample in range(num_samples)))
+                    for prompt, text in zip(prompts, texts, strict=True)
+                ]
+
+        monkeypatch.setattr(warmup, "TransformersEngine", Engine)
+        monkeypatch.setattr(align, "TransformersEngine", Engine)
+
+    return use
+
+
+def one_step(mode: str, checkpoint: Path) -> dict[str, Any]:
+    """Tables of a warm-up and an alignment of one step each, over all of the five demonstrations."""
+    return {
+        "discriminator": {"type": mode, "checkpoint": checkpoint},
+        "warmup": {"num_steps": 1, "batch_size": 2, "num_heldout": 3, "learning_rate": 1e-3, **WITH_TEACHER},
+        "align": ALIGN | {"num_steps": 1, "prompts_per_step": 5, "balance_coefficient": 0.5},
+    }
+
+
+every_mode = pytest.mark.parametrize("mode", get_args(Mode))
+
+
+@every_mode
+def test_both_stages_play_the_game_in_every_mode(
+    make_workspace: MakeWorkspace,
+    make_discriminator: Callable[..., Discriminator],
+    read_alone: Callable[..., Any],
+    script: Callable[..., None],
+    tmp_path: Path,
+    mode: Mode,
+) -> None:
+    """What alignment measures before its update is what the warmed-up discriminator on the disk says of all pairs,
+    read one by one."""
+    careless = "<caption>a picture</caption><think>1. so 3</think><answer>3</answer>"
+    make_discriminator(mode).save_pretrained(tmp_path / "judge")
+    workspace = make_workspace(**one_step(mode, tmp_path / "judge"))
+    script(workspace, lambda teacher: careless)
+    metrics = run_stages(workspace, warmup=warmup.run, align=align.run)
+    [warm], [row] = metrics["warmup"], metrics["align"]
+    directories = (tmp_path / "judge", workspace.model_directory("warmup"))
+    directories += (workspace.stage_directory("align") / "discriminator",)
+    trained = [Discriminator.from_pretrained(directory) for directory in directories]
+    assert [discriminator.mode for discriminator in trained] == [mode] * 3
+    views = trained[0].views
+    assert warm["heldout/count"] == 3 and row["accuracy/count"] == 10
+    for view in views:
+        with torch.no_grad():
+            gaps = [
+                float(
+                    read_alone(trained[1], item.prompt, item.response, view).score
+                    - read_alone(trained[1], item.prompt, parse_response(careless), view).score
+                )
+                for item in datasets.read_alignment(workspace, 170)
+            ]
+        assert row[f"gap/{view}"] == pytest.approx(sum(gaps) / 5, abs=1e-5)
+        assert row[f"accuracy/{view}"] == pytest.approx(sum(gap > 0 for gap in gaps) / 5)
+        assert warm[f"heldout/{view}_gap"] is not None and row[f"loss/{view}"] > 0
+    for metric in (warm, row):
+        assert {name.split("/")[1] for name in metric if name.startswith("gap/")} <= set(views)
+        assert (metric["loss/balance"] is None) == (mode == "dense")
+    for before, after in itertools.pairwise(trained):
+        others = after.state_dict()
+        same = [name for name, weight in before.state_dict().items() if torch.equal(weight, others[name])]
+        assert all("model.visual" in name for name in same) and (bool(same) == (mode == "text-only"))
+    sample = json.loads((workspace.stage_directory("align") / "samples.jsonl").read_text().splitlines()[0])
+    assert set(sample["scores"]) == set(views)
+
+
+@every_mode
+def test_a_policy_that_writes_like_the_teacher_cannot_be_told_from_it(
+    make_workspace: MakeWorkspace,
+    make_discriminator: Callable[..., Discriminator],
+    script: Callable[..., None],
+    tmp_path: Path,
+    mode: Mode,
+) -> None:
+    """Both stages build their input alike for teacher and rollout: blanks between the parts leave no trace."""
+    make_discriminator(mode).save_pretrained(tmp_path / "judge")
+    workspace = make_workspace(**one_step(mode, tmp_path / "judge"))
+    script(workspace, lambda teacher: teacher.text.replace("><", "> \n <"))
+    metrics = run_stages(workspace, warmup=warmup.run, align=align.run)
+    [warm], [row] = metrics["warmup"], metrics["align"]
+    assert row["accuracy/count"] == 10 and warm["heldout/count"] == 3
+    for view in make_discriminator(mode).views:
+        assert warm[f"heldout/{view}_gap"] == pytest.approx(0, abs=1e-5)
+        assert row[f"gap/{view}"] == pytest.approx(0, abs=1e-5)
+        assert warm[f"loss/{view}"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["moe", "dedicated", "dense", "whole-response"])
+def test_alignment_keeps_the_routing_of_every_layer(
+    make_workspace: MakeWorkspace,
+    make_discriminator: Callable[..., Discriminator],
+    script: Callable[..., None],
+    tmp_path: Path,
+    mode: Mode,
+) -> None:
+    made = make_discriminator(mode)
+    made.save_pretrained(tmp_path / "judge")
+    workspace = make_workspace(**one_step(mode, tmp_path / "judge") | {"warmup": None})
+    script(workspace, lambda teacher: teacher.text)
+    [row] = run_stages(workspace, align=align.run)["align"]
+    file = workspace.stage_directory("align") / "router.jsonl"
+    if mode == "dense":
+        assert not file.exists() and not any(name.startswith("router/") for name in row)
+        return
+    [routing] = map(json.loads, file.read_text().splitlines())
+    assert routing["step"] == 1 and set(routing["load"]) == set(made.views)
+    for view, load in routing["load"].items():
+        assert [(len(layer), sum(layer)) for layer in load] == [(6, pytest.approx(1))] * 2
+        assert row[f"router/entropy_{view}"] == pytest.approx(sum(routing["entropy"][view]) / 2)
+    if mode == "dedicated":
+        perception, reasoning = routing["load"]["perception"], routing["load"]["reasoning"]
+        assert all(layer[3:] == [0] * 3 for layer in perception) and all(layer[:3] == [0] * 3 for layer in reasoning)
+        assert row["router/divergence"] == pytest.approx(1)
+    elif mode == "moe":
+        assert 0 < row["router/divergence"] < 0.5
+    else:
+        assert "router/divergence" not in row

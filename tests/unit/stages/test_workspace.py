@@ -14,9 +14,10 @@ from prism.data.world.scene import decode_scene, split_of
 from prism.errors import CheckpointError, ConfigError
 from prism.models import Discriminator
 from prism.records import ImageSource, Prompt
-from prism.rewards import Verdict, verdict_of
+from prism.rewards import verdict_of
 from prism.stages import base, datasets
-from prism.stages.discriminators import load_discriminator_for_alignment, make_discriminator, num_active_experts
+from prism.stages.discriminators import load_discriminator_for_alignment, make_discriminator
+from prism.stages.game import num_active_experts
 from prism.stages.workspace import Workspace
 
 MakeWorkspace = Callable[..., Workspace]
@@ -43,7 +44,7 @@ def test_world_data_come_back_as_they_were_asked_for(make_workspace: MakeWorkspa
     assert splits([example.prompt for example in development]) == {"dev"}
     assert splits(test) == {"test"}
     for demonstration in alignment:
-        assert verdict_of(demonstration.response, demonstration.prompt) is Verdict.CORRECT
+        assert verdict_of(demonstration.response, demonstration.prompt) == "correct"
     assert len({prompt.metadata["benchmark"] for prompt in test}) == 9
     distribution = json.loads((workspace.directory / "data" / datasets.TEACHER_DISTRIBUTION).read_text())
     assert sum(distribution["num_steps"].values()) == sum(distribution["num_items"].values()) == 5
@@ -154,7 +155,7 @@ def test_a_trained_discriminator_can_be_given(make_workspace: MakeWorkspace, tmp
     given = make_discriminator(make_workspace())
     torch.nn.init.ones_(given.head.weight)
     given.save_pretrained(tmp_path / "given")
-    settings = {"type": "checkpoint", "path": tmp_path / "given", "score_clip": 3.0}
+    settings = {"checkpoint": tmp_path / "given", "score_clip": 3.0}
     loaded = make_discriminator(make_workspace(discriminator=settings))
     assert isinstance(loaded, Discriminator)
     assert (loaded.head.weight == 1).all() and loaded.score_limit == 3 and loaded.training

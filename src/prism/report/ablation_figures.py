@@ -1,0 +1,175 @@
+"""The paper's figures, redrawn from an ablation."""
+
+from collections.abc import Mapping, Sequence
+
+from prism.config import BranchAdvantage, MixedAdvantage
+from prism.report.ablation import OVERALL, Cell, Group, Listing
+from prism.report.charts import Line, Marks, line_chart, percent
+from prism.report.curves import DISCRIMINATOR_BAND, stage_lines
+from prism.report.distributions import distribution_panels, distributions_legend
+from prism.report.identity import VIEWS
+from prism.report.markup import Html, element
+from prism.report.results import MODES
+from prism.report.rundir import Run
+from prism.report.tables import SCOPES, forests
+
+_ALPHAS = ("align.advantage.alpha", "align.advantage.base.alpha")
+_VIEW_TITLES = {"response": "whole response"}
+
+
+def difference_plots(listing: Listing, cells: Sequence[Cell], group: Group, mode: str) -> Html | None:
+    """Differences to the reference cell: a panel for each scope of accuracy, and one for descriptions."""
+    measured = [(cell, cell.checkpoints[group].gains[mode]) for cell in cells if group in cell.checkpoints]
+    titles = [*SCOPES.values(), "Described items right"]
+    places = [*range(len(SCOPES)), -1]
+    return forests(
+        {
+            title: [(cell.name, cell.colour, gains[place]) for cell, gains in measured]
+            for title, place in zip(titles, places, strict=True)
+        }
+    )
+
+
+GameLines = Mapping[str, Line]
+"""metric → its mean over a cell's seeds"""
+
+
+def game_lines(cell: Cell, run: Run) -> GameLines:
+    """Score gaps and discriminator accuracies during alignment, if the cell is the reference or one that
+    changes the discriminator; nothing otherwise."""
+    changes = cell.changes
+    is_drawn = changes is not None and (not changes or any(key.startswith("discriminator.") for key in changes))
+    mode = run.recipe.discriminator.type
+    label = cell.name if cell.name == mode else f"{cell.name} ({mode})"
+    lines = {}
+    for metric in (f"{prefix}/{view}" for prefix in ("gap", "accuracy") for view in VIEWS if is_drawn):
+        drawn = stage_lines(run, "align", metric, label=label, colour=cell.colour)
+        strong = [line for line in drawn if not line.is_faint]
+        if strong:
+            lines[metric] = strong[0]
+    return lines
+
+
+def game_section(found: Sequence[GameLines]) -> Html | None:
+    """None where no discriminator was trained."""
+    if not any(found):
+        return None
+    low, high = DISCRIMINATOR_BAND
+    lead = (
+        "The reference and the cells that change the discriminator, by mode; means over the seeds where every seed "
+        "has a value. The gap is the teacher's mean score minus the policy's. Scores of different discriminators "
+        "have no common unit: compare when a gap closes, not how large it is. Accuracy is on fresh rollouts before "
+        f"the discriminator learns from them; the band is {percent(low)} to {percent(high)}."
+    )
+    gaps = [
+        line_chart(f"Score gap, {title}", lines, marks=Marks(level=0.0), is_named=True)
+        for title, lines in _by_view(found, "gap").items()
+    ]
+    accuracies = [
+        line_chart(
+            f"Discriminator accuracy, {title}",
+            lines,
+            y_range=(0.0, 1.0),
+            label=percent,
+            marks=Marks(band=DISCRIMINATOR_BAND, level=0.5),
+            is_named=True,
+        )
+        for title, lines in _by_view(found, "accuracy").items()
+    ]
+    return element(
+        "section",
+        element("h2", "Discriminators"),
+        element("p", lead, class_="lead"),
+        element("div", *gaps, class_="charts"),
+        element("div", *accuracies, class_="charts"),
+        id="game",
+    )
+
+
+def _by_view(found: Sequence[GameLines], prefix: str) -> dict[str, list[Line]]:
+    """The lines of all cells for each view that any of them has."""
+    views = {view: [lines[f"{prefix}/{view}"] for lines in found if f"{prefix}/{view}" in lines] for view in VIEWS}
+    return {_VIEW_TITLES.get(view, view): lines for view, lines in views.items() if lines}
+
+
+def cell_distributions(run: Run) -> Html | None:
+    """Panels of the checkpoints after SFT, alignment and RLVR; None where none was evaluated."""
+    names = [name for name in run.evaluated_names if run.kind(name) in ("sft", "align", "rlvr")]
+    return distribution_panels(run, names) if names else None
+
+
+def cell_distributions_section(panels: Mapping[str, Html], opened: Sequence[str]) -> Html | None:
+    """`panels` by cell; those of the cells `opened` are in sight, the others folded away."""
+    if not panels:
+        return None
+    lead = (
+        "Responses on the test set after each stage against the teacher's demonstrations; d is their total "
+        "variation distance."
+    )
+    shown = [part for name in opened if name in panels for part in (element("h3", f"Cell {name}"), panels[name])]
+    folded = [
+        element("details", element("summary", f"Cell {name}"), part)
+        for name, part in panels.items()
+        if name not in opened
+    ]
+    return element(
+        "section",
+        element("h2", "Distributions"),
+        element("p", lead, class_="lead"),
+        distributions_legend(),
+        *shown,
+        *folded,
+        id="distributions",
+    )
+
+
+def alpha_section(listing: Listing, cells: Sequence[Cell]) -> Html | None:
+    """Accuracy against α over the cells that change nothing else; None with fewer than two values of it."""
+    varied = {alpha: cell for cell in cells if (alpha := _alpha(cell)) is not None}
+    if len(varied) < 2:
+        return None
+    views = []
+    for mode in MODES:
+        series = {group: _alpha_line(varied, group, mode) for group in listing.groups}
+        edges = [limit for line in series.values() for limit in _edges(line)]
+        if edges:
+            margin = 0.06 * (max(edges) - min(edges)) or 0.01
+            y_range = (max(0.0, min(edges) - margin), min(1.0, max(edges) + margin))
+            options = {"x_label": "α", "y_range": y_range, "label": percent, "is_counted": False}
+            charts = [line_chart(group.title, [line], **options) for group, line in series.items() if line.points]
+            heading = element("h3", f"Accuracy over all sub-benchmarks, {mode}")
+            views.append(element("div", heading, element("div", *charts, class_="charts"), class_=f"only-{mode}"))
+    if not views:
+        return None
+    lead = "Weight α of the description's score against the reasoning's, all else as in the reference; 95% intervals."
+    return element(
+        "section", element("h2", "Accuracy against α"), element("p", lead, class_="lead"), *views, id="alpha"
+    )
+
+
+def _alpha(cell: Cell) -> float | None:
+    """The cell's α if it is the reference or differs from it in nothing else."""
+    if cell.recipe is None or cell.recipe.align is None or cell.changes is None:
+        return None
+    if not set(cell.changes) <= set(_ALPHAS):
+        return None
+    form = cell.recipe.align.advantage
+    return (form if isinstance(form, BranchAdvantage | MixedAdvantage) else form.base).alpha
+
+
+def _alpha_line(varied: Mapping[float, Cell], group: Group, mode: str) -> Line:
+    points, intervals = [], []
+    for alpha, cell in sorted(varied.items()):
+        checkpoint = cell.checkpoints.get(group)
+        score = checkpoint.scores[mode][OVERALL] if checkpoint else None
+        if score is None:
+            continue
+        points.append((alpha, score.mean))
+        if score.low is not None and score.high is not None:
+            intervals.append((alpha, max(0.0, score.low), min(1.0, score.high)))
+    return Line(group.title, "c-cell-1", tuple(points), intervals=tuple(intervals))
+
+
+def _edges(line: Line) -> list[float]:
+    values = [y for _, y in line.points if y is not None]
+    return values + [limit for _, low, high in line.intervals for limit in (low, high)]

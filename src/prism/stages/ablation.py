@@ -1,0 +1,79 @@
+"""Runs the cells of an ablation; stages that cells have in common are run once.
+
+A cell is a run directory whose stages are links into a common store. A stage's place there follows from
+everything that its results depend on, so cells that agree up to a stage share it, and each cell can be
+read, resumed and reported like any run.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prism.config import Ablation, PlannedStage, Recipe, plan_stages
+from prism.errors import StorageError
+from prism.runtime.atomic import write_json
+from prism.runtime.hashing import config_sha256
+from prism.runtime.progress import say
+from prism.stages.pipeline import run_recipe
+from prism.stages.workspace import CONSOLE
+
+STORE, LISTING = "store", "ablation.json"
+
+
+def run_ablation(ablation: Ablation, names: Sequence[str] = ()) -> None:
+    """Runs or resumes the cells called `names`, or all of them, one after the other.
+
+    `ablation.json` lists the cells for the report.
+    """
+    ablation.directory.mkdir(parents=True, exist_ok=True)
+    listing = {"reference": ablation.reference, "cells": list(ablation.cells)}
+    write_json(ablation.directory / LISTING, listing)
+    for number, (name, recipe) in enumerate(ablation.cells.items(), start=1):
+        if names and name not in names:
+            continue
+        say(CONSOLE, f"cell {name} ({number} of {len(ablation.cells)})")
+        for seed in recipe.seeds:
+            link_stages(ablation.directory, recipe, seed)
+        run_recipe(recipe)
+
+
+def link_stages(directory: Path, recipe: Recipe, seed: int) -> None:
+    """Makes the stages of one seed of a cell links into the store; raises StorageError where something else is."""
+    store, cell = directory / STORE / f"seed-{seed}", recipe.run_directory / f"seed-{seed}"
+    cell.mkdir(parents=True, exist_ok=True)
+    for name, key in (*stage_keys(recipe, seed).items(), ("images", "")):
+        target, link = store / (f"{name}-{key[:12]}" if key else name), cell / name
+        target.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink():
+            if link.resolve() == target.resolve():
+                continue
+            link.unlink()  # the cell's settings changed: the old stage stays in the store
+        elif link.exists():
+            raise StorageError(f"{link} is no link into {store}: name another directory for the ablation")
+        link.symlink_to(os.path.relpath(target, cell), target_is_directory=True)
+
+
+def stage_keys(recipe: Recipe, seed: int) -> dict[str, str]:
+    """For the data and every planned stage a hash of all that its results depend on, by the recipe alone."""
+    keys = {"data": config_sha256({"data": recipe.data.model_dump(mode="json"), "seed": seed})}
+    common = {name: _dumped(getattr(recipe, name)) for name in ("evaluation", "rollout")}
+    common["max_prompt_tokens"] = recipe.max_prompt_tokens
+    for stage in plan_stages(recipe):
+        own = {"stage": _settings(recipe, stage), "inputs": [keys[name] for name in ("data", *stage.inputs)]}
+        keys[stage.name] = config_sha256(common | own)
+    return keys
+
+
+def _settings(recipe: Recipe, stage: PlannedStage) -> dict[str, Any]:
+    parts: dict[str, Any] = {"kind": stage.kind, "start": stage.start, "num_steps": stage.num_steps}
+    if stage.kind == "rlvr" and recipe.rlvr is not None:
+        shared = recipe.rlvr.model_dump(mode="json", exclude={"algorithms", "baselines", "num_steps"})
+        return parts | {"rlvr": shared, "algorithm": _dumped(stage.algorithm)}
+    names = {"base": ("base",), "sft": ("sft",), "warmup": ("warmup", "discriminator")}
+    read = names.get(stage.kind, ("align", "discriminator"))
+    return parts | {name: _dumped(getattr(recipe, name)) for name in read}
+
+
+def _dumped(config: Any) -> Any:
+    return None if config is None else config.model_dump(mode="json")

@@ -1,0 +1,79 @@
+"""From a discriminator's scores, and where configured from verdicts on the answers, to advantages."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from prism.config import AddedAdvantage, Advantage, BranchAdvantage, GatedAdvantage, MixedAdvantage, SignAwareAdvantage
+from prism.objectives import (
+    added_advantages,
+    branch_advantages,
+    fill_invalid_scores,
+    gated_advantages,
+    mixed_advantages,
+    sign_aware_advantages,
+)
+from prism.records import Response, RolloutGroup
+from prism.rewards import Verdict, verdict_of
+from prism.stages.scoring import ContestScores
+
+
+def verdicts_of(groups: Sequence[RolloutGroup], responses: Sequence[Response]) -> list[Verdict | None]:
+    """The verdict on every rollout's answer, None where its prompt has no answer to check against."""
+    prompts = [group.prompt for group in groups for _ in group.rollouts]
+    return [
+        verdict_of(response, prompt) if prompt.answer else None
+        for response, prompt in zip(responses, prompts, strict=True)
+    ]
+
+
+def align_advantages(
+    pairs: ContestScores, group_ids: Int[Tensor, "rollout"], form: Advantage, verdicts: Sequence[Verdict | None]
+) -> Float[Tensor, "rollout"]:
+    """Advantages of fresh rollouts in the configured form; `verdicts` are read by the hybrid ones only."""
+    match form:
+        case BranchAdvantage() | MixedAdvantage():
+            return _base_advantages(pairs, group_ids, form)
+        case AddedAdvantage() | GatedAdvantage() | SignAwareAdvantage():
+            base = _base_advantages(pairs, group_ids, form.base)
+    is_correct = torch.tensor([verdict == "correct" for verdict in verdicts])
+    is_verified = _verified(pairs.is_valid, group_ids, verdicts)
+    match form:
+        case AddedAdvantage():
+            rewards = is_correct.to(base.dtype)
+            return added_advantages(base, rewards, is_verified, group_ids, weight=form.weight, eps=form.eps)
+        case GatedAdvantage():
+            return gated_advantages(base, is_correct, is_verified, group_ids)
+        case SignAwareAdvantage():
+            return sign_aware_advantages(base, is_correct, is_verified, group_ids)
+
+
+def _base_advantages(pairs: ContestScores, group_ids: Tensor, form: BranchAdvantage | MixedAdvantage) -> Tensor:
+    perception, reasoning = pairs.student("perception"), pairs.student("reasoning")
+    if isinstance(form, BranchAdvantage):
+        return branch_advantages(
+            perception,
+            reasoning,
+            pairs.is_valid,
+            group_ids,
+            alpha=form.alpha,
+            format_penalty=form.format_penalty,
+            eps=form.eps,
+        )
+    # The paper does not say what an unparseable rollout scores: it ranks below every valid one of its group.
+    perception, reasoning = (
+        fill_invalid_scores(scores, pairs.is_valid, group_ids) for scores in (perception, reasoning)
+    )
+    return mixed_advantages(perception, reasoning, group_ids, alpha=form.alpha, eps=form.eps)
+
+
+def _verified(
+    is_valid: Bool[Tensor, "rollout"], group_ids: Int[Tensor, "rollout"], verdicts: Sequence[Verdict | None]
+) -> Bool[Tensor, "rollout"]:
+    """Whether the answer could be checked. A rollout without the format is wrong without a look at the ground
+    truth, so in a group where no other verdict was reached it says nothing either."""
+    is_checked = torch.tensor([verdict is not None and verdict != "unverifiable" for verdict in verdicts])
+    is_decided = (is_checked & is_valid)[None] & (group_ids[:, None] == group_ids[None])
+    return is_checked & is_decided.any(1)

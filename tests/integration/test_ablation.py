@@ -1,0 +1,65 @@
+"""`prism ablate`: cells share what they have in common, and a cell alone gives what a plain run gives."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prism.cli import main
+
+MICRO = Path(__file__).with_name("micro.toml")
+SMALL = ("evaluation.num_samples=1", "evaluation.limit=1", "sft.num_steps=30", "rlvr.num_steps=1", "align.num_steps=2")
+ONE = 'rlvr.algorithms=[{ type = "grpo" }]'
+
+
+def manifests(directory: Path) -> dict[str, float]:
+    files = directory.glob("store/seed-0/*/manifest.json")
+    return {path.parent.name: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.fixture(scope="module")
+def ablation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("ablation")
+    cells = ("--cell", "full", "--cell", "whole-response", "--cell", "no-alignment")
+    assert main(["ablate", str(MICRO), *SMALL, ONE, *cells, "--output", str(directory)]) == 0
+    return directory
+
+
+def test_cells_share_their_common_stages(ablation: Path) -> None:
+    stages = [name.rpartition("-")[0] for name in manifests(ablation)]
+    assert sorted(stages) == sorted(
+        ["data", "base", "sft", "warmup", "warmup", "align", "align", "prism-grpo", "prism-grpo", "sft-grpo"]
+    )
+    sft = {
+        (ablation / "cells" / cell / "seed-0" / "sft").resolve() for cell in ("full", "whole-response", "no-alignment")
+    }
+    assert len(sft) == 1
+
+
+def test_a_second_run_does_nothing_again(ablation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = manifests(ablation)
+    arguments = ["ablate", str(MICRO), *SMALL, ONE, "--cell", "full", "--output", str(ablation)]
+    assert main(arguments) == 0
+    assert manifests(ablation) == before
+    printed = capsys.readouterr().out
+    assert "whole-response" in printed and "dense" in printed  # cells that were not run are named as such
+    assert (ablation / "report.html").is_file()
+
+
+def test_a_cell_is_what_the_recipe_alone_gives(ablation: Path, tmp_path: Path) -> None:
+    arguments = ["run", str(MICRO), *SMALL, ONE, "rlvr.baselines=[]", f"output={tmp_path / 'run'}"]
+    assert main(arguments) == 0
+    for name in ("align/metrics.jsonl", "prism-grpo/metrics.jsonl", "prism-grpo/evaluation/items.jsonl"):
+        cell = ablation / "cells" / "full" / "seed-0" / name
+        assert (tmp_path / "run" / "seed-0" / name).read_bytes() == cell.read_bytes()
+
+
+def test_a_discriminator_of_whole_responses_has_one_score(ablation: Path) -> None:
+    rows = (ablation / "cells/whole-response/seed-0/align/metrics.jsonl").read_text().splitlines()
+    row = json.loads(rows[-1])
+    assert row["accuracy/response"] is not None and "accuracy/perception" not in row
+
+
+def test_an_unknown_cell_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["ablate", str(MICRO), "--cell", "fulll", "--output", str(tmp_path)]) == 2
+    assert "there is no cell 'fulll'" in capsys.readouterr().err

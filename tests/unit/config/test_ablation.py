@@ -1,0 +1,65 @@
+"""Which recipes an ablation is made of."""
+
+from pathlib import Path
+
+import pytest
+
+from prism.config import DenseDiscriminator, TextOnlyDiscriminator, load_ablation, load_recipe
+from prism.errors import ConfigError
+
+FULL = Path(__file__).parents[3] / "recipes" / "tiny" / "full.toml"
+
+
+def test_the_papers_cells_change_one_thing_each(tmp_path: Path) -> None:
+    settings = ["discriminator.dense=models/2B", "discriminator.num_experts=8", "discriminator.score_clip=5.0"]
+    ablation = load_ablation(FULL, settings, output=tmp_path)
+    full = ablation.cells[ablation.reference]
+    assert full == load_recipe(FULL, [*settings, "rlvr.baselines=[]", "name=full", f"output={tmp_path / 'cells/full'}"])
+    assert full.align is not None and full.rlvr is not None
+    changed = {
+        name: {key for key in type(full).model_fields if getattr(cell, key) != getattr(full, key)} - {"name", "output"}
+        for name, cell in ablation.cells.items()
+    }
+    assert changed["dense"] == changed["text-only"] == {"discriminator"}
+    assert changed["no-warmup"] == {"warmup"} and changed["no-sft"] == {"sft"} and changed["small-sft"] == {"data"}
+    assert all(changed[name] == {"align"} for name in ("alpha-0.0", "alpha-0.25", "alpha-0.75", "alpha-1.0", "kl"))
+    assert changed["no-alignment"] == {"align", "warmup", "rlvr"}
+    assert changed["no-alignment-same-updates"] == {"align", "warmup"}
+    matched = ablation.cells["no-alignment"].rlvr
+    assert matched is not None and matched.num_steps == full.rlvr.num_steps + full.align.num_steps
+
+
+def test_another_mode_keeps_what_it_knows_of_the_discriminator(tmp_path: Path) -> None:
+    settings = ["discriminator.dense=models/2B", "discriminator.num_experts=8", "discriminator.score_clip=5.0"]
+    cells = load_ablation(FULL, settings, output=tmp_path).cells
+    dense, blind = cells["dense"].discriminator, cells["text-only"].discriminator
+    assert isinstance(dense, DenseDiscriminator) and isinstance(blind, TextOnlyDiscriminator)
+    assert (dense.dense, dense.score_clip) == (blind.dense, blind.score_clip) == (Path("models/2B"), 5.0)
+    assert blind.num_experts == 8
+
+
+def test_cells_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        f'name = "mine"\nrecipe = "{FULL}"\nreference = "slow"\nsettings = ["seeds=[5]"]\n'
+        '[cells]\nslow = []\nfast = ["rlvr.learning_rate=1e-4"]\n'
+    )
+    ablation = load_ablation(file)
+    assert ablation.directory == Path("runs/mine") and list(ablation.cells) == ["slow", "fast"]
+    rates = [cell.rlvr.learning_rate for cell in ablation.cells.values() if cell.rlvr]
+    assert rates == [2e-5, 1e-4] and ablation.cells["fast"].seeds == (5,)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('reference = "other"\n[cells]\none = []\n', "there is no cell 'other'"),
+        ('reference = "one"\n[cells]\none = ["align.num_stepps=3"]\n', "cell one: unknown key align.num_stepps"),
+        ('reference = "one"\n[cells]\n"a/b" = []\n', "cells"),
+    ],
+)
+def test_mistakes_are_told_with_their_cell(text: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'name = "mine"\nrecipe = "{FULL}"\n{text}')
+    with pytest.raises(ConfigError, match=words):
+        load_ablation(file)

@@ -1,0 +1,428 @@
+"""Ablations: differences worked by hand, cells that lack something, and a page that asks nothing of the outside."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prism.config import load_recipe
+from prism.errors import DataError
+from prism.report import print_ablation_table, render_ablation
+from prism.report.ablation import (
+    BEFORE_RLVR,
+    COLUMNS,
+    OVERALL,
+    Cell,
+    Group,
+    changed_settings,
+    measured_cells,
+    read_listing,
+)
+from prism.report.ablation_figures import alpha_section, game_lines
+from prism.report.ablation_text import worth_of_alignment
+
+RECIPE: dict[str, Any] = {
+    "data": {"type": "world"},
+    "base": {"type": "tiny"},
+    "sft": {"num_steps": 30},
+    "warmup": {"num_steps": 4},
+    "align": {"num_steps": 40},
+    "rlvr": {"num_steps": 60, "algorithms": [{"type": "grpo"}, {"type": "gspo"}], "baselines": []},
+    "evaluation": {},
+}
+WITHOUT = {"align": None, "warmup": None, "rlvr": RECIPE["rlvr"] | {"num_steps": 100}}
+GRPO, GSPO, MEAN = Group(("grpo",)), Group(("gspo",)), Group(("grpo", "gspo"))
+GROUPS = {"color": "in-distribution", "chart": "out-of-distribution"}
+T1 = 12.7062  # Student's two-sided 95% point with one degree of freedom, as printed in tables
+
+Answers = Mapping[str, Sequence[int]]
+"""sub-benchmark → 1 or 0 for each item"""
+
+
+def write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_listing(root: Path, cells: Sequence[str], reference: str = "full") -> None:
+    write(root / "ablation.json", {"reference": reference, "cells": list(cells)})
+
+
+def write_cell(root: Path, name: str, *, seeds: Sequence[int] = (0,), **settings: Any) -> Path:
+    path = root / "cells" / name
+    recipe = RECIPE | {"name": name, "seeds": list(seeds)} | settings
+    write(path / "recipe.json", {key: value for key, value in recipe.items() if value is not None})
+    return path
+
+
+def evaluate(cell: Path, stage: str, answers: Answers, *, seed: int = 0, test: str = "a" * 64) -> None:
+    """Writes a complete stage whose greedy answers are right where `answers` say so. The summary's limits, ±0.1
+    around the mean, cannot be mistaken for any that the report works out."""
+    path = cell / f"seed-{seed}" / stage
+    write(path / "manifest.json", {"name": stage, "kind": "rlvr" if "-" in stage else stage, "status": "complete"})
+    write(path / "evaluation" / "manifest.json", {"inputs": {"data/test": test}})
+    rows = [
+        {
+            "benchmark": benchmark,
+            "group": GROUPS[benchmark],
+            "item_id": f"{benchmark}-{index}",
+            "mode": "greedy",
+            "verdict": "correct" if is_right else "wrong",
+            "is_valid": True,
+            "caption_fraction": 0.5,
+            "is_caption_exact": False,
+            "num_steps": 3,
+            "num_items": 9,
+        }
+        for benchmark, verdicts in answers.items()
+        for index, is_right in enumerate(verdicts)
+    ]
+    write_lines(path / "evaluation" / "items.jsonl", rows)
+    means = {benchmark: sum(verdicts) / len(verdicts) for benchmark, verdicts in answers.items()}
+    average = {}
+    for scope in ("all", *dict.fromkeys(GROUPS[benchmark] for benchmark in answers)):
+        chosen = [benchmark for benchmark in answers if scope in ("all", GROUPS[benchmark])]
+        count = sum(len(answers[benchmark]) for benchmark in chosen)
+        mean = sum(means[benchmark] for benchmark in chosen) / len(chosen)
+        average[scope] = {"greedy": {"accuracy": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "count": count}}}
+    write(path / "evaluation" / "summary.json", {"num_items": 6, "benchmarks": {}, "average": average})
+
+
+def measured(root: Path) -> dict[str, Cell]:
+    return {cell.name: cell for cell, _ in measured_cells(read_listing(root))}
+
+
+def two_seeds(root: Path) -> Path:
+    """`full` against `no-alignment` on GRPO over two seeds. In points out of one, full is ahead by
+    .25 and .5 on the two sub-benchmarks of seed 0, so .375, and by 0 and .5 in seed 1, so .25."""
+    write_listing(root, ("full", "no-alignment"))
+    full = write_cell(root, "full", seeds=(0, 1))
+    control = write_cell(root, "no-alignment", seeds=(0, 1), **WITHOUT)
+    evaluate(full, "prism-grpo", {"color": [1, 1, 0, 0], "chart": [1, 0]}, seed=0)
+    evaluate(control, "sft-grpo", {"color": [1, 0, 0, 0], "chart": [0, 0]}, seed=0)
+    evaluate(full, "prism-grpo", {"color": [0, 1, 0, 1], "chart": [1, 1]}, seed=1)
+    evaluate(control, "sft-grpo", {"color": [1, 0, 1, 0], "chart": [1, 0]}, seed=1)
+    return root
+
+
+def test_differences_are_paired_by_seed_and_item(tmp_path: Path) -> None:
+    cells = measured(two_seeds(tmp_path))
+    gain = cells["no-alignment"].checkpoints[GRPO].gains["greedy"][OVERALL]
+    # The control less the reference: −.375 and −.25, mean −.3125; the error of a mean of two is half their distance.
+    assert gain is not None and gain.low is not None and gain.high is not None
+    assert (gain.mean, gain.count, gain.num_seeds) == (pytest.approx(-0.3125), 12, 2)
+    assert gain.low == pytest.approx(-0.3125 - T1 * 0.0625, rel=1e-4)
+    assert gain.high == pytest.approx(-0.3125 + T1 * 0.0625, rel=1e-4)
+    scopes = [gain.mean for gain in cells["no-alignment"].checkpoints[GRPO].gains["greedy"][:OVERALL] if gain]
+    assert scopes == [pytest.approx(-0.125), pytest.approx(-0.5)]
+
+
+def test_the_reference_has_no_difference_to_itself(tmp_path: Path) -> None:
+    full = measured(two_seeds(tmp_path))["full"]
+    assert full.checkpoints[GRPO].gains["greedy"] == (None,) * len(COLUMNS)
+
+
+def test_scores_are_means_over_seeds_of_the_summaries(tmp_path: Path) -> None:
+    score = measured(two_seeds(tmp_path))["full"].checkpoints[GRPO].scores["greedy"][OVERALL]
+    # Seed 0: (.5 + .5)/2 = .5; seed 1: (.5 + 1)/2 = .75.
+    assert score is not None and score.high is not None
+    assert (score.mean, score.count, score.num_seeds) == (pytest.approx(0.625), 12, 2)
+    assert score.high - score.mean == pytest.approx(T1 * 0.125, rel=1e-4)
+
+
+def test_the_worth_of_alignment_is_the_reference_less_the_control(tmp_path: Path) -> None:
+    listing = read_listing(two_seeds(tmp_path))
+    cells = [cell for cell, _ in measured_cells(listing)]
+    [(pair, gain)] = worth_of_alignment(listing, cells, cells[1], "greedy")
+    assert pair == "GRPO: PRISM → GRPO, 40 + 60 steps (full) against SFT → GRPO, 100 steps (no-alignment)"
+    assert gain is not None and gain.low is not None and gain.high is not None
+    assert gain.mean == pytest.approx(0.3125)
+    assert gain.low < gain.mean < gain.high
+    assert (gain.low + gain.high) / 2 == pytest.approx(0.3125)
+
+
+def test_one_seed_has_the_interval_of_its_summary(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full",))
+    evaluate(write_cell(tmp_path, "full"), "prism-grpo", {"color": [1, 0], "chart": [1, 1]})
+    score = measured(tmp_path)["full"].checkpoints[GRPO].scores["greedy"][OVERALL]
+    assert score is not None
+    assert (score.mean, score.low, score.high) == (0.75, 0.65, 0.85)
+
+
+def test_a_mean_of_algorithms_averages_items_and_counts_them_once(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "dense"))
+    full, dense = write_cell(tmp_path, "full"), write_cell(tmp_path, "dense", discriminator={"type": "dense"})
+    for stage, ours, theirs in (
+        ("prism-grpo", [1, 1, 0, 0], [0, 0, 0, 0]),
+        ("prism-gspo", [1, 0, 1, 0], [1, 1, 0, 0]),
+    ):
+        evaluate(dense, stage, {"color": ours})
+        evaluate(full, stage, {"color": theirs})
+    checkpoint = measured(tmp_path)["dense"].checkpoints[MEAN]
+    score, gain = checkpoint.scores["greedy"][OVERALL], checkpoint.gains["greedy"][OVERALL]
+    assert score is not None and gain is not None and gain.high is not None
+    # Items of dense average 1 .5 .5 0, of full .5 .5 0 0: differences .5 0 .5 0 with mean .25 and standard
+    # deviation √(1/12), so the error is √(1/48) = .144338 and t with 3 degrees of freedom 3.18245.
+    assert (score.mean, score.count) == (pytest.approx(0.5), 4)
+    assert (gain.mean, gain.count) == (pytest.approx(0.25), 4)
+    assert gain.high == pytest.approx(0.25 + 3.18245 * 0.144338, abs=1e-4)
+
+
+def test_a_mean_needs_all_of_its_algorithms(tmp_path: Path) -> None:
+    root = two_seeds(tmp_path)
+    assert not measured(root)["full"].checkpoints[MEAN].is_evaluated
+    assert "PRISM → RLVR, 40 + 60 steps: not all evaluated" in print_ablation_table(root)
+
+
+def test_only_seeds_that_both_have_are_compared(tmp_path: Path) -> None:
+    root = two_seeds(tmp_path)
+    evaluate(root / "cells" / "full", "align", {"color": [1, 1]}, seed=0)
+    evaluate(root / "cells" / "full", "align", {"color": [1, 0]}, seed=1)
+    evaluate(root / "cells" / "no-alignment", "sft", {"color": [0, 1]}, seed=1)
+    gain = measured(root)["no-alignment"].checkpoints[BEFORE_RLVR].gains["greedy"][OVERALL]
+    assert gain is not None
+    assert (gain.mean, gain.count, gain.num_seeds) == (0.0, 2, 1)
+    assert "1 of 2 seeds" in render_ablation(root).read_text(encoding="utf-8")
+
+
+def test_answers_to_different_test_sets_are_not_paired(tmp_path: Path) -> None:
+    root = two_seeds(tmp_path)
+    evaluate(root / "cells" / "no-alignment", "sft-grpo", {"color": [1, 0, 0, 0], "chart": [0, 0]}, test="b" * 64)
+    checkpoint = measured(root)["no-alignment"].checkpoints[GRPO]
+    gain = checkpoint.gains["greedy"][OVERALL]
+    assert gain is not None
+    assert (gain.mean, gain.num_seeds) == (pytest.approx(-0.25), 1), "seed 1 alone"
+    assert checkpoint.scores["greedy"][OVERALL] is not None
+
+
+def test_cells_that_lack_something_are_listed(tmp_path: Path) -> None:
+    root = two_seeds(tmp_path)
+    write_listing(root, ("full", "no-alignment", "dense", "text-only"))
+    write_cell(root, "dense", seeds=(0, 1), discriminator={"type": "dense"})
+    text = print_ablation_table(root)
+    lines = text.splitlines()
+    assert "Not begun: text-only" in lines
+    assert any(line.startswith("dense: Missing stages: Base (base), SFT (sft)") for line in lines)
+    assert any(line.startswith("no-alignment: Missing stages: ") for line in lines)
+    grpo = text[text.index("\nGRPO, greedy") : text.index("\nGSPO, greedy")]
+    assert re.search(r"^  dense +PRISM → GRPO, 40 \+ 60 steps: not evaluated( +–){6}$", grpo, re.MULTILINE)
+    assert re.search(r"^    − full +−12\.5 \[[^]]*\] +−50\.0 \[–\] +−31\.2 \[", grpo, re.MULTILINE)
+    page = render_ablation(root).read_text(encoding="utf-8")
+    assert "This ablation is not complete." in page
+    assert "3 of 4 begun" in page
+    assert page.count("Not begun: text-only") == 1 + 2 * len(read_listing(root).groups)
+
+
+def test_a_cell_without_an_algorithm_is_named(tmp_path: Path) -> None:
+    root = two_seeds(tmp_path)
+    write_listing(root, ("full", "no-alignment", "one"))
+    write_cell(root, "one", rlvr=RECIPE["rlvr"] | {"algorithms": [{"type": "grpo"}]})
+    text = print_ablation_table(root)
+    assert text.count("Not in the recipe of: one") == 4, "GSPO and the mean, greedy and sampled"
+    assert "Not in the recipe of: one" in render_ablation(root).read_text(encoding="utf-8")
+
+
+def test_a_baseline_inside_a_cell_is_not_the_cells_result(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full",))
+    full = write_cell(tmp_path, "full", rlvr=RECIPE["rlvr"] | {"baselines": ["grpo"]})
+    evaluate(full, "sft-grpo", {"color": [1, 1]})
+    checkpoint = measured(tmp_path)["full"].checkpoints[GRPO]
+    assert checkpoint.title == "PRISM → GRPO, 40 + 60 steps"
+    assert not checkpoint.is_evaluated
+
+
+def test_without_the_reference_there_are_scores_and_no_differences(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "dense"))
+    evaluate(write_cell(tmp_path, "dense", discriminator={"type": "dense"}), "prism-grpo", {"color": [1, 0]})
+    dense = measured(tmp_path)["dense"]
+    assert dense.changes is None
+    assert dense.checkpoints[GRPO].scores["greedy"][OVERALL] is not None
+    assert dense.checkpoints[GRPO].gains["greedy"] == (None,) * len(COLUMNS)
+    assert "Not begun: full" in render_ablation(tmp_path).read_text(encoding="utf-8")
+
+
+def test_changed_settings(tmp_path: Path) -> None:
+    kl = RECIPE["align"] | {"kl": {"coefficient": 0.01}}
+    paths = [
+        write_cell(tmp_path, "full"),
+        write_cell(tmp_path, "other", align=kl, discriminator={"type": "dense"}, seeds=(0, 7)),
+        write_cell(tmp_path, "none", **WITHOUT),
+    ]
+    full, other, none = (load_recipe(path / "recipe.json") for path in paths)
+    assert changed_settings(full, full) == {}
+    assert changed_settings(other, full) == {
+        "seeds": [0, 7],
+        "discriminator.type": "dense",
+        "discriminator.width": 2,
+        "align.kl": {"coefficient": 0.01, "kind": "k3"},
+    }
+    assert changed_settings(none, full) == {"warmup": None, "align": None, "rlvr.num_steps": 100}
+
+
+def test_a_directory_that_is_no_ablation(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"ablation\.json"):
+        print_ablation_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "listing", [{"reference": "full", "cells": ["../full"]}, {"reference": "x", "cells": ["full"]}]
+)
+def test_a_listing_that_leads_elsewhere_is_refused(tmp_path: Path, listing: dict[str, Any]) -> None:
+    write(tmp_path / "ablation.json", listing)
+    with pytest.raises(DataError, match=r"ablation\.json"):
+        render_ablation(tmp_path)
+
+
+def write_game(cell: Path, seed: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    path = cell / f"seed-{seed}" / "align"
+    write(path / "manifest.json", {"name": "align", "kind": "align", "status": "complete"})
+    write_lines(path / "metrics.jsonl", [{"step": step, **row} for step, row in enumerate(rows, start=1)])
+
+
+def test_curves_of_the_game_are_means_over_seeds_for_each_mode(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "whole", "kl"))
+    full = write_cell(tmp_path, "full", seeds=(0, 1))
+    whole = write_cell(tmp_path, "whole", discriminator={"type": "whole-response"})
+    kl = write_cell(tmp_path, "kl", align=RECIPE["align"] | {"kl": {"coefficient": 0.01}})
+    write_game(full, 0, [{"gap/perception": 1.0, "accuracy/perception": 0.9}, {"gap/perception": 0.5}])
+    write_game(full, 1, [{"gap/perception": 2.0, "accuracy/perception": 0.7}, {"gap/perception": None}])
+    write_game(whole, 0, [{"gap/response": 0.25, "accuracy/response": 0.75}])
+    write_game(kl, 0, [{"gap/perception": 1.0}])
+    found = [game_lines(cell, run) for cell, run in measured_cells(read_listing(tmp_path)) if run is not None]
+    assert found[0]["gap/perception"].points == ((1, 1.5), (2, None))
+    assert found[0]["gap/perception"].label == "full (moe)"
+    assert found[0]["accuracy/perception"].points == ((1, pytest.approx(0.8)),)
+    assert {metric: line.points for metric, line in found[1].items()} == {
+        "gap/response": ((1, 0.25),),
+        "accuracy/response": ((1, 0.75),),
+    }
+    assert found[2] == {}, "a cell that changes something else has the reference's discriminator"
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert "Score gap, whole response" in page
+    assert "Score gap, perception" in page
+    assert "Score gap, reasoning" not in page
+
+
+def test_accuracy_against_alpha(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "alpha-1", "alpha-0", "kl"))
+    right = {"full": [1, 1, 0, 0], "alpha-1": [1, 0, 0, 0], "alpha-0": [1, 1, 1, 0], "kl": [1, 1, 1, 1]}
+    align = {
+        "alpha-1": {"advantage": {"alpha": 1.0}},
+        "alpha-0": {"advantage": {"alpha": 0.0}},
+        "kl": {"kl": {"coefficient": 0.01}},
+    }
+    for name, answers in right.items():
+        cell = write_cell(tmp_path, name, align=RECIPE["align"] | align.get(name, {}))
+        evaluate(cell, "align", {"color": answers})
+    listing = read_listing(tmp_path)
+    cells = [cell for cell, _ in measured_cells(listing)]
+    section = str(alpha_section(listing, cells))
+    [curve] = re.findall(r'<polyline points="([^"]+)"', section)
+    points = [tuple(map(float, pair.split(","))) for pair in curve.split()]
+    bars = [
+        tuple(map(float, found))
+        for found in re.findall(r'<line x1="([\d.]+)" x2="[\d.]+" y1="([\d.]+)" y2="([\d.]+)" class="curve', section)
+    ]
+    # α = 0, ½, 1 with .75, .5, .25: equal steps on both axes. Each bar reaches .1 to both sides of its point.
+    assert points[1] == pytest.approx([(points[0][i] + points[2][i]) / 2 for i in (0, 1)], abs=0.02)
+    assert points[0][0] < points[2][0] and points[0][1] < points[2][1]
+    per_unit = (points[2][1] - points[0][1]) / 0.5
+    assert [(x, (low + high) / 2) for x, low, high in bars] == [pytest.approx(point, abs=0.02) for point in points]
+    assert [abs(high - low) for _, low, high in bars] == pytest.approx([0.2 * per_unit] * 3, abs=0.05)
+    assert alpha_section(listing, [cell for cell in cells if not cell.name.startswith("alpha")]) is None
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, while nesting is checked; what is closed at once is not counted as open."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def page_text(tmp_path: Path, hostile: str) -> str:
+    """Two seeds, games, two values of α; one setting holds markup and an address."""
+    root = two_seeds(tmp_path)
+    write_listing(root, ("full", "no-alignment", "alpha-0", "hostile"))
+    for name, settings in (
+        ("full", {}),
+        ("alpha-0", {"align": RECIPE["align"] | {"advantage": {"alpha": 0.0}}}),
+        ("hostile", {"discriminator": {"dense": hostile}}),
+    ):
+        cell = write_cell(root, name, seeds=(0, 1), **settings)
+        for seed in (0, 1):
+            evaluate(cell, "align", {"color": [seed, 1, 0], "chart": [1, 0]}, seed=seed)
+            write_game(cell, seed, [{"gap/perception": 1.0}, {"gap/perception": 0.5}])
+            write(cell / f"seed-{seed}" / "data" / "teacher_distribution.json", {"num_steps": {"3": 4, "4": 4}})
+    return render_ablation(root).read_text(encoding="utf-8")
+
+
+def test_the_page_is_well_formed_and_its_links_stay_inside(page_text: str) -> None:
+    page = Page(page_text)
+    assert page.stack == []
+    assert page_text.startswith("<!doctype html>")
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {"results", "game", "distributions", "alpha", "cells"} <= set(ids)
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert len(links) == 5
+    assert all(link is not None and link.startswith("#") and link[1:] in ids for link in links)
+
+
+def test_the_page_asks_nothing_of_the_outside_and_runs_nothing(page_text: str, hostile: str) -> None:
+    page = Page(page_text)
+    assert str(Path(hostile)) in page.text
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form", "img"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") or name in ("src", "style") for name in attributes)
+        assert not any(re.search(r"https?:|//", value or "") for value in attributes.values())
+
+
+def test_the_page_shows_one_mode_at_a_time(page_text: str) -> None:
+    page = Page(page_text)
+    switch = [attributes["id"] for tag, attributes in page.tags if tag == "input"]
+    assert switch == ["mode-greedy", "mode-sampled"]
+    for mode in ("greedy", "sampled"):
+        assert f'<div class="only-{mode}">' in page_text
+
+
+def test_every_colour_of_the_page_is_in_the_stylesheet(page_text: str) -> None:
+    style = page_text[page_text.index("<style>") : page_text.index("</style>")]
+    used = {c for _, a in Page(page_text).tags for c in (a.get("class") or "").split() if c.startswith("c-")}
+    assert {"c-cell-1", "c-cell-2", "c-cell-3", "c-align"} <= used
+    assert all(re.search(rf"^\.{re.escape(name)} {{ --c: var\((--[\w-]+)\); }}$", style, re.MULTILINE) for name in used)
+
+
+def test_the_main_comparison_stands_in_words(page_text: str) -> None:
+    text = Page(page_text).text
+    pair = "GRPO: PRISM → GRPO, 40 + 60 steps (full) against SFT → GRPO, 100 steps (no-alignment): +31.2"
+    assert pair in text
+    assert "no-alignment: warmup=none align=none rlvr.num_steps=100" in text
+    assert "(12 pairs, 2 seeds). Not distinguishable from zero." in text
