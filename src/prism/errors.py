@@ -33,6 +33,10 @@ class NumericsError(PrismError):
     """NaN or Inf appeared. Names the step and the quantity."""
 
 
+class AlignmentCollapseError(PrismError):
+    """The adversarial game has failed. Names the diagnosis, what was measured and what to try."""
+
+
 class RolloutError(PrismError):
     """A server that generates text refused a request or kept failing. Names the server and what was asked."""
 

@@ -1,0 +1,185 @@
+"""When the adversarial game has failed: named diagnoses, each from what was measured over the last steps.
+
+The default limits were set between healthy runs of the built-in world and broken ones: a discriminator
+that does not learn, one that learns ten (still healthy) or a hundred times as fast, and a policy that
+learns ten or thirty times as fast.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from prism.config.control import CollapseLimits
+
+Row = Mapping[str, float | None]
+MIN_PAIRS = 32
+"""Over fewer pairs an accuracy is no evidence: its standard error would be 0.09 and more."""
+COUNT = "accuracy/count"
+WEIGHT_CHANGE, GRADIENT_NORM = "discriminator/weight_change", "discriminator/grad_norm"
+VALID, LENGTH, ENTROPY = "rollout/valid_fraction", "rollout/length", "rollout/entropy"
+TRUNCATED, ROLLOUTS = "rollout/truncated_count", "rollout/count"
+REPETITION, DISTINCT = "rollout/repetition", "rollout/distinct_2"
+MEASURED = (
+    *(COUNT, WEIGHT_CHANGE, GRADIENT_NORM),
+    *(VALID, TRUNCATED, ROLLOUTS, LENGTH, ENTROPY, REPETITION, DISTINCT),
+)
+"""The metrics that must be in every row, null where nothing was measured, beside accuracy and gap of each view."""
+COMPARED = (LENGTH, ENTROPY, DISTINCT, REPETITION)
+"""Those of which only a change says something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The last `window` rows, those of the window before them (fewer at first), and means over the first window."""
+
+    recent: Sequence[Row]
+    earlier: Sequence[Row]
+    beginning: Row
+    is_beginning: bool
+
+    @property
+    def steps(self) -> str:
+        return f"steps {self.recent[0]['step']}–{self.recent[-1]['step']}"
+
+
+@dataclass(frozen=True, slots=True)
+class Collapse:
+    """A diagnosis: its name, and one line that says what was measured and what to try."""
+
+    name: str
+    line: str
+
+
+def find_collapses(evidence: Evidence, limits: CollapseLimits) -> list[Collapse]:
+    """Everything that has failed, causes before consequences."""
+    return [collapse for diagnose in _DIAGNOSES for collapse in diagnose(evidence, limits)]
+
+
+def views_of_row(row: Row) -> list[str]:
+    return [name.removeprefix("gap/") for name in row if name.startswith("gap/")]
+
+
+def mean(rows: Sequence[Row], name: str) -> float | None:
+    """Mean of what was measured, None of nothing."""
+    values = [value for row in rows if (value := row[name]) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def pooled(rows: Sequence[Row], name: str) -> tuple[float | None, int]:
+    """Mean over all pairs of the rows, and their number."""
+    counted = [(value, int(row[COUNT] or 0)) for row in rows if (value := row[name]) is not None]
+    total = sum(count for _, count in counted)
+    return (sum(value * count for value, count in counted) / total if total else None), total
+
+
+def _frozen(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
+    change = mean(evidence.recent, WEIGHT_CHANGE)
+    norms = [row[GRADIENT_NORM] for row in evidence.recent if row[COUNT] and row[GRADIENT_NORM] is not None]
+    if norms and not any(norms):
+        line = (
+            f"no gradient has reached the discriminator in {evidence.steps}; if its scores are at their limit, lower "
+            "align.discriminator_learning_rate or raise align.score_regularization, else see what cuts the gradient off"
+        )
+    elif change is not None and change < limits.weight_change[0]:
+        line = (
+            f"the discriminator's weights changed by {change:.1e} of their size a step in {evidence.steps}; see that "
+            "they require gradients, and raise align.discriminator_learning_rate (bfloat16 loses small updates)"
+        )
+    else:
+        return
+    yield Collapse("discriminator-frozen", line)
+
+
+def _overshooting(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
+    change = mean(evidence.recent, WEIGHT_CHANGE)
+    if change is not None and change > limits.weight_change[1]:
+        yield Collapse(
+            "discriminator-overshooting",
+            f"the discriminator's weights changed by {change:.1e} of their size a step in {evidence.steps}, more than "
+            f"{limits.weight_change[1]:.0e}; lower align.discriminator_learning_rate, by a factor of 10 to begin with",
+        )
+
+
+def _accuracy_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
+    for view in views_of_row(evidence.recent[-1]):
+        accuracy, count = pooled(evidence.recent, f"accuracy/{view}")
+        gap, _ = pooled(evidence.recent, f"gap/{view}")
+        if accuracy is None or gap is None or count < MIN_PAIRS:
+            continue
+        found = f"{view}: accuracy {accuracy:.3f} over {count} pairs, score gap {gap:.3g} in {evidence.steps}"
+        if _is_saturated(evidence, view, limits):
+            yield Collapse(
+                "discriminator-saturated",
+                f"{found}, the gap still growing; audit the data for a shortcut, warm up for fewer steps, "
+                "lower align.discriminator_learning_rate or configure a reaction",
+            )
+        elif evidence.is_beginning and accuracy <= 0.5 + limits.chance:
+            yield Collapse(
+                "discriminator-blind",
+                f"{found}, no better than chance from the start; warm up for longer, check that images and texts "
+                "reach the discriminator, or leave alignment out where rollouts cannot be told from the teacher",
+            )
+        elif accuracy < 0.5 - limits.chance and gap < 0:
+            yield Collapse(
+                "discriminator-overtaken",
+                f"{found}: rollouts outscore the teacher and the discriminator does not follow; raise "
+                "align.discriminator_learning_rate or lower align.policy_learning_rate",
+            )
+
+
+def _is_saturated(evidence: Evidence, view: str, limits: CollapseLimits) -> bool:
+    """Two full windows in a row, so that a reaction has had the time to act."""
+    if len(evidence.earlier) < len(evidence.recent):
+        return False
+    windows = (evidence.earlier, evidence.recent)
+    accuracies = [pooled(rows, f"accuracy/{view}")[0] or 0.0 for rows in windows]
+    before, now = (pooled(rows, f"gap/{view}")[0] or 0.0 for rows in windows)
+    return min(accuracies) >= limits.saturated and now > before
+
+
+def _format_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
+    truncated = (mean(evidence.recent, TRUNCATED) or 0.0) / (mean(evidence.recent, ROLLOUTS) or 1.0)
+    if truncated > limits.truncated_fraction:
+        yield Collapse(
+            "rollouts-truncated",
+            f"{truncated:.0%} of the rollouts of {evidence.steps} were cut off at align.max_response_tokens; raise it "
+            "if the teacher's responses are that long, else lower align.policy_learning_rate",
+        )
+    valid = mean(evidence.recent, VALID)
+    if valid is not None and valid < limits.valid_fraction:
+        yield Collapse(
+            "rollouts-invalid",
+            f"only {valid:.0%} of the rollouts of {evidence.steps} kept the format; lower align.policy_learning_rate, "
+            "raise align.advantage.format_penalty or train the format with a longer SFT",
+        )
+
+
+def _texts_degenerated(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
+    advice = "lower align.policy_learning_rate or tie the policy to SFT with align.kl"
+    for metric, name, bounds in (
+        (ENTROPY, "entropy", limits.entropy),
+        (LENGTH, "length", limits.length),
+        (DISTINCT, "distinct", limits.distinct),
+    ):
+        before, now = evidence.beginning[metric], mean(evidence.recent, metric)
+        if not before or now is None or bounds[0] <= now / before <= bounds[1]:
+            continue
+        yield Collapse(
+            f"{name}-{'exploded' if now > before else 'collapsed'}",
+            f"{metric} is {now:.3g} in {evidence.steps}, {now / before:.2g} × the {before:.3g} it began with; {advice}",
+        )
+    before, now = evidence.beginning[REPETITION], mean(evidence.recent, REPETITION)
+    if before is not None and now is not None and now > before + limits.repetition:
+        yield Collapse(
+            "rollouts-repetitive",
+            f"{now:.0%} of the 4-grams of a rollout of {evidence.steps} stood in it before, {before:.0%} at the "
+            f"beginning; {advice}",
+        )
+
+
+_DIAGNOSES: tuple[Callable[[Evidence, CollapseLimits], Iterator[Collapse]], ...] = (
+    _frozen,
+    _overshooting,
+    _format_lost,
+    _texts_degenerated,
+    _accuracy_lost,
+)

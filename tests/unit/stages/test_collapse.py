@@ -1,0 +1,188 @@
+"""Each diagnosis on a planted trajectory and not on its neighbours; healthy and broken runs as they were recorded."""
+
+import json
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+from prism.config.control import ControlConfig
+from prism.stages.collapse import MEASURED
+from prism.stages.control import Control
+
+RECORDED = json.loads(Path(__file__).with_name("alignment_runs.json").read_text(encoding="utf-8"))
+"""Alignments of the built-in world, a step a row: three healthy ones, and ones that were broken as their names say."""
+
+Row = dict[str, float | None]
+WINDOW = 4
+
+
+def diagnoses(rows: list[Row], **fields: Any) -> dict[str, int]:
+    """Each diagnosis and the first step it is made at."""
+    control = Control(ControlConfig.model_validate(fields), {}, seed=0)
+    found: dict[str, int] = {}
+    for step, row in enumerate(rows, 1):
+        for event in control.observe(step, row)[1]:
+            found.setdefault(event["diagnosis"], step)
+    return found
+
+
+def recorded(name: str) -> list[Row]:
+    return [dict(zip(RECORDED["columns"], row, strict=True)) for row in RECORDED["runs"][name]]
+
+
+@pytest.mark.parametrize("name", ["healthy-0", "healthy-1", "healthy-2"])
+@pytest.mark.parametrize("window", [4, 8, 16])
+def test_a_healthy_run_raises_nothing(name: str, window: int) -> None:
+    assert len(recorded(name)) == 40
+    assert diagnoses(recorded(name), window=window) == {}
+
+
+@pytest.mark.parametrize("name", ["discriminator-rate-x10", "no-warmup"])
+def test_an_unusual_run_that_works_raises_nothing(name: str) -> None:
+    """Ten times the learning rate did no harm; without warm-up the discriminator learned during the game."""
+    assert diagnoses(recorded(name)) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "diagnosis", "step"),
+    [
+        ("discriminator-frozen", "discriminator-frozen", 8),
+        ("discriminator-rate-x100", "discriminator-overshooting", 8),
+        ("policy-rate-x30", "rollouts-invalid", 8),
+        ("policy-rate-x10", "rollouts-repetitive", 19),
+    ],
+)
+def test_a_broken_run_is_stopped_by_name(name: str, diagnosis: str, step: int) -> None:
+    found = diagnoses(recorded(name))
+    assert next(iter(found.items())) == (diagnosis, step)
+
+
+def test_a_discriminator_at_its_limit_has_no_gradient_left() -> None:
+    """From step 28 on that run's scores all stand at ±10."""
+    end = recorded("discriminator-rate-x100")[30:]
+    assert all(row["discriminator/grad_norm"] == 0 for row in end)
+    limits = {"weight_change": (1e-8, 1.0)}
+    assert diagnoses(end, limits=limits) == {"discriminator-frozen": 8, "discriminator-blind": 8}
+
+
+def make_rows(*, start: int = WINDOW + 1, **changes: Any) -> list[Row]:
+    """A healthy game in which `changes` hold from step `start` on; a function gives the value of its step."""
+    rows: list[Row] = []
+    for step in range(1, 3 * WINDOW + 1):
+        row: Row = dict.fromkeys(MEASURED, 1.0) | {
+            "accuracy/count": 64,
+            "discriminator/weight_change": 1e-4,
+            "discriminator/grad_norm": 3.0,
+            "rollout/truncated_count": 2,
+            "rollout/count": 64,
+            "rollout/length": 80.0,
+            "rollout/entropy": 0.2,
+            "rollout/repetition": 0.05,
+            "rollout/distinct_2": 0.1,
+        }
+        for view in ("perception", "reasoning"):
+            row |= {f"accuracy/{view}": 0.75, f"gap/{view}": 0.5}
+        if step >= start:
+            for name, value in changes.items():
+                row[name.replace("_", "/", 1)] = value(step) if isinstance(value, FunctionType) else value
+        rows.append(row)
+    return rows
+
+
+PLANTED = {
+    "discriminator-frozen": {"discriminator_weight_change": 0.0},
+    "discriminator-overshooting": {"discriminator_weight_change": 3.5e-3},
+    "rollouts-invalid": {"rollout_valid_fraction": 0.45},
+    "rollouts-truncated": {"rollout_truncated_count": 17},
+    "rollouts-repetitive": {"rollout_repetition": 0.16},
+    "entropy-collapsed": {"rollout_entropy": 0.019},
+    "entropy-exploded": {"rollout_entropy": 0.61},
+    "length-collapsed": {"rollout_length": 26.0},
+    "length-exploded": {"rollout_length": 161.0},
+    "distinct-collapsed": {"rollout_distinct_2": 0.029},
+    "distinct-exploded": {"rollout_distinct_2": 0.31},
+    "discriminator-overtaken": {"accuracy_reasoning": 0.44, "gap_reasoning": -0.1},
+}
+NEIGHBOURS = {
+    "a small update": {"discriminator_weight_change": 1e-7},
+    "a large update": {"discriminator_weight_change": 2.9e-3},
+    "an update held back by a reaction": {"discriminator_weight_change": None, "discriminator_grad_norm": None},
+    "no valid pair, and so no gradient, now and then": {
+        "accuracy_count": lambda step: 64 * (step % 2),
+        "discriminator_grad_norm": lambda step: 3.0 * (step % 2),
+    },
+    "every second rollout valid": {"rollout_valid_fraction": 0.5},
+    "a quarter truncated": {"rollout_truncated_count": 16},
+    "some repetition": {"rollout_repetition": 0.14},
+    "less entropy": {"rollout_entropy": 0.021},
+    "more entropy": {"rollout_entropy": 0.59},
+    "shorter": {"rollout_length": 27.0},
+    "longer": {"rollout_length": 159.0},
+    "less varied": {"rollout_distinct_2": 0.031},
+    "more varied": {"rollout_distinct_2": 0.29},
+    "chance with the teacher ahead": {"accuracy_reasoning": 0.44, "gap_reasoning": 0.1},
+    "chance, late": {"accuracy_reasoning": 0.5, "gap_reasoning": -0.1},
+    "overtaken as far as a few pairs can tell": {
+        "accuracy_count": 7,
+        "accuracy_reasoning": 0.0,
+        "gap_reasoning": -0.1,
+    },
+    "saturated with a falling gap": {"accuracy_perception": 0.99, "gap_perception": lambda step: 3 - 0.1 * step},
+    "a growing gap short of saturation": {"accuracy_perception": 0.97, "gap_perception": lambda step: 0.1 * step},
+    "saturated for one window": {
+        "accuracy_perception": lambda step: 0.99 if step <= 2 * WINDOW else 0.9,
+        "gap_perception": lambda step: 0.1 * step,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_failure_is_named(name: str) -> None:
+    assert diagnoses(make_rows(**PLANTED[name]), window=WINDOW) == {name: 2 * WINDOW}
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_its_neighbour_is_not(name: str) -> None:
+    assert diagnoses(make_rows(**NEIGHBOURS[name]), window=WINDOW) == {}
+
+
+def test_saturation_is_named_after_two_windows_with_a_growing_gap() -> None:
+    saturated = {"accuracy_perception": 0.99, "gap_perception": lambda step: 0.1 * step}
+    assert diagnoses(make_rows(start=1, **saturated), window=WINDOW) == {"discriminator-saturated": 2 * WINDOW}
+    assert diagnoses(make_rows(start=3, **saturated), window=WINDOW) == {"discriminator-saturated": 2 * WINDOW + 2}
+
+
+@pytest.mark.parametrize(("accuracy", "found"), [(0.54, {"discriminator-blind": WINDOW}), (0.56, {})])
+def test_blindness_is_named_from_the_first_steps_only(accuracy: float, found: dict[str, int]) -> None:
+    assert diagnoses(make_rows(start=1, accuracy_perception=accuracy), window=WINDOW) == found
+
+
+def test_a_discriminator_without_gradient_is_frozen_whatever_its_weights_do() -> None:
+    rows = make_rows(discriminator_grad_norm=0.0)
+    assert diagnoses(rows, window=WINDOW) == {"discriminator-frozen": 2 * WINDOW}
+
+
+def test_one_view_alone_is_watched_like_two() -> None:
+    rows = make_rows(start=1, accuracy_response=0.5, gap_response=0.0)
+    for row in rows:
+        for name in ("accuracy/perception", "accuracy/reasoning", "gap/perception", "gap/reasoning"):
+            del row[name]
+    assert diagnoses(rows, window=WINDOW) == {"discriminator-blind": WINDOW}
+
+
+def test_a_limit_that_is_moved_is_kept_to() -> None:
+    rows = make_rows(rollout_valid_fraction=0.45)
+    assert diagnoses(rows, window=WINDOW, limits={"valid_fraction": 0.4}) == {}
+
+
+def test_what_was_measured_and_what_to_try_stand_in_one_line() -> None:
+    control = Control(ControlConfig(window=WINDOW), {}, seed=0)
+    lines = []
+    for step, row in enumerate(make_rows(start=1, accuracy_reasoning=0.52, gap_reasoning=0.01), 1):
+        lines += [event["reason"] for event in control.observe(step, row)[1]]
+    assert lines[0].startswith(
+        "reasoning: accuracy 0.520 over 256 pairs, score gap 0.01 in steps 1–4, no better than chance from the start; "
+    )
+    assert "warm up" in lines[0] and "\n" not in lines[0]
