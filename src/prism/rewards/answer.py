@@ -1,8 +1,10 @@
 """Does a given answer say the same as the ground truth: correct, wrong or unverifiable.
 
-Conventions beyond those of `quantities` and `choices`: a hedge (`5 or 6`) is not an answer; coordinate
-parentheses may be dropped; a:b stands for a/b; a value bound to another name is wrong; an answer that
-holds another answer tag is wrong. What plain rules cannot decide goes to computer algebra in a separate
+Conventions beyond those of `quantities` and `choices`: words are compared without case, article, accents
+and plural; a hedge (`5 or 6`) is not an answer, unless both say the same; coordinate parentheses may be
+dropped; a:b stands for a/b; an angle in degrees equals the multiple of π; members joined by "and" may
+change places if they are words; a value bound to another name is wrong; an answer that holds another
+answer tag is wrong. What plain rules cannot decide goes to computer algebra in a separate
 process; a time-out, a failure or a ground truth nobody can read makes the answer unverifiable, which is
 never the same as wrong.
 """

@@ -89,7 +89,7 @@ def _read(text: str, depth: int) -> Value:
 
 
 def _bound(text: str, depth: int) -> Value | None:
-    """A value with a name: `x = 5`, `x \\in [1, 2]`, `x > 3`, `A(1, 2)`, `length: 5`; or worked out: `2 + 3 = 5`."""
+    r"""A value with a name: `x = 5`, `x \in [1, 2]`, `x > 3`, `A(1, 2)`, `length: 5`; or worked out: `2 + 3 = 5`."""
     for pattern in (_BINDING, _MEMBERSHIP, _COLON_BINDING):
         named = pattern.fullmatch(text)
         if named:
@@ -139,18 +139,14 @@ def _matrix(text: str) -> Value | None:
 
 def _intersection(value: Value) -> Value | None:
     """`x > 3 and x < 5` as one interval; the bounds are not compared."""
-    if len(value.items) != 2 or any(len(item.items) != 2 for item in value.items):
+    are_intervals = all(len(item.items) == len(item.brackets) == 2 for item in value.items)
+    if len(value.items) != 2 or not value.label or not are_intervals:
         return None
     low, high = sorted(value.items, key=lambda item: item.items[0].text == r"-\infty")
     if low.items[1].text != r"\infty" or high.items[0].text != r"-\infty":
         return None
-    return replace(
-        low,
-        text=value.text,
-        label=value.label,
-        brackets=low.brackets[0] + high.brackets[1],
-        items=(low.items[0], high.items[1]),
-    )
+    brackets = low.brackets[0] + high.brackets[1]
+    return Value(value.text, label=value.label, brackets=brackets, items=(low.items[0], high.items[1]))
 
 
 def _collect(text: str, parts: list[str], depth: int, *, brackets: str = "", is_ordered: bool = True) -> Value:

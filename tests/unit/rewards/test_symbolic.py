@@ -51,6 +51,30 @@ def test_tolerance_is_for_constants(checker: SymbolicChecker):
     assert checker.check(r"\pi", "3.15", Fraction(1, 200)) == "different"
 
 
+def test_a_result_is_remembered_until_forgotten():
+    checker = SymbolicChecker(timeout_seconds=20.0)
+    for _ in range(3):
+        assert checker.check(r"\sin 0", "0") is SymbolicResult.EQUAL
+    assert (checker.counts.comparisons, checker.counts.remembered) == (1, 2)
+    checker.forget()
+    assert checker.check(r"\sin 0", "0") is SymbolicResult.EQUAL
+    assert (checker.counts.comparisons, checker.counts.remembered) == (2, 2)
+    checker.close()
+
+
+def test_a_timeout_is_not_remembered():
+    checker = SymbolicChecker(timeout_seconds=0.5)
+    assert [checker.check(HANGS, "5") for _ in range(2)] == [SymbolicResult.TIMEOUT] * 2
+    assert (checker.counts.comparisons, checker.counts.remembered) == (2, 0)
+    checker.close()
+
+
+def test_a_thread_does_not_wait_for_ever():
+    checker = SymbolicChecker(timeout_seconds=0.01)
+    with checker._lock:
+        assert checker.check("x", "y") is SymbolicResult.TIMEOUT
+
+
 def test_a_hang_is_killed_counted_and_the_worker_replaced():
     checker = SymbolicChecker(timeout_seconds=1.0)
     started = time.monotonic()
