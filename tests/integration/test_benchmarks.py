@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tests.servers.openai_stub import Received, Reply, Stub, completion, serving
 
+from golden_data import benchmark_aggregates, benchmark_items
 from prism.cli import main
 from prism.evals.benchmarks import BENCHMARKS
 from prism.evals.sources import load_rows
 from prism.runtime.metrics import read_jsonl
+from servers.openai_stub import Received, Reply, Stub, completion, serving
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 SHIPPED = Path(__file__).parents[2] / "src" / "prism" / "assets" / "tiny-base"
 IMAGE_COLUMNS = {"mathvista": "decoded_image", "mathvision": "decoded_image", "wemath": "image_path", "mmmu": "image_1"}
 COMPARED = ("responses.jsonl", "scores.jsonl", "summary.json")
@@ -38,9 +38,8 @@ def picture() -> dict[str, bytes]:
 
 def golden_rows() -> dict[str, list[dict[str, Any]]]:
     """Some rows of every benchmark, both forms of MMMU-Pro and whole families of We-Math among them."""
-    items = [json.loads(line) for line in (GOLDEN / "benchmark_items.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = {name: [item["row"] for item in items if item["benchmark"] == name][::3] for name in BENCHMARKS}
-    families = json.loads((GOLDEN / "benchmark_aggregates.json").read_text(encoding="utf-8"))["wemath"]["items"]
+    rows = {name: [item["row"] for item in benchmark_items(name)][::3] for name in BENCHMARKS}
+    families = benchmark_aggregates("wemath")["items"]
     chosen = sorted({BENCHMARKS["wemath"].cluster(item["row"]) for item in families})[:2]
     rows["wemath"] = [item["row"] for item in families if BENCHMARKS["wemath"].cluster(item["row"]) in chosen]
     return rows

@@ -1,8 +1,8 @@
 """From the rows of `items.jsonl` to `summary.json`: means with intervals per benchmark and averaged.
 
-Greedy proportions have Wilson intervals (one row per item). Everything else is a mean over items of the
-mean over each item's rows, with the item-clustered Student-t interval cut to [0, 1]; where all items
-agree on 0 or 1, Wilson over the items takes its place. Averages are macro averages over benchmarks.
+Every metric is a mean over items of the mean over each item's rows, with the interval of
+`statistics.share_interval`: Wilson's where every item is right or wrong as a whole, else the item-clustered
+Student-t one. Averages are macro averages over benchmarks.
 A metric is taken over the rows that have it; an unverifiable answer counts as not correct, and its share
 is reported beside the accuracy.
 
@@ -13,13 +13,12 @@ is reported beside the accuracy.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from prism.errors import DataError
 from prism.evals.drift import Responses, drift
 from prism.evals.shape import shape
-from prism.evals.statistics import Interval, macro_average, mean_interval, wilson_interval
+from prism.evals.statistics import Interval, macro_average, share_interval
 from prism.records import Response
 from prism.rewards import parse_response
 
@@ -108,19 +107,7 @@ def _estimates(rows: Iterable[Row]) -> Estimates:
             value = read(row)
             if value is not None:
                 values[row["mode"], metric][row["item_id"]].append(value)
-    return {mode: {metric: _interval(values[mode, metric]) for metric in _METRICS} for mode in MODES}
-
-
-def _interval(samples: Mapping[str, Sequence[float]]) -> Interval:
-    """The interval of a mean of values in [0, 1]; `count` is the number of items."""
-    item_means = [fmean(values) for values in samples.values()]
-    is_single = all(len(values) == 1 for values in samples.values())
-    if all(mean in (0.0, 1.0) for mean in item_means) and (is_single or len(set(item_means)) == 1):
-        return wilson_interval(round(sum(item_means)), len(item_means))
-    found = mean_interval(samples)
-    if found.low is None or found.high is None:
-        return found
-    return Interval(found.mean, max(0.0, found.low), min(1.0, found.high), found.count)
+    return {mode: {metric: share_interval(values[mode, metric]) for metric in _METRICS} for mode in MODES}
 
 
 def _average(estimates: Sequence[Estimates]) -> Estimates:

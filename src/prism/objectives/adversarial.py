@@ -5,6 +5,7 @@ marks a pair that cannot be judged, such as a rollout without a caption. Bradley
 ignore whatever stands there, NaN included.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +22,7 @@ class DiscriminatorLoss:
     """The loss to minimise, its parts (detached, unscaled) and how many pairs of this call had weight."""
 
     loss: Float[Tensor, ""]
-    perception: Float[Tensor, ""]
-    reasoning: Float[Tensor, ""]
+    views: Mapping[str, Float[Tensor, ""]]
     score_regularization: Float[Tensor, ""]
     num_pairs: int
 
@@ -70,10 +70,7 @@ def score_regularization(*scores: Float[Tensor, "_"], denominator: float | Tenso
 
 
 def discriminator_loss(
-    teacher_perception: Float[Tensor, "pair"],
-    student_perception: Float[Tensor, "pair"],
-    teacher_reasoning: Float[Tensor, "pair"],
-    student_reasoning: Float[Tensor, "pair"],
+    views: Mapping[str, tuple[Float[Tensor, "pair"], Float[Tensor, "pair"]]],
     weights: Shaped[Tensor, "pair"] | None = None,
     *,
     label_smoothing: float = 0.0,
@@ -82,35 +79,37 @@ def discriminator_loss(
     denominator: float | Tensor | None = None,
     row_denominator: float | Tensor | None = None,
 ) -> DiscriminatorLoss:
-    """L_v + L_r (paper Eq. 2 for both branches, added) + `regularization` · mean square of all scores.
+    """Σ_k L_k (paper Eq. 2, k ∈ {v, r}, added) + `regularization` · mean square of all scores.
 
-    The regulariser runs over all pairs, weighted or not: unless `regularization` is 0 every score must
-    be finite. `denominator` (Σ weights) and `row_denominator` (number of pairs) are counts over the whole
-    batch. Where no pair has weight only the regulariser is left; the released code then also pushes
-    the teacher's mean score up, by −log σ(mean) per branch times 0.01: `teacher_anchor=0.01` does so.
+    `views` holds teacher and student scores of the same pairs for each view k. The regulariser runs over
+    all pairs, weighted or not: unless `regularization` is 0 every score must be finite. `denominator`
+    (Σ weights) and `row_denominator` (number of pairs) are counts over the whole batch. Where no pair has
+    weight only the regulariser is left; the released code then also pushes the teacher's mean score up,
+    by −log σ(mean) per view times 0.01: `teacher_anchor=0.01` does so.
     """
-    require_floating("teacher_perception", teacher_perception, ndim=1)
-    require_like("student_perception", student_perception, "teacher_perception", teacher_perception)
-    require_like("teacher_reasoning", teacher_reasoning, "teacher_perception", teacher_perception)
-    require_like("student_reasoning", student_reasoning, "teacher_perception", teacher_perception)
-    weights = _checked_weights(teacher_perception, student_perception, weights)
+    if not views:
+        raise ValueError("views: give the scores of at least one view")
+    first, (reference, _) = next(iter(views.items()))
+    for view, (teacher, student) in views.items():
+        require_floating(f"views[{view!r}] teacher", teacher, ndim=1)
+        require_like(f"views[{view!r}] teacher", teacher, f"views[{first!r}] teacher", reference)
+        require_like(f"views[{view!r}] student", student, f"views[{first!r}] teacher", reference)
+    weights = _checked_weights(reference, reference, weights)
     count = weights.sum() if denominator is None else denominator
-    perception, reasoning = (
-        bradley_terry_loss(teacher, student, weights, label_smoothing=label_smoothing, denominator=count)
-        for teacher, student in ((teacher_perception, student_perception), (teacher_reasoning, student_reasoning))
-    )
-    if teacher_anchor and teacher_perception.numel() and not count:
-        perception = perception - teacher_anchor * functional.logsigmoid(teacher_perception.mean())
-        reasoning = reasoning - teacher_anchor * functional.logsigmoid(teacher_reasoning.mean())
-    scores = (teacher_perception, student_perception, teacher_reasoning, student_reasoning)
-    mean_square = score_regularization(*scores, denominator=row_denominator)
-    loss = perception + reasoning
+    losses = {
+        view: bradley_terry_loss(teacher, student, weights, label_smoothing=label_smoothing, denominator=count)
+        for view, (teacher, student) in views.items()
+    }
+    if teacher_anchor and reference.numel() and not count:
+        for view, (teacher, _) in views.items():
+            losses[view] = losses[view] - teacher_anchor * functional.logsigmoid(teacher.mean())
+    mean_square = score_regularization(*(side for pair in views.values() for side in pair), denominator=row_denominator)
+    loss = torch.stack(list(losses.values())).sum()
     if regularization:
         loss = loss + regularization * mean_square
     return DiscriminatorLoss(
         loss=loss,
-        perception=perception.detach(),
-        reasoning=reasoning.detach(),
+        views={view: value.detach() for view, value in losses.items()},
         score_regularization=mean_square.detach(),
         num_pairs=int((weights != 0).sum()),
     )

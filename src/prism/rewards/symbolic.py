@@ -73,7 +73,11 @@ _REMEMBERED = frozenset(
 
 
 class SymbolicChecker:
-    """Compares LaTeX expressions one at a time; safe to share between threads, which wait for one another."""
+    """Compares LaTeX expressions one at a time; safe to share between threads, which wait for one another.
+
+    A comparison takes at most `timeout_seconds`. The call after one that was cut off also waits for the
+    new process, which takes about a second to start.
+    """
 
     def __init__(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.timeout_seconds = timeout_seconds

@@ -128,13 +128,12 @@ def _objective(config: AlignConfig) -> PolicyObjective:
 def discriminator_metrics(pairs: ContestScores, config: AlignConfig, balance: float | None) -> dict[str, float | None]:
     """The loss of the discriminator as it was before its update, and its parts."""
     loss = game_loss(pairs, regularization=config.score_regularization)
-    has_pairs = bool(pairs.is_valid.any())
     metrics: dict[str, float | None] = {
         "loss/discriminator": float(loss.loss),
-        "loss/score_regularisation": loss.score_regularization,
+        "loss/score_regularisation": float(loss.score_regularization),
         "loss/balance": balance,
     }
-    return metrics | {f"loss/{view}": value if has_pairs else None for view, value in loss.views.items()}
+    return metrics | {f"loss/{view}": float(value) if loss.num_pairs else None for view, value in loss.views.items()}
 
 
 def answer_metrics(verdicts: Sequence[Verdict | None]) -> dict[str, float | None]:

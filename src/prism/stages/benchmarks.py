@@ -18,7 +18,6 @@ from prism.evals.scorecard import ScoredResponse, ask_judge, score_responses, su
 from prism.evals.sources import Source, load_rows
 from prism.models import PromptEncoder, load_policy
 from prism.records import Prompt, Rollout
-from prism.rewards import parse_response
 from prism.rollout import RolloutEngine, TransformersEngine
 from prism.rollout.openai_client import served_model
 from prism.rollout.openai_engine import OpenAIEngine
@@ -70,8 +69,8 @@ class _Model:
 
 
 def chat_server(settings: ServerSettings) -> ChatServer:
-    names = ("base_url", "model", "api_key_env", "concurrency", "takes_seed", "token_limit_field", "extra_body")
-    return ChatServer(**{name: getattr(settings, name) for name in names}, timeout_s=settings.timeout_s)
+    """What the recipe says of a server, without what it says of the model's part in the evaluation."""
+    return ChatServer(**settings.model_dump(include=set(ServerSettings.model_fields)))
 
 
 def _run_benchmark(recipe: BenchmarkRecipe, config: BenchmarkConfig, model: _Model) -> dict[str, Any]:
@@ -142,7 +141,6 @@ def _response_row(prompt: Prompt, rollout: Rollout) -> dict[str, Any]:
         "response": rollout.text,
         "num_tokens": rollout.num_tokens,
         "is_finished": rollout.is_finished,
-        "is_valid": rollout.is_finished and parse_response(rollout.text).is_valid,
     }
 
 

@@ -10,36 +10,21 @@ from torch import Tensor
 
 from prism.models import Discriminator, View
 from prism.objectives import (
-    bradley_terry_loss,
+    DiscriminatorLoss,
     discriminator_accuracy,
+    discriminator_loss,
     expert_load,
     load_balancing_loss,
-    score_regularization,
 )
 from prism.packing import PackedTrees, branch_scores, token_views
 from prism.stages.imitation import num_tokens
 from prism.stages.scoring import ContestBatch, ContestScores, backpropagate
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class GameLoss:
-    """The loss to minimise and its parts, detached and unscaled."""
-
-    loss: Float[Tensor, ""]
-    views: dict[View, float]
-    score_regularization: float
-
-
-def game_loss(pairs: ContestScores, *, regularization: float = 0.0) -> GameLoss:
-    """Σ over views of Bradley-Terry on valid pairs (paper Eq. 2), plus `regularization` · mean square of all scores."""
-    losses: dict[View, Tensor] = {
-        view: bradley_terry_loss(scores.teacher, scores.student, pairs.is_valid) for view, scores in pairs.views.items()
-    }
-    square = score_regularization(
-        *(part for scores in pairs.views.values() for part in (scores.teacher, scores.student))
-    )
-    total = torch.stack([*losses.values(), regularization * square]).sum()
-    return GameLoss(total, {view: float(loss.detach()) for view, loss in losses.items()}, float(square.detach()))
+def game_loss(pairs: ContestScores, *, regularization: float = 0.0) -> DiscriminatorLoss:
+    """The discriminator's loss on the valid pairs, over the views that it scores."""
+    views = {view: (scores.teacher, scores.student) for view, scores in pairs.views.items()}
+    return discriminator_loss(views, pairs.is_valid, regularization=regularization)
 
 
 def train_discriminator(

@@ -62,7 +62,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             discriminator, batch, scores, regularization=0.0, balance_coefficient=config.balance_coefficient
         )
         metrics: dict[str, float | None] = {"loss/balance": balance}
-        metrics |= {f"loss/{view}": loss for view, loss in game_loss(batch.pair_scores(scores)).views.items()}
+        metrics |= {f"loss/{view}": float(loss) for view, loss in game_loss(batch.pair_scores(scores)).views.items()}
         metrics["discriminator/grad_norm"] = descend(
             discriminator, optimizer, config.max_grad_norm, name="discriminator", step=step
         )

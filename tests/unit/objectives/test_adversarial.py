@@ -21,6 +21,13 @@ def f64(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
+def two_views(teacher_perception, student_perception, teacher_reasoning, student_reasoning):
+    return {
+        "perception": (teacher_perception, student_perception),
+        "reasoning": (teacher_reasoning, student_reasoning),
+    }
+
+
 def scores_of(case):
     return [f64(case[name]).requires_grad_() for name in SCORES]
 
@@ -30,7 +37,7 @@ def scores_of(case):
 def test_two_branch_loss_matches_golden(case, weight_dtype):
     scores = scores_of(case)
     result = discriminator_loss(
-        *scores,
+        two_views(*scores),
         weights=torch.tensor(case["valid"]).to(weight_dtype),
         regularization=case["score_reg_coef"],
         # The reference's rule for a batch without any valid pair, which is not our default.
@@ -38,8 +45,8 @@ def test_two_branch_loss_matches_golden(case, weight_dtype):
     )
     result.loss.backward()
     close_to_golden(result.loss.detach(), f64(case["loss"]))
-    close_to_golden(result.perception, f64(case["caption_loss"]))
-    close_to_golden(result.reasoning, f64(case["cot_loss"]))
+    close_to_golden(result.views["perception"], f64(case["caption_loss"]))
+    close_to_golden(result.views["reasoning"], f64(case["cot_loss"]))
     close_to_golden(result.score_regularization, f64(case["score_reg"]))
     assert result.num_pairs == sum(case["valid"])
     for tensor, name in zip(scores, SCORES, strict=True):
@@ -49,10 +56,10 @@ def test_two_branch_loss_matches_golden(case, weight_dtype):
 def test_without_a_valid_pair_only_the_regulariser_is_left():
     (case,) = (case for case in TWO_BRANCHES if case["name"] == "none_valid_fallback")
     scores = scores_of(case)
-    result = discriminator_loss(*scores, weights=torch.tensor(case["valid"]))
+    result = discriminator_loss(two_views(*scores), weights=torch.tensor(case["valid"]))
     result.loss.backward()
     assert result.loss.item() == pytest.approx(1e-3 * case["score_reg"])
-    assert result.perception.item() == 0 and result.num_pairs == 0
+    assert result.views["perception"].item() == 0 and result.num_pairs == 0
     for tensor in scores:
         # d/ds of 0.001 · mean over 4 vectors of mean s² over 4 rows.
         assert_close(tensor.grad, 1e-3 * 2 * tensor.detach() / 16)
@@ -99,16 +106,17 @@ def test_label_smoothing_is_content_with_a_finite_margin():
 
 def test_both_branches_are_smoothed_and_nothing_else():
     scores, weights, _ = pairs(3)
-    smoothed = discriminator_loss(*scores, weights=weights, regularization=0.1, label_smoothing=0.2)
+    smoothed = discriminator_loss(two_views(*scores), weights=weights, regularization=0.1, label_smoothing=0.2)
     branches = [
         bradley_terry_loss(teacher, student, weights, label_smoothing=0.2)
         for teacher, student in (scores[:2], scores[2:])
     ]
-    assert_close(torch.stack([smoothed.perception, smoothed.reasoning]), torch.stack(branches))
+    assert_close(torch.stack(list(smoothed.views.values())), torch.stack(branches))
     assert_close(smoothed.loss, sum(branches) + 0.1 * scores.square().mean())
-    plain = discriminator_loss(*scores, weights=weights, regularization=0.1)
+    plain = discriminator_loss(two_views(*scores), weights=weights, regularization=0.1)
     assert torch.equal(
-        discriminator_loss(*scores, weights=weights, regularization=0.1, label_smoothing=0.0).loss, plain.loss
+        discriminator_loss(two_views(*scores), weights=weights, regularization=0.1, label_smoothing=0.0).loss,
+        plain.loss,
     )
 
 
@@ -150,12 +158,12 @@ SEEDS = st.integers(0, 2**32 - 1)
 def test_micro_batches_with_global_counts_add_up(seed):
     scores, weights, order = pairs(seed)
     whole, parted = scores.clone().requires_grad_(), scores.clone().requires_grad_()
-    total = discriminator_loss(*whole, weights=weights, regularization=0.1)
+    total = discriminator_loss(two_views(*whole), weights=weights, regularization=0.1)
     total.loss.backward()
     counts = {"denominator": weights.sum(), "row_denominator": scores.shape[1]}
     value = 0.0
     for rows in order.tensor_split(3):
-        piece = discriminator_loss(*parted[:, rows], weights=weights[rows], regularization=0.1, **counts)
+        piece = discriminator_loss(two_views(*parted[:, rows]), weights=weights[rows], regularization=0.1, **counts)
         piece.loss.backward()
         value += piece.loss.item()
     assert value == pytest.approx(total.loss.item())
@@ -211,10 +219,11 @@ TWO = torch.zeros(2)
         ("student_scores", lambda: bradley_terry_loss(TWO, TWO[:1])),
         ("student_scores", lambda: discriminator_accuracy(TWO, TWO.double())),
         ("weights", lambda: bradley_terry_loss(TWO, TWO, torch.ones(1))),
-        ("weights", lambda: discriminator_loss(TWO, TWO, TWO, TWO, torch.ones(3))),
-        ("student_perception", lambda: discriminator_loss(TWO, TWO[:1], TWO, TWO)),
-        ("teacher_reasoning", lambda: discriminator_loss(TWO, TWO, TWO.double(), TWO)),
-        ("student_reasoning", lambda: discriminator_loss(TWO, TWO, TWO, TWO[:1])),
+        ("weights", lambda: discriminator_loss(two_views(TWO, TWO, TWO, TWO), torch.ones(3))),
+        (r"views\['perception'\] student", lambda: discriminator_loss(two_views(TWO, TWO[:1], TWO, TWO))),
+        (r"views\['reasoning'\] teacher", lambda: discriminator_loss(two_views(TWO, TWO, TWO.double(), TWO))),
+        (r"views\['reasoning'\] student", lambda: discriminator_loss(two_views(TWO, TWO, TWO, TWO[:1]))),
+        ("views:", lambda: discriminator_loss({})),
         (r"scores\[1\]", lambda: score_regularization(TWO, TWO.long())),
         ("scores:", lambda: score_regularization()),
         ("label_smoothing", lambda: bradley_terry_loss(TWO, TWO, label_smoothing=0.5)),

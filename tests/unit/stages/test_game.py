@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from prism.models import Discriminator, Mode, PromptEncoder, View
-from prism.objectives import discriminator_loss, load_balancing_loss
+from prism.objectives import bradley_terry_loss, load_balancing_loss
 from prism.packing import branch_scores
 from prism.rewards import parse_response
 from prism.stages.game import (
@@ -90,7 +90,9 @@ def test_loss_of_two_views_is_the_objective_of_the_paper(pairs: ContestScores) -
     }
     flat = [leaf for scores in leaves.values() for leaf in (scores.teacher, scores.student)]
     found = game_loss(ContestScores(leaves, pairs.is_valid), regularization=0.1).loss
-    expected = discriminator_loss(*flat, weights=pairs.is_valid, regularization=0.1).loss
+    # Eq. 2 for both branches added up, and a tenth of the mean square of all scores.
+    branches = [bradley_terry_loss(flat[place], flat[place + 1], pairs.is_valid) for place in (0, 2)]
+    expected = branches[0] + branches[1] + 0.1 * torch.stack([part.square().mean() for part in flat]).mean()
     assert float(found.detach()) == pytest.approx(float(expected.detach()))
     for own, other in zip(torch.autograd.grad(found, flat), torch.autograd.grad(expected, flat), strict=True):
         torch.testing.assert_close(own, other)

@@ -1,20 +1,16 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from golden_data import benchmark_aggregates, benchmark_items
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.benchmark import ItemScore, Profile, with_judgement
 from prism.evals.benchmarks.hallusion_bench import HALLUSION_BENCH
+from prism.evals.scoring import score_item
 from prism.records import ImageSource
 
-GOLDEN = Path(__file__).parents[3] / "golden"
-ITEMS = [
-    item
-    for item in map(json.loads, (GOLDEN / "benchmark_items.jsonl").read_text("utf-8").splitlines())
-    if item["benchmark"] == "hallusion_bench"
-]
+ITEMS = benchmark_items("hallusion_bench")
 ROW = {
     "category": "VD",
     "subcategory": "illusion",
@@ -29,18 +25,7 @@ ROW = {
 
 
 def scored(row: dict[str, Any], response: str, profile: Profile = "prism", sample: int = 0) -> ItemScore:
-    score = HALLUSION_BENCH.score(row, response, profile)
-    return ItemScore(
-        benchmark="hallusion_bench",
-        item_id=HALLUSION_BENCH.item_id(row),
-        cluster=HALLUSION_BENCH.cluster(row),
-        profile=profile,
-        is_correct=score.is_correct,
-        rule=score.rule,
-        needs_judge=score.needs_judge,
-        sample=sample,
-        keys=HALLUSION_BENCH.keys(row),
-    )
+    return score_item("hallusion_bench", row, response, profile=profile, sample=sample)
 
 
 def asked(figure: int, question: int, is_right: bool, *, category: str = "VD", sample: int = 0) -> ItemScore:
@@ -62,7 +47,7 @@ def test_strict_rules_agree_with_a_human(item):
 @pytest.mark.parametrize("judge", ["rules_only", "scripted_judge"])
 def test_aggregates_with_and_without_a_judge(judge):
     """The recorded numbers are percent, rounded to four decimals: shares of 41 questions, 15 figures and 16 groups."""
-    golden = json.loads((GOLDEN / "benchmark_aggregates.json").read_text("utf-8"))["hallusion_bench"]
+    golden = benchmark_aggregates("hallusion_bench")
     scores = [scored(item["row"], item["response"]) for item in golden["items"]]
     if judge == "scripted_judge":
         scores = [

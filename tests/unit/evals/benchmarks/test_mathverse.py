@@ -1,20 +1,18 @@
 """MathVerse: recorded verdicts and aggregates of the published evaluation, a human grader's, and hand-worked cases."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from golden_data import benchmark_aggregates, benchmark_items
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.benchmark import ItemScore
 from prism.evals.benchmarks.mathverse import MATHVERSE
 from prism.records import ImageSource
 
-GOLDEN = Path(__file__).parents[3] / "golden"
-LINES = (GOLDEN / "benchmark_items.jsonl").read_text(encoding="utf-8").splitlines()
-ITEMS = [item for line in LINES if (item := json.loads(line))["benchmark"] == "mathverse"]
-AGGREGATES = json.loads((GOLDEN / "benchmark_aggregates.json").read_text(encoding="utf-8"))["mathverse"]
+ITEMS = benchmark_items("mathverse")
+AGGREGATES = benchmark_aggregates("mathverse")
 PNG = b"\x89PNG\r\n\x1a\n...."
 OPTIONS = "How long is AB?\nChoices:\nA:2\nB:2√{3}\nC:√{3}\nD:2√{2}"
 

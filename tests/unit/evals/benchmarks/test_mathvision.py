@@ -1,18 +1,17 @@
 """MathVision: recorded verdicts of the published evaluation, a human grader's, and hand-worked cases."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from golden_data import benchmark_items
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.benchmark import ItemScore
 from prism.evals.benchmarks.mathvision import MATHVISION
 from prism.records import ImageSource
 
-LINES = (Path(__file__).parents[3] / "golden" / "benchmark_items.jsonl").read_text(encoding="utf-8").splitlines()
-ITEMS = [item for line in LINES if (item := json.loads(line))["benchmark"] == "mathvision"]
+ITEMS = benchmark_items("mathvision")
 PNG = b"\x89PNG\r\n\x1a\n...."
 
 every_item = pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item['id']}-{item['kind']}")

@@ -1,21 +1,16 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from golden_data import benchmark_items
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.benchmark import ItemScore
 from prism.evals.benchmarks.mmmu import DISCIPLINES, MMMU, SUBJECTS
 from prism.evals.benchmarks.option_letters import mmmu_letter
 from prism.records import ImageSource
 
-GOLDEN = Path(__file__).parents[3] / "golden"
-ITEMS = [
-    item
-    for item in map(json.loads, (GOLDEN / "benchmark_items.jsonl").read_text("utf-8").splitlines())
-    if item["benchmark"] == "mmmu"
-]
+ITEMS = benchmark_items("mmmu")
 CHOICE = {
     "id": "validation_Art_Theory_12",
     "question": "Which of <image 2> and <image 1> is older?",

@@ -1,21 +1,16 @@
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from golden_data import benchmark_items
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.benchmark import ItemScore
 from prism.evals.benchmarks.mmmu_pro import MMMU_PRO
 from prism.evals.statistics import NOTHING_MEASURED
 from prism.records import ImageSource
 
-GOLDEN = Path(__file__).parents[3] / "golden"
-ITEMS = [
-    item
-    for item in map(json.loads, (GOLDEN / "benchmark_items.jsonl").read_text("utf-8").splitlines())
-    if item["benchmark"] == "mmmu_pro"
-]
+ITEMS = benchmark_items("mmmu_pro")
 OPTIONS = [f"{number} cm" for number in range(11, 21)]
 STANDARD = {
     "id": "test_Energy_and_Power_3",

@@ -1,21 +1,17 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from golden_data import benchmark_aggregates, benchmark_items
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.benchmark import ItemScore, Profile
 from prism.evals.benchmarks.option_letters import wemath_letter
 from prism.evals.benchmarks.wemath import WEMATH
+from prism.evals.scoring import score_item
 from prism.records import ImageSource
 
-GOLDEN = Path(__file__).parents[3] / "golden"
-ITEMS = [
-    item
-    for item in map(json.loads, (GOLDEN / "benchmark_items.jsonl").read_text("utf-8").splitlines())
-    if item["benchmark"] == "wemath"
-]
+ITEMS = benchmark_items("wemath")
 ROW = {
     "ID": "2-7",
     "key": "2steps_multi",
@@ -26,17 +22,7 @@ ROW = {
 
 
 def scored(row: dict[str, Any], response: str, profile: Profile = "prism", sample: int = 0) -> ItemScore:
-    score = WEMATH.score(row, response, profile)
-    return ItemScore(
-        benchmark="wemath",
-        item_id=WEMATH.item_id(row),
-        cluster=WEMATH.cluster(row),
-        profile=profile,
-        is_correct=score.is_correct,
-        rule=score.rule,
-        sample=sample,
-        keys=WEMATH.keys(row),
-    )
+    return score_item("wemath", row, response, profile=profile, sample=sample)
 
 
 def part(family: str, key: str, is_right: bool, sample: int = 0) -> ItemScore:
@@ -68,7 +54,7 @@ def test_strict_rules_agree_with_a_human(item):
 
 @pytest.mark.parametrize("profile", ["prism", "strict"])
 def test_aggregates_of_24_families(profile: Profile):
-    golden = json.loads((GOLDEN / "benchmark_aggregates.json").read_text("utf-8"))["wemath"]
+    golden = benchmark_aggregates("wemath")
     expected, found = golden["overlay"], means([scored(i["row"], i["response"], profile) for i in golden["items"]])
     counts, num_families = expected["counts"], expected["families"]
     for name, count in {
