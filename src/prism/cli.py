@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prism import __version__
-from prism.errors import ConfigError, PrismError
+from prism.errors import AuditError, ConfigError, PrismError
 
 if TYPE_CHECKING:
     from prism.config import Recipe
 
-Command = Callable[[argparse.Namespace], None]
+Command = Callable[[argparse.Namespace], int | None]
 
 STAGE_COMMANDS = {
     "base": "build the base model (the tiny one is unpacked, or pretrained when base.source is pretrain)",
@@ -27,11 +27,19 @@ STAGE_COMMANDS = {
 }
 
 
+FLAGGED = 3
+"""Exit status where an audit raised a flag."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 the user's to mend (one line says what), 130 or 143 stopped by a signal."""
+    """Exit status: 0 done, 2 the user's to mend (one line says what), 3 an audit raised a flag, 130 or 143
+    stopped by a signal."""
     parsed = _parse(arguments)
     try:
-        parsed.command(parsed)
+        return parsed.command(parsed) or 0
+    except AuditError as error:
+        print(f"prism: {error}", file=sys.stderr)
+        return FLAGGED
     except PrismError as error:
         print(f"prism: {error}", file=sys.stderr)
         return 2
@@ -41,7 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("prism: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _interrupted() -> Any:
@@ -116,6 +123,20 @@ def ablate(arguments: argparse.Namespace) -> None:
 
     print(print_ablation_table(ablation.directory))
     print(f"report: {render_ablation(ablation.directory)}")
+
+
+def audit_run(arguments: argparse.Namespace) -> int:
+    recipe = _load(arguments)
+    from prism.evals.audit_text import format_audit
+    from prism.stages.audit import read_audit
+    from prism.stages.pipeline import audit_recipe
+
+    flags: list[str] = []
+    for path in audit_recipe(recipe):
+        document = read_audit(path)
+        flags += document["flags"]
+        print(f"{format_audit(document)}\n\naudit: {path}\n")
+    return FLAGGED if flags else 0
 
 
 def compare_results(arguments: argparse.Namespace) -> None:
@@ -200,6 +221,7 @@ def _build_parser() -> argparse.ArgumentParser:
         command.set_defaults(stage=stage)
         _add_recipe(command)
     _add_evaluation(commands)
+    _add_recipe(_add_command(commands, "audit", audit_run, "look for what tells teacher from rollout besides content"))
     _add_ablation(commands)
     _add_upcycle(commands)
     _add_report(commands)

@@ -37,6 +37,10 @@ class AlignmentCollapseError(PrismError):
     """The adversarial game has failed. Names the diagnosis, what was measured and what to try."""
 
 
+class AuditError(PrismError):
+    """The audit of a run has raised a flag, and the run was told not to go on past one. Names the flags."""
+
+
 class RolloutError(PrismError):
     """A server that generates text refused a request or kept failing. Names the server and what was asked."""
 

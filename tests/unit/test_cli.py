@@ -13,7 +13,7 @@ import pytest
 
 from prism import cli
 from prism.cli import main
-from prism.errors import CheckpointError
+from prism.errors import AuditError, CheckpointError
 
 ROOT = Path(__file__).parents[2]
 DEMO = str(Path(__file__).parent / "config" / "example.toml")
@@ -112,6 +112,40 @@ def test_run_hands_the_recipe_on(
 def test_a_stage_command_runs_only_that_stage(pipeline: list[dict[str, Any]], stage: str) -> None:
     assert main([stage, DEMO]) == 0
     assert [call["only"] for call in pipeline] == [stage]
+
+
+@pytest.mark.parametrize(("flags", "status"), [([[], []], 0), ([[], ["filler"]], cli.FLAGGED)])
+def test_an_audit_prints_every_seed_and_its_status_tells_of_flags(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    flags: list[list[str]],
+    status: int,
+) -> None:
+    """Nothing but 0, and never what an error that the user can mend gives, where there is nothing to report."""
+    documents = {tmp_path / f"seed-{seed}": {"flags": found, "seed": seed} for seed, found in enumerate(flags)}
+    stages: dict[str, dict[str, Any]] = {
+        "prism.stages.pipeline": {"audit_recipe": lambda recipe: list(documents)},
+        "prism.stages.audit": {"read_audit": documents.__getitem__},
+        "prism.evals.audit_text": {"format_audit": lambda document: f"table of seed {document['seed']}"},
+    }
+    monkeypatch.setitem(sys.modules, "prism.stages", types.ModuleType("prism.stages"))
+    for name, functions in stages.items():
+        module = types.ModuleType(name)
+        vars(module).update(functions)
+        monkeypatch.setitem(sys.modules, name, module)
+    assert main(["audit", DEMO]) == status
+    printed = capsys.readouterr().out
+    assert all(f"table of seed {seed}\n\naudit: {path}\n" in printed for seed, path in enumerate(documents))
+    assert cli.FLAGGED not in (0, 1, 2, 130, 143)
+
+
+def test_a_run_that_an_audit_stops_has_the_audits_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _failing_with(monkeypatch, AuditError("audit: filler; look"))
+    assert main(["run", DEMO]) == cli.FLAGGED
+    assert capsys.readouterr().err == "prism: audit: filler; look\n"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Recipes: typed, frozen configuration read from TOML."""
 
 from prism.config.ablation import Ablation, load_ablation
+from prism.config.audit import AuditConfig
 from prism.config.base import Config, OptimizerSettings
 from prism.config.benchmarks import (
     BenchmarkConfig,
@@ -24,7 +25,7 @@ from prism.config.models import (
     TinyBase,
     WholeResponseDiscriminator,
 )
-from prism.config.plan import PlannedStage, describe_plan, plan_stages, select_stages
+from prism.config.plan import PlannedStage, describe_plan, plan_audit, plan_stages, select_stages
 from prism.config.recipe import EvaluationConfig, Recipe, RolloutConfig
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
 from prism.config.training import (
@@ -45,6 +46,7 @@ __all__ = [
     "AddedAdvantage",
     "Advantage",
     "AlignConfig",
+    "AuditConfig",
     "BenchmarkConfig",
     "BenchmarkRecipe",
     "BranchAdvantage",
@@ -86,6 +88,7 @@ __all__ = [
     "load_ablation",
     "load_benchmark_recipe",
     "load_recipe",
+    "plan_audit",
     "plan_stages",
     "select_stages",
 ]

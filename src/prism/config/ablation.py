@@ -97,7 +97,7 @@ def paper_cells(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     if recipe.align is None or recipe.rlvr is None:
         raise ConfigError(f"recipe {recipe.name}: an ablation needs the stages align and rlvr")
     matched = recipe.rlvr.num_steps + recipe.align.num_steps
-    without = ("align=none", "warmup=none")
+    without = ("align=none", "warmup=none", *(("audit=none",) if recipe.audit else ()))
     cells: dict[str, tuple[str, ...]] = {
         FULL: (),
         "no-alignment": (*without, f"rlvr.num_steps={matched}"),

@@ -18,11 +18,13 @@ from prism.config.base import (
 
 
 class PretrainConfig(OptimizerSettings):
-    """Pretraining of the tiny base on the built-in world's lessons."""
+    """Pretraining of the tiny base on the built-in world's lessons: Muon for the language layers' matrices at
+    `muon_learning_rate`, AdamW at `learning_rate` for the rest."""
 
     num_steps: Count = 2000
     batch_size: Count = 32
     learning_rate: Positive = 2e-3
+    muon_learning_rate: Positive = 0.02
     schedule: Schedule = "cosine"
     warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     weight_decay: NonNegative = 0.01

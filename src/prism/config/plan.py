@@ -10,8 +10,7 @@ from prism.config.recipe import Recipe
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
 from prism.errors import ConfigError
 
-StageKind = Literal["base", "sft", "warmup", "align", "rlvr"]
-STAGE_KINDS: tuple[StageKind, ...] = ("base", "sft", "warmup", "align", "rlvr")
+StageKind = Literal["base", "sft", "warmup", "audit", "align", "rlvr"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,8 @@ def plan_stages(recipe: Recipe) -> list[PlannedStage]:
         inputs = _distinct(*discriminator_inputs, policy)
         stages.append(PlannedStage("warmup", "warmup", discriminator, inputs, recipe.warmup.num_steps, False))
         discriminator_inputs = ("warmup",)
+    if recipe.audit:
+        stages.append(plan_audit(recipe))
     if recipe.align:
         inputs = _distinct(policy, *discriminator_inputs)
         stages.append(PlannedStage("align", "align", policy, inputs, recipe.align.num_steps, bool(recipe.evaluation)))
@@ -82,6 +83,12 @@ def _plan_base(recipe: Recipe) -> PlannedStage:
         case TinyBase(pretrain=pretrain):
             start, num_steps = "random weights", pretrain.num_steps
     return PlannedStage("base", "base", start, (), num_steps, bool(recipe.evaluation))
+
+
+def plan_audit(recipe: Recipe) -> PlannedStage:
+    """The audit before the game, of the policy and, where the recipe has one, the warm-up's discriminator."""
+    policy = "sft" if recipe.sft else "base"
+    return PlannedStage("audit", "audit", policy, (policy, "warmup") if recipe.warmup else (policy,), 0, False)
 
 
 def _discriminator_source(recipe: Recipe) -> tuple[tuple[str, ...], str]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from prism.config.audit import AuditConfig
 from prism.config.base import Config, Count, PathSafeName, Positive, contradiction
 from prism.config.data import Data, FilesData, WorldData
 from prism.config.models import Base, DiscriminatorConfig, MoeDiscriminator, TinyBase
@@ -60,6 +61,7 @@ class Recipe(Config):
     rollout: RolloutConfig = RolloutConfig()
     sft: SftConfig | None = None
     warmup: WarmupConfig | None = None
+    audit: AuditConfig | None = None
     align: AlignConfig | None = None
     rlvr: RlvrConfig | None = None
     evaluation: EvaluationConfig | None = None
@@ -78,6 +80,8 @@ class Recipe(Config):
         if self.rlvr and self.rlvr.baselines and not self.align:
             reason = "a matched-budget baseline needs an [align] stage to match; leave it out"
             raise contradiction("rlvr.baselines", list(self.rlvr.baselines), reason)
+        if self.audit and not (self.warmup or self.align):
+            raise contradiction("audit", None, "there is no warmup or align stage whose data could be audited")
         return self
 
     def _check_token_budgets(self) -> None:

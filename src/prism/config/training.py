@@ -19,6 +19,7 @@ from prism.config.base import (
     contradiction,
     variant_or,
 )
+from prism.config.control import ControlConfig
 
 
 class SftConfig(OptimizerSettings):
@@ -141,6 +142,9 @@ class AlignConfig(Config):
 
     There is no KL term unless `kl` is given: anchoring to SFT contradicts repairing SFT's drift.
     `balance_coefficient` weighs the experts' load-balancing loss during the game, which the paper leaves out.
+    `length_correction` takes out of the scores what a line in a rollout's length explains of them within its group.
+    `control` watches the game, reacts where it leaves the band and stops it where it has failed; without it every
+    step is the paper's.
     """
 
     num_steps: Count
@@ -159,6 +163,8 @@ class AlignConfig(Config):
     clip_high: Positive = 0.2
     aggregation: Aggregation = "token-mean"
     kl: KlConfig | None = None
+    length_correction: bool = False
+    control: ControlConfig | None = None
     token_budget: Count = 16384
     checkpoint_every: Count = 10
 

@@ -92,6 +92,8 @@ def by_weights(differences: Float[np.ndarray, "pair column"], scale: Float[np.nd
     columns = differences / np.where(scale > 0, scale, np.inf)
 
     def fit(train: np.ndarray, test: np.ndarray) -> Margins:
+        if not columns.shape[1]:
+            return np.zeros(len(test))
         return columns[test] @ logistic_weights(columns[train], RIDGE)
 
     return fit

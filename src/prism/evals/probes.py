@@ -15,10 +15,8 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Int
 from PIL import Image, ImageStat
-from torch import Tensor
 
 from prism.data.images import image_hash, open_image
 from prism.evals.statistics import NOTHING_MEASURED, Interval, mean_interval, share_interval
@@ -160,10 +158,12 @@ def swap_images(prompts: Sequence[Prompt]) -> list[Prompt | None]:
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
     """`fallen`: the share of pairs whose score fell, a tie counting half, so that ½ means no response;
-    `fall`: the mean of original − perturbed. `num_tied` pairs scored exactly the same."""
+    `fall`: the mean of original − perturbed. `shift`: the mean size of a change, up or down, in standard
+    deviations of the original scores; None where these do not differ. `num_tied` pairs scored exactly the same."""
 
     fallen: Interval
     fall: Interval
+    shift: float | None
     num_pairs: int
     num_tied: int
 
@@ -176,6 +176,7 @@ class ProbeResult:
         return {
             "fallen": self.fallen.to_dict(),
             "fall": self.fall.to_dict(),
+            "shift": self.shift,
             "num_pairs": self.num_pairs,
             "num_tied": self.num_tied,
             "is_noticed": self.is_noticed,
@@ -194,9 +195,11 @@ def probe_result(
     if not all(map(math.isfinite, falls.values())):
         raise ValueError("a score is not finite")
     clusters = None if prompts is None else dict(zip(falls, prompts, strict=True))
+    spread = float(np.std(original_scores)) if falls else 0.0
     return ProbeResult(
         fallen=share_interval({row: [(1 + np.sign(fall)) / 2] for row, fall in falls.items()}, clusters),
         fall=mean_interval({row: [fall] for row, fall in falls.items()}, clusters),
+        shift=float(np.mean(np.abs(list(falls.values())))) / spread if spread else None,
         num_pairs=len(falls),
         num_tied=sum(fall == 0 for fall in falls.values()),
     )
@@ -241,35 +244,3 @@ def _centred(values: Float[np.ndarray, "row"], index: Int[np.ndarray, "row"]) ->
 def _mean_ranks(values: Float[np.ndarray, "row"]) -> Float[np.ndarray, "row"]:
     index, counts = np.unique(values, return_inverse=True, return_counts=True)[1:]
     return (np.cumsum(counts) - (counts - 1) / 2)[index]
-
-
-def length_corrected(
-    scores: Float[Tensor, "rollout"], lengths: Real[Tensor, "rollout"], group_ids: Int[Tensor, "rollout"]
-) -> Float[Tensor, "rollout"]:
-    """Scores less what a straight line in the length explains of them inside the groups.
-
-    The slope is that of least squares over the batch, of differences from the group's mean score on
-    differences from its mean length; a group's mean score stays as it is. For the rewards of valid rollouts,
-    before they are normalised.
-
-    Not to be used where length is part of the quality (teachers that describe more completely: the
-    correction takes the reason to describe more away as well), on the scores that train the discriminator or
-    measure its accuracy (it would hide the shortcut instead of removing it), on scores that stand in for
-    those of invalid rollouts, or with fewer than some dozens of rollouts, whose slope is mostly noise.
-    Unchanged where lengths do not vary inside groups.
-    """
-    if not scores.numel():
-        return scores
-    _, index = torch.unique(group_ids, return_inverse=True)
-    length = lengths.double()
-    away = length - _group_means(length, index)[index]
-    # Round-off of equal lengths is no variation.
-    if not bool((away.abs() > 1e-9 * length.abs().max()).any()):
-        return scores
-    centred = scores.double() - _group_means(scores.double(), index)[index]
-    slope = (away * centred).sum() / away.square().sum()
-    return (scores.double() - slope * away).to(scores.dtype)
-
-
-def _group_means(values: Float[Tensor, "row"], index: Int[Tensor, "row"]) -> Float[Tensor, "group"]:
-    return torch.zeros(int(index.max()) + 1, dtype=values.dtype).index_add(0, index, values) / torch.bincount(index)

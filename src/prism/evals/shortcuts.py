@@ -6,28 +6,10 @@ pairs. Its accuracy is the share of pairs in which it points to the teacher's te
 says that it knows nothing. What there is to learn (a direction, a model's weights) is learned on other
 prompts than it is tested on, and intervals are over prompts, since a prompt's rollouts share their teacher.
 
-A *flag* names an artefact: something at the edges of the texts, or constant, that is there however well a
-text describes or reasons. A *warning* says that a statistic tells the sides apart which a real difference
-moves as well, such as the words of poorer descriptions: to repair that difference is what the game is for.
-
-    name               raised where
-    end_token          the token the score is read on, or how often it is repeated, tells 55% of pairs
-    truncated_teacher  whether a text is cut tells 55%, more of the teacher's being cut, and these have one
-                       common largest length or the teacher's texts are the shorter ones
-    filler             a phrase that 90% of the teacher's texts hold tells 75%, or half of the pairs show one
-                       and the same surplus of words on the teacher's side
-    format             blanks at the edges, validity, the first or last character or token tells 60%
-    length             (*) characters, words or tokens tell 75%
-    structure          (*) warning: lines, bullets, items, digits or variety of words tell 75%
-    combined, ngrams   (*) warning: a linear model of all features, or of n-grams, tells 75%
-
-"Tells" means that the lower 95% limit lies above the share. Where the discriminator's accuracy is known,
-what has a (*) must also explain it: its lower limit is higher, or less than five points lower. The others
-need not: an artefact that the discriminator has not found yet it finds once the game has repaired what it
-looks at now.
+What follows from these accuracies `shortcut_rules` says.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,22 +17,15 @@ import numpy as np
 from jaxtyping import Float
 
 from prism.evals.pair_game import Fit, Margins, PairGame, by_best_column, by_direction, by_linear, by_odds, by_weights
+from prism.evals.shortcut_rules import FeatureResult, Finding, Rules, Severity
 from prism.evals.statistics import Interval
 from prism.evals.text_features import Measures, Reading, common_phrases, holds, ngram_matrix
 
-EDGE_SHARE, FORMAT_SHARE, SHORTCUT_SHARE = 0.55, 0.6, 0.75
-NEAR_DISCRIMINATOR = 0.05
 MIN_PROMPTS = 20
 """With fewer, chance finds something in more than one of 20 audits of texts that do not differ."""
 CONSTANT_SHARE = 0.9
-SURPLUS_SHARE = 0.5
-CAPPED_SHARE = 0.5
 CAP_TOLERANCE = 2
 """Tokens or characters by which texts cut at one length may differ: they are stripped and tokenised afresh."""
-
-LENGTH = ("characters", "words", "tokens")
-FORMAT = ("outer_blanks", "valid_format", "first_character", "last_character", "first_token", "last_token")
-STRUCTURE = ("lines", "bullets", "items", "digits", "distinct_words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +36,8 @@ class TextPair:
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureResult:
-    """`accuracy` as above. Of all pairs, for numbers only: the share in which the teacher's value is the
-    higher one, ties counting half, and both sides' means."""
-
-    accuracy: Interval
-    teacher_higher: float | None = None
-    teacher_mean: float | None = None
-    rollout_mean: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    name: str
-    view: str
-    feature: str
-    accuracy: Interval
-    message: str
-    is_warning: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class ViewAudit:
-    """Not conclusive with fewer than `MIN_PROMPTS` prompts: then no findings mean nothing.
+    """Not conclusive with fewer than `MIN_PROMPTS` prompts: then there are no findings, which means nothing.
 
     `phrase` is the longest of the teacher's common phrases that tell the most; `capped_share` the share of
     the teacher's cut texts that have the largest length. None without any.
@@ -105,11 +59,14 @@ class ShortcutReport:
 
     @property
     def flags(self) -> tuple[Finding, ...]:
-        return tuple(found for audit in self.views.values() for found in audit.findings if not found.is_warning)
+        return self._of("flag")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        return tuple(found for audit in self.views.values() for found in audit.findings if found.is_warning)
+        return self._of("warning")
+
+    def _of(self, severity: Severity) -> tuple[Finding, ...]:
+        return tuple(found for audit in self.views.values() for found in audit.findings if found.severity == severity)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `flags` and `warnings` are the names of what was found in any view."""
@@ -146,7 +103,6 @@ def _audit(view: str, rows: Sequence[TextPair], discriminator_accuracy: float | 
     features["ngrams"] = FeatureResult(game.play(by_linear(table.differences(ngrams))))
     phrase, capped_share = _most_telling(phrases, surplus), table.capped_share()
     is_conclusive = game.num_prompts >= MIN_PROMPTS
-    rules = _Rules(view, features, discriminator_accuracy)
     return ViewAudit(
         num_pairs=len(rows),
         num_prompts=game.num_prompts,
@@ -155,80 +111,10 @@ def _audit(view: str, rows: Sequence[TextPair], discriminator_accuracy: float | 
         features=features,
         phrase=phrase,
         capped_share=capped_share,
-        findings=tuple(rules.findings(phrase, capped_share)) if is_conclusive else (),
+        findings=tuple(Rules(view, features, discriminator_accuracy).findings(phrase, capped_share))
+        if is_conclusive
+        else (),
     )
-
-
-class _Rules:
-    """The rules of this module's table, applied to the features of one view."""
-
-    def __init__(self, view: str, features: Mapping[str, FeatureResult], discriminator_accuracy: float | None) -> None:
-        self._view = view
-        self._features = features
-        self._explained_from = None if discriminator_accuracy is None else discriminator_accuracy - NEAR_DISCRIMINATOR
-
-    def findings(self, phrase: str | None, capped_share: float | None) -> Iterator[Finding]:
-        has_end_token = self._tells("end_token", EDGE_SHARE)
-        if has_end_token:
-            yield self._finding("end_token", "end_token", "the end token")
-        is_truncated = self._is_truncated(capped_share)
-        if is_truncated:
-            yield self._finding("truncated_teacher", "cut", f"that the teacher's texts are cut{_cap(capped_share)}")
-        is_filled = self._tells("phrase", SHORTCUT_SHARE)
-        if is_filled:
-            yield self._finding("filler", "phrase", f"the teacher's phrase {phrase!r}")
-        elif self._tells("constant_surplus", SURPLUS_SHARE):
-            yield self._finding("filler", "constant_surplus", "a constant surplus of words in the teacher's texts")
-        # A cut changes the last character too, a stock phrase perhaps the first: one artefact has one name.
-        named = FORMAT if is_truncated or is_filled else ("last_token",) if has_end_token else ()
-        feature = self._best([name for name in FORMAT if name not in named], FORMAT_SHARE)
-        if feature:
-            yield self._finding("format", feature, f"the {feature.replace('_', ' ')}")
-        feature = self._best(LENGTH, SHORTCUT_SHARE, must_explain=True)
-        if feature:
-            longer = "longer" if self._teacher_has_more(feature) else "shorter"
-            yield self._finding("length", feature, f"that the teacher's texts are {longer} in {feature}")
-        feature = self._best(STRUCTURE, SHORTCUT_SHARE, must_explain=True)
-        if feature:
-            more = "more" if self._teacher_has_more(feature) else "fewer"
-            what = f"that the teacher's texts have {more} {feature.replace('_', ' ')}"
-            yield self._finding("structure", feature, what, is_warning=True)
-        for name, what in (("combined", "all features together"), ("ngrams", "n-grams")):
-            if self._tells(name, SHORTCUT_SHARE, must_explain=True):
-                yield self._finding(name, name, what, is_warning=True)
-
-    def _tells(self, feature: str, share: float, *, must_explain: bool = False) -> bool:
-        low = self._features[feature].accuracy.low
-        if low is None or low <= share:
-            return False
-        return not must_explain or self._explained_from is None or low >= self._explained_from
-
-    def _best(self, features: Sequence[str], share: float, *, must_explain: bool = False) -> str | None:
-        telling = [feature for feature in features if self._tells(feature, share, must_explain=must_explain)]
-        return max(telling, key=lambda feature: self._features[feature].accuracy.low or 0.0, default=None)
-
-    def _is_truncated(self, capped_share: float | None) -> bool:
-        if not (self._tells("cut", EDGE_SHARE) and self._teacher_has_more("cut")):
-            return False
-        is_shorter = self._tells("characters", EDGE_SHARE) and not self._teacher_has_more("characters")
-        return is_shorter or (capped_share or 0.0) >= CAPPED_SHARE
-
-    def _teacher_has_more(self, feature: str) -> bool:
-        return (self._features[feature].teacher_higher or 0.0) > 0.5
-
-    def _finding(self, name: str, feature: str, what: str, *, is_warning: bool = False) -> Finding:
-        accuracy = self._features[feature].accuracy
-        told = "is found" if feature == "constant_surplus" else "alone tells teacher from rollout"
-        shares = [0.0 if value is None else value for value in (accuracy.mean, accuracy.low, accuracy.high)]
-        message = "{}: {} {} in {:.0%} of pairs (95% limits {:.0%} to {:.0%}, {} prompts)".format(
-            self._view, what, told, *shares, accuracy.count
-        )
-        return Finding(name, self._view, feature, accuracy, message, is_warning)
-
-
-def _cap(capped_share: float | None) -> str:
-    share = capped_share or 0.0
-    return f" ({share:.0%} of these at one common largest length)" if share >= CAPPED_SHARE else ""
 
 
 class _Table:

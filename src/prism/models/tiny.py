@@ -5,7 +5,6 @@ stage runs the code it runs on Qwen3-VL-4B.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -144,8 +143,3 @@ def tiny_encoder(tokenizer: PreTrainedTokenizerBase) -> PromptEncoder:
         size={"shortest_edge": 32 * 32, "longest_edge": 512 * 512},
     )
     return PromptEncoder(tokenizer, image_processor, CHAT_TEMPLATE, vocab_size=_num_embeddings(tokenizer))
-
-
-def load_tiny_encoder(directory: Path) -> PromptEncoder:
-    """The frozen tokenizer in `directory`, ready to encode prompts."""
-    return tiny_encoder(PreTrainedTokenizerFast.from_pretrained(directory))

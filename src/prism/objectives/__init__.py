@@ -21,6 +21,7 @@ from prism.objectives.adversarial import (
 )
 from prism.objectives.aggregation import AGGREGATIONS, Aggregation, aggregate
 from prism.objectives.balance import expert_load, load_balancing_loss
+from prism.objectives.length import length_corrected
 from prism.objectives.likelihood import KlKind, completion_nll, entropy_from_logits, kl_estimate
 from prism.objectives.policy import PolicyLoss, RatioLevel, policy_loss
 
@@ -46,6 +47,7 @@ __all__ = [
     "grpo_advantages",
     "has_signal",
     "kl_estimate",
+    "length_corrected",
     "load_balancing_loss",
     "mixed_advantages",
     "overlong_penalty",

@@ -38,20 +38,26 @@ def packed_hidden(model: nn.Module, packed: PackedTrees, **kwargs: Any) -> tuple
 
 
 def branch_logprobs(
-    policy: Any, packed: PackedTrees, *, temperature: float = 1.0, with_entropy: bool = False
+    policy: Any,
+    packed: PackedTrees,
+    *,
+    temperature: float = 1.0,
+    banned_ids: Int[Tensor, "banned"] | None = None,
+    with_entropy: bool = False,
 ) -> TargetLogprobs:
     """Log-probabilities of all targets under `policy` (a Qwen3-VL with `.model` and `.lm_head`).
 
-    `temperature` divides the logits, as it does in sampling, so that they are the probabilities of
-    the policy that samples. Logits exist for one chunk of targets at a time and are recomputed in
-    the backward pass.
+    `temperature` divides the logits and `banned_ids` have no probability, as in sampling, so that they
+    are the probabilities of the policy that samples: were banned tokens left in, an update could move
+    probability to them that no rollout ever shows. Logits exist for one chunk of targets at a time and
+    are recomputed in the backward pass.
     """
     hidden, _ = packed_hidden(policy.model, packed)
     hidden = hidden[packed.target_positions]
     logprobs, entropies = [], []
     for start in range(0, hidden.shape[0], LOGIT_CHUNK):
         piece = slice(start, start + LOGIT_CHUNK)
-        arguments = (policy.lm_head, hidden[piece], packed.target_ids[piece], temperature, with_entropy)
+        arguments = (policy.lm_head, hidden[piece], packed.target_ids[piece], temperature, banned_ids, with_entropy)
         if hidden.shape[0] > LOGIT_CHUNK and torch.is_grad_enabled():
             logprob, entropy = checkpoint(_target_logprobs, *arguments, use_reentrant=False)
         else:
@@ -62,18 +68,26 @@ def branch_logprobs(
 
 
 def _target_logprobs(
-    lm_head: Callable[[Tensor], Tensor], hidden: Tensor, target_ids: Tensor, temperature: float, with_entropy: bool
+    lm_head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    target_ids: Tensor,
+    temperature: float,
+    banned_ids: Tensor | None,
+    with_entropy: bool,
 ) -> tuple[Tensor, Tensor | None]:
     logits = lm_head(hidden)
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
+    if banned_ids is not None:
+        logits = logits.index_fill(-1, banned_ids.to(logits.device), -torch.inf)
     logprobs = (logits / temperature).log_softmax(-1)
     entropy = _entropy(logprobs.detach()) if with_entropy else None
     return logprobs.gather(-1, target_ids[:, None]).squeeze(-1), entropy
 
 
 def _entropy(logprobs: Tensor) -> Tensor:
-    return -(logprobs.exp() * logprobs).sum(-1)
+    """Zero times −inf, what a banned token would add, counts as 0."""
+    return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(-1)
 
 
 def branch_scores(

@@ -204,7 +204,8 @@ def stages_of(recipe: Recipe, group: Group) -> tuple[PlannedStage, ...] | None:
 
     A matched-budget baseline inside a cell is not that cell's result.
     """
-    planned = {stage.name: stage for stage in plan_stages(recipe) if stage.kind != "warmup" and not stage.is_baseline}
+    policies = (stage for stage in plan_stages(recipe) if stage.kind not in ("warmup", "audit"))
+    planned = {stage.name: stage for stage in policies if not stage.is_baseline}
     trained = {stage.algorithm.name: stage for stage in planned.values() if stage.algorithm is not None}
     if not group.algorithms:
         starts = [stage.start for stage in trained.values()] or [list(planned)[-1]]

@@ -4,10 +4,12 @@ import shlex
 from pathlib import Path
 
 from prism.config import CheckpointBase, DenseDiscriminator, Recipe
+from prism.report.audit import audit_section
 from prism.report.completeness import missing_parts
 from prism.report.curves import alignment_section, losses_section, other_metrics, policy_section
 from prism.report.distributions import distributions_section
 from prism.report.document import document, page_header, status, write_page
+from prism.report.events import events_section
 from prism.report.markup import Html, element, join
 from prism.report.results import MODES, results_table
 from prism.report.rundir import Run, read_run
@@ -16,7 +18,9 @@ from prism.report.tables import results_section
 
 _TITLES = {
     "results": "Results",
+    "audit": "Audit",
     "alignment": "Alignment",
+    "control": "Collapse control",
     "distributions": "Distributions",
     "policy": "Policy",
     "losses": "Losses",
@@ -42,7 +46,9 @@ def _page(run: Run) -> str:
     tables = [results_table(run, mode) for mode in MODES]
     sections = {
         "results": results_section(run, tables),
+        "audit": audit_section(run),
         "alignment": alignment_section(run),
+        "control": events_section(run),
         "distributions": distributions_section(run),
         "policy": policy_section(run),
         "losses": losses_section(run),

@@ -14,6 +14,8 @@ from prism.errors import DataError
 
 Row = Mapping[str, Any]
 
+AUDIT = "audit.json"
+"""What marks the directory of an audit, which is no stage of training."""
 LISTING, CELLS = "ablation.json", "cells"
 """What marks the directory of an ablation: its list of cells, and the directory of their runs."""
 
@@ -35,7 +37,8 @@ class Item:
 class Stage:
     """One stage of one seed. `summary` and `items` are None where the stage was not evaluated.
 
-    `test_sha256` identifies the test items it was evaluated on; None where that was not recorded.
+    `test_sha256` identifies the test items it was evaluated on; None where that was not recorded. `events` are
+    those of collapse control.
     """
 
     seed: int
@@ -47,6 +50,7 @@ class Stage:
     summary: Row | None
     items: tuple[Item, ...] | None
     test_sha256: str | None = None
+    events: tuple[Row, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -55,19 +59,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class Run:
-    """`seeds` are those the recipe asks for, then others that are there; `stages` holds only what is there."""
+    """`seeds` are those the recipe asks for, then others that are there; `stages` and `audits`, by seed and
+    directory, hold only what is there."""
 
     directory: Path
     recipe: Recipe
     seeds: tuple[int, ...]
     stages: Mapping[tuple[int, str], Stage]
     teacher: Mapping[int, Row] = field(default_factory=dict)
+    audits: Mapping[tuple[int, str], Row] = field(default_factory=dict)
     dates: tuple[datetime, datetime] | None = None
 
     @cached_property
     def planned(self) -> Mapping[str, PlannedStage]:
-        """In table order: a matched-budget baseline stands before alignment and all that is compared with it."""
-        stages = plan_stages(self.recipe)
+        """The stages of training in table order: a matched-budget baseline stands before alignment and all that is
+        compared with it."""
+        stages = [stage for stage in plan_stages(self.recipe) if stage.kind != "audit"]
         aligned = [stage for stage in stages if stage.kind == "align" or stage.start == "align"]
         return {stage.name: stage for stage in (*(s for s in stages if s not in aligned), *aligned)}
 
@@ -110,11 +117,16 @@ def read_run(directory: Path) -> Run:
         raise DataError(f"{directory}: holds no recipe.json; give the directory that `prism run` wrote")
     recipe = load_recipe(directory / "recipe.json")
     seeds = {int(path.name[5:]): path for path in directory.glob("seed-*") if path.is_dir() and path.name[5:].isdigit()}
-    stages, teacher, files = {}, {}, []
+    stages, audits, teacher, files = {}, {}, {}, []
     for seed, seed_directory in seeds.items():
         for path in sorted(seed_directory.iterdir()):
             # Results that a changed recipe has set aside are not this run's.
-            if path.is_dir() and ".stale-" not in path.name and _is_stage(path):
+            if not path.is_dir() or ".stale-" in path.name:
+                continue
+            if path.name.startswith("audit"):
+                if (found := read_object(path / AUDIT)) is not None:
+                    audits[seed, path.name] = found
+            elif _is_stage(path):
                 stages[seed, path.name] = _read_stage(seed, path)
                 files += [path / name for name in ("manifest.json", "metrics.jsonl", "timings.jsonl")]
         distribution = read_object(seed_directory / "data" / "teacher_distribution.json")
@@ -126,6 +138,7 @@ def read_run(directory: Path) -> Run:
         seeds=(*recipe.seeds, *sorted(set(seeds) - set(recipe.seeds))),
         stages=stages,
         teacher=teacher,
+        audits=audits,
         dates=_date_range(files),
     )
 
@@ -148,6 +161,7 @@ def _read_stage(seed: int, path: Path) -> Stage:
         summary=read_object(path / "evaluation" / "summary.json"),
         items=tuple(_read_item(row, items) for row in _read_rows(items)) if items.exists() else None,
         test_sha256=(evaluation.get("inputs") or {}).get("data/test"),
+        events=tuple(_read_rows(path / "events.jsonl")),
     )
 
 

@@ -100,9 +100,7 @@ def load_latest(
     for kind, given in (("modules", modules), ("optimizers", optimizers), ("schedulers", schedulers)):
         if document[kind].keys() != given.keys():
             raise CheckpointError(f"{path} holds {kind} {sorted(document[kind])}, this run has {sorted(given)}")
-    for name, module in modules.items():
-        file = path / f"module-{name}.safetensors"
-        restore_module(module, _load_tensors(file), document["modules"][name]["ties"], str(file))
+    _restore_modules(path, document, modules)
     for name, optimizer in optimizers.items():
         _restore_optimizer(path / f"optimizer-{name}.safetensors", optimizer, document["optimizers"][name])
     for name, scheduler in schedulers.items():
@@ -110,16 +108,36 @@ def load_latest(
     return LoadedCheckpoint(document["step"], document["state"], document["rng"])
 
 
+def load_modules(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Restore `modules`, all or some of those in the checkpoint at `path`, and nothing else of it.
+
+    CheckpointError as `load_latest` raises it.
+    """
+    _verify(path)
+    document = _read_json(path / "state.json")
+    missing = sorted(modules.keys() - document["modules"].keys())
+    if missing:
+        raise CheckpointError(f"{path} holds modules {sorted(document['modules'])}, not {missing[0]}")
+    _restore_modules(path, document, modules)
+
+
 def list_checkpoints(directory: Path) -> list[Path]:
     """Oldest first."""
     if not directory.is_dir():
         return []
     found = [path for path in directory.iterdir() if _NAME.fullmatch(path.name)]
-    return sorted(found, key=_step_of)
+    return sorted(found, key=checkpoint_step)
 
 
-def _step_of(path: Path) -> int:
+def checkpoint_step(path: Path) -> int:
+    """The step after which the checkpoint at `path` was written."""
     return int(path.name.removeprefix("step-"))
+
+
+def _restore_modules(path: Path, document: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> None:
+    for name, module in modules.items():
+        file = path / f"module-{name}.safetensors"
+        restore_module(module, _load_tensors(file), document["modules"][name]["ties"], str(file))
 
 
 def _check_json(state: Mapping[str, Any]) -> None:
@@ -168,7 +186,7 @@ def _verify(path: Path) -> None:
     files = manifest.get("files")
     if manifest.get("format") != FORMAT or not isinstance(files, dict) or "state.json" not in files:
         raise _damaged(path / "manifest.json", "it is not a manifest of this version")
-    if manifest.get("step") != _step_of(path):
+    if manifest.get("step") != checkpoint_step(path):
         raise _damaged(path / "manifest.json", f"it speaks of step {manifest.get('step')}")
     for name, expected in files.items():
         file = path / name

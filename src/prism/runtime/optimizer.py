@@ -1,4 +1,4 @@
-"""AdamW, its learning-rate schedule and gradient clipping, the same for every stage."""
+"""AdamW (for pretraining also Muon), the learning-rate schedule and gradient clipping, the same for every stage."""
 
 import math
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from prism.errors import NumericsError
@@ -29,6 +29,27 @@ def make_optimizer(
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas)
+
+
+def make_muon(
+    module: nn.Module, *, learning_rate: float, weight_decay: float, rest_learning_rate: float
+) -> tuple[Muon, AdamW]:
+    """Muon for the matrices inside the language layers and AdamW for all else: embeddings, norms, vision.
+
+    On the built-in world's reasoning lessons it reaches the loss that AdamW alone has after 400 steps
+    in about 200 (`benchmarks/results/tiny-base.md`).
+    """
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in named if ".language_model.layers." in name and p.ndim == 2]
+    if not matrices:
+        raise ValueError("the module has no language layers with matrices")
+    taken = {id(p) for p in matrices}
+    rest = [p for _, p in named if id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return Muon(matrices, lr=learning_rate, weight_decay=weight_decay), AdamW(groups, lr=rest_learning_rate)
 
 
 def make_schedule(

@@ -159,7 +159,7 @@ class StageRun:
                 self._close_step(step, time.perf_counter() - started, progress)
                 stop = interrupt.signal_number
                 if stop is not None or step % self._checkpoint_every == 0 or step == self.num_steps:
-                    self._save(step)
+                    self.save(step)
                 if stop is not None:
                     self._say(f"saved after step {step} of {self.num_steps}; give the same command again to go on")
                     raise Interrupted(stop, f"{self.name}: stopped and saved after step {step} of {self.num_steps}")
@@ -190,6 +190,12 @@ class StageRun:
         if name not in self._logs:
             self._logs[name] = JsonlLog(self.directory / name, self._marks.get(name))
         return self._logs[name]
+
+    def save(self, step: int) -> None:
+        """Take a checkpoint at the end of the body of `step`, due or not: for a stage that is about to stop there."""
+        marks = {name: log.mark() for name, log in self._logs.items()}
+        state = {"stage": dict(self._state), "logs": marks}
+        save_checkpoint(self._checkpoints, step=step, state=state, **(self._training or {}))
 
     def finish(self, outputs: Mapping[str, str | Path]) -> dict[str, Path]:
         """Mark the stage complete, with the outputs' hashes, and return their paths.
@@ -271,11 +277,6 @@ class StageRun:
         self.log(TIMINGS).append(row)
         progress.update(step, self._latest, seconds=seconds, tokens=self._tokens)
         self._tokens, self._done_step = None, step
-
-    def _save(self, step: int) -> None:
-        marks = {name: log.mark() for name, log in self._logs.items()}
-        state = {"stage": dict(self._state), "logs": marks}
-        save_checkpoint(self._checkpoints, step=step, state=state, **(self._training or {}))
 
     def _recorded_outputs(self) -> dict[str, Any]:
         manifest = read_manifest(self.directory) if self.is_complete else None

@@ -70,7 +70,12 @@ def _settings(recipe: Recipe, stage: PlannedStage) -> dict[str, Any]:
     if stage.kind == "rlvr" and recipe.rlvr is not None:
         shared = recipe.rlvr.model_dump(mode="json", exclude={"algorithms", "baselines", "num_steps"})
         return parts | {"rlvr": shared, "algorithm": _dumped(stage.algorithm)}
-    names = {"base": ("base",), "sft": ("sft",), "warmup": ("warmup", "discriminator")}
+    names = {
+        "base": ("base",),
+        "sft": ("sft",),
+        "warmup": ("warmup", "discriminator"),
+        "audit": ("audit", "warmup", "align", "discriminator"),
+    }
     read = names.get(stage.kind, ("align", "discriminator"))
     return parts | {name: _dumped(getattr(recipe, name)) for name in read}
 

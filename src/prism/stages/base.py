@@ -1,13 +1,15 @@
 """The model everything starts from: a checkpoint, the shipped tiny base, or a tiny base pretrained here."""
 
+from torch.optim import Optimizer
+
 from prism.config import CheckpointBase, PlannedStage, PretrainConfig, TinyBase
-from prism.data.world.lessons import draw_lesson
-from prism.models.tiny import build_tiny, load_tiny_encoder, tiny_config
-from prism.runtime.optimizer import descend, make_optimizer, make_schedule
+from prism.data.world.lessons import draw_lesson, tokenizer_texts
+from prism.models.tiny import build_tiny, tiny_config, tiny_encoder, train_tokenizer
+from prism.runtime.optimizer import clip_gradients, make_muon, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.runtime.stage import StageRun
 from prism.stages.imitation import imitate, num_tokens, pack_examples
-from prism.stages.workspace import SHIPPED_TOKENIZER, Workspace
+from prism.stages.workspace import Workspace
 
 
 def run(workspace: Workspace, planned: PlannedStage) -> None:
@@ -42,19 +44,31 @@ def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfi
     )
     if run.is_complete:
         return
-    encoder = load_tiny_encoder(SHIPPED_TOKENIZER)
+    encoder = tiny_encoder(train_tokenizer(tokenizer_texts()))
     policy = build_tiny(tiny_config(encoder.tokenizer), seed=derive_seed(workspace.seed, "tiny"))
-    optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = make_schedule(
-        optimizer, kind=config.schedule, num_steps=config.num_steps, warmup_fraction=config.warmup_fraction
+    muon, adamw = make_muon(
+        policy,
+        learning_rate=config.muon_learning_rate,
+        weight_decay=config.weight_decay,
+        rest_learning_rate=config.learning_rate,
     )
-    run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, schedulers={"policy": schedule})
+    optimizers: dict[str, Optimizer] = {"muon": muon, "adamw": adamw}
+    schedules = {
+        name: make_schedule(
+            optimizer, kind=config.schedule, num_steps=config.num_steps, warmup_fraction=config.warmup_fraction
+        )
+        for name, optimizer in optimizers.items()
+    }
+    run.attach(modules={"policy": policy}, optimizers=optimizers, schedulers=schedules)
     for step in run.steps():
         random_source = python_random(workspace.seed, "lessons", step)
         lessons = [draw_lesson(random_source, progress=step / config.num_steps) for _ in range(config.batch_size)]
         packs = pack_examples(encoder, lessons, config.token_budget)
         loss = imitate(policy, packs)
-        grad_norm = descend(policy, optimizer, config.max_grad_norm, name="policy", step=step)
-        schedule.step()
+        grad_norm = clip_gradients(policy, config.max_grad_norm, name="policy", step=step)
+        for name, optimizer in optimizers.items():
+            optimizer.step()
+            optimizer.zero_grad()
+            schedules[name].step()
         run.record(step, {"loss/nll": loss, "policy/grad_norm": grad_norm}, tokens=num_tokens(packs))
     workspace.save_policy(run, policy, encoder)

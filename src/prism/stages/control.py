@@ -16,12 +16,14 @@ checkpoint, so that a resumed game reacts as one that never stopped.
 Without a configuration every decision is the paper's and nothing is observed.
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from prism.config.control import AnyReaction, ControlConfig, LabelSmoothing, LearningRate, Replay, UpdateRatio
 from prism.errors import AlignmentCollapseError
@@ -250,6 +252,22 @@ class Control:
         for prompt_id, text in python_random(self._seed, "replay-draw", step).sample(kept, count):
             texts.setdefault(prompt_id, []).append(text)
         return texts
+
+
+@contextmanager
+def scaled_rates(optimizer: Optimizer, factor: float) -> Iterator[None]:
+    """Within the block the learning rates of `optimizer` are `factor` times what they are before and after it.
+
+    So a checkpoint never holds a scaled rate, and the factors of several steps do not multiply.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 _WEIGHTS_PER_TENSOR = 64

@@ -12,7 +12,7 @@ def make_discriminator(workspace: Workspace) -> Discriminator:
     """The discriminator before warm-up: a trained one, or one made from a dense Qwen3-VL (the base by default)."""
     config = workspace.recipe.discriminator
     if config.checkpoint is not None:
-        return _load(config.checkpoint, workspace.recipe)
+        return load_discriminator(config.checkpoint, workspace.recipe)
     dense = load_policy(config.dense or workspace.model_directory("base"))
     seed = derive_seed(workspace.seed, "upcycle") % 2**31
     if isinstance(config, DenseDiscriminator):
@@ -34,10 +34,11 @@ def load_discriminator_for_alignment(workspace: Workspace) -> Discriminator:
     """The warmed-up discriminator, or a fresh one in a recipe without warm-up."""
     if workspace.recipe.warmup is None:
         return make_discriminator(workspace)
-    return _load(workspace.model_directory("warmup"), workspace.recipe)
+    return load_discriminator(workspace.model_directory("warmup"), workspace.recipe)
 
 
-def _load(directory: Path, recipe: Recipe) -> Discriminator:
+def load_discriminator(directory: Path, recipe: Recipe) -> Discriminator:
+    """The trained one in `directory`, in the recipe's mode."""
     config = recipe.discriminator
     return Discriminator.from_pretrained(directory, mode=config.type, score_limit=config.score_clip).train()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim import Optimizer
 
 from prism.models import Discriminator, View
 from prism.objectives import (
@@ -17,14 +18,72 @@ from prism.objectives import (
     load_balancing_loss,
 )
 from prism.packing import PackedTrees, branch_scores, token_views
+from prism.runtime.metrics import check_finite
+from prism.runtime.optimizer import descend
+from prism.runtime.stage import StageRun
+from prism.stages.control import relative_change, scaled_rates, weight_sample
 from prism.stages.imitation import num_tokens
-from prism.stages.scoring import ContestBatch, ContestScores, backpropagate
+from prism.stages.rollouts import is_sampled, mean
+from prism.stages.scoring import ContestBatch, ContestScores, backpropagate, score
+
+ROUTER = "router.jsonl"
+"""The experts' load per layer and view, as often as samples are kept."""
 
 
-def game_loss(pairs: ContestScores, *, regularization: float = 0.0) -> DiscriminatorLoss:
+def score_checked(discriminator: Discriminator, batch: ContestBatch, step: int) -> Float[Tensor, "branches"]:
+    """`score`, or NumericsError where a score is NaN: here it still says where it comes from."""
+    scores = score(discriminator, batch)
+    check_finite("discriminator scores", scores, step)
+    return scores
+
+
+def game_loss(pairs: ContestScores, *, regularization: float = 0.0, label_smoothing: float = 0.0) -> DiscriminatorLoss:
     """The discriminator's loss on the valid pairs, over the views that it scores."""
     views = {view: (scores.teacher, scores.student) for view, scores in pairs.views.items()}
-    return discriminator_loss(views, pairs.is_valid, regularization=regularization)
+    return discriminator_loss(views, pairs.is_valid, regularization=regularization, label_smoothing=label_smoothing)
+
+
+def update_discriminator(
+    discriminator: Discriminator,
+    optimizer: Optimizer,
+    batch: ContestBatch,
+    scores: Float[Tensor, "branches"],
+    *,
+    step: int,
+    max_grad_norm: float,
+    balance_coefficient: float,
+    regularization: float = 0.0,
+    label_smoothing: float = 0.0,
+    num_updates: int = 1,
+    rate: float = 1.0,
+) -> dict[str, float | None]:
+    """`num_updates` optimizer steps on the whole of `batch`, at `rate` times the learning rate.
+
+    `scores` are those before the first update; later updates score again. What is returned to be recorded is
+    the balance before the first update, the mean of the gradients' norms, and how far all updates together
+    moved the weights; each is None where nothing was updated or there is no balance.
+    """
+    before, norms, balances = weight_sample(discriminator), [], []
+    for update in range(num_updates):
+        if update:
+            scores = score_checked(discriminator, batch, step)
+        balances.append(
+            train_discriminator(
+                discriminator,
+                batch,
+                scores,
+                regularization=regularization,
+                balance_coefficient=balance_coefficient,
+                label_smoothing=label_smoothing,
+            )
+        )
+        with scaled_rates(optimizer, rate):
+            norms.append(descend(discriminator, optimizer, max_grad_norm, name="discriminator", step=step))
+    return {
+        "loss/balance": balances[0] if balances else None,
+        "discriminator/grad_norm": mean(norms),
+        "discriminator/weight_change": relative_change(before, discriminator) if norms else None,
+    }
 
 
 def train_discriminator(
@@ -34,6 +93,7 @@ def train_discriminator(
     *,
     regularization: float,
     balance_coefficient: float,
+    label_smoothing: float = 0.0,
 ) -> float | None:
     """Adds the gradient of `game_loss` and, for a mixture of experts, of its load balance, which is returned."""
     top_k = num_active_experts(discriminator)
@@ -51,7 +111,7 @@ def train_discriminator(
         discriminator,
         batch,
         scores,
-        lambda pairs: game_loss(pairs, regularization=regularization).loss,
+        lambda pairs: game_loss(pairs, regularization=regularization, label_smoothing=label_smoothing).loss,
         balance_loss if is_balanced else None,
     )
     return balance if is_balanced else None
@@ -137,3 +197,15 @@ def measure_routing(discriminator: Discriminator, packs: Sequence[PackedTrees], 
     weights = weights / weights.sum(0).clamp(min=1)
     load = (torch.stack(loads).float() * weights[:, None, :, None]).sum(0) / top_k
     return Routing(batch.view_names, load)
+
+
+def record_routing(
+    run: StageRun, step: int, discriminator: Discriminator, batch: ContestBatch
+) -> dict[str, float | None]:
+    """The metrics of the batch's routing, every layer going to the router log, in the steps whose samples are
+    kept; none of a discriminator without experts."""
+    routing = measure_routing(discriminator, batch.packs, batch) if is_sampled(run, step) else None
+    if routing is None:
+        return {}
+    run.log(ROUTER).append({"step": step, **routing.row()})
+    return routing.metrics()

@@ -7,13 +7,14 @@ from prism.config import PlannedStage, Recipe, plan_stages, select_stages
 from prism.runtime.atomic import write_json
 from prism.runtime.progress import say
 from prism.runtime.threads import choose_threads
-from prism.stages import align, base, datasets, evaluation, rlvr, sft, warmup
+from prism.stages import align, audit, base, datasets, evaluation, rlvr, sft, warmup
 from prism.stages.workspace import CONSOLE, Workspace
 
 _STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
     "base": base.run,
     "sft": sft.run,
     "warmup": warmup.run,
+    "audit": audit.run,
     "align": align.run,
     "rlvr": rlvr.run,
 }
@@ -45,6 +46,18 @@ def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | Non
             if stage.is_evaluated and only in (None, "eval"):
                 evaluation.run(workspace, stage)
     return directory
+
+
+def audit_recipe(recipe: Recipe) -> list[Path]:
+    """Audits every seed of a run as far as it has come; the paths of what was found, an audit.json for each.
+
+    Raises CheckpointError where the run lacks its data or the policy that alignment starts from.
+    """
+    _choose_threads(recipe)
+    paths = []
+    for seed in recipe.seeds:
+        paths.append(audit.run_newest(Workspace(recipe, seed, recipe.run_directory / f"seed-{seed}")))
+    return paths
 
 
 def _choose_threads(recipe: Recipe) -> None:

@@ -11,13 +11,16 @@ from torch import Tensor
 from prism.config import KlConfig
 from prism.models import PromptEncoder
 from prism.objectives import Aggregation, RatioLevel, aggregate, kl_estimate, policy_loss
-from prism.packing import Branch, PackedTrees, PromptTree, branch_logprobs, pack_trees, to_rows
+from prism.packing import Branch, PackedTrees, PromptTree, TargetLogprobs, branch_logprobs, pack_trees, to_rows
 from prism.records import RolloutGroup
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyObjective:
-    """How rollouts become a loss; see `prism.objectives.policy_loss`. GRPO, DAPO and GSPO differ here only."""
+    """How rollouts become a loss; see `prism.objectives.policy_loss`. GRPO, DAPO and GSPO differ here only.
+
+    `temperature` and `banned_token_ids` are those of sampling.
+    """
 
     level: RatioLevel
     clip_low: float
@@ -25,7 +28,15 @@ class PolicyObjective:
     dual_clip: float | None
     aggregation: Aggregation
     temperature: float
+    banned_token_ids: tuple[int, ...]
     kl: KlConfig | None = None
+
+    def logprobs(self, policy: Any, packed: PackedTrees, *, with_entropy: bool = False) -> TargetLogprobs:
+        """Of the targets of `packed`, under `policy` as it samples."""
+        banned = torch.tensor(self.banned_token_ids, dtype=torch.long)
+        return branch_logprobs(
+            policy, packed, temperature=self.temperature, banned_ids=banned, with_entropy=with_entropy
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +70,9 @@ def pack_groups(encoder: PromptEncoder, groups: Sequence[RolloutGroup], token_bu
 
 
 @torch.no_grad()
-def rollout_logprobs(policy: Any, packs: Sequence[PackedTrees], temperature: float) -> list[Tensor]:
+def rollout_logprobs(policy: Any, packs: Sequence[PackedTrees], objective: PolicyObjective) -> list[Tensor]:
     """Per pack the log-probabilities of its targets under the policy as it is now."""
-    return [branch_logprobs(policy, packed, temperature=temperature).logprobs for packed in packs]
+    return [objective.logprobs(policy, packed).logprobs for packed in packs]
 
 
 def accumulate_policy_gradient(
@@ -85,7 +96,7 @@ def accumulate_policy_gradient(
     sums = dict.fromkeys(("loss", "clip", "dual", "entropy", "kl"), 0.0)
     for index, packed in enumerate(packs):
         width = int(packed.target_columns.max()) + 1
-        result = branch_logprobs(policy, packed, temperature=objective.temperature, with_entropy=True)
+        result = objective.logprobs(policy, packed, with_entropy=True)
         old = result.logprobs.detach() if old_logprobs is None else old_logprobs[index]
         logprobs, mask = to_rows(result.logprobs, packed, num_columns=width)
         update = policy_loss(
@@ -130,6 +141,6 @@ def _distance(
 ) -> Float[Tensor, "rollout token"]:
     assert objective.kl is not None
     with torch.no_grad():
-        values = branch_logprobs(reference, packed, temperature=objective.temperature).logprobs
+        values = objective.logprobs(reference, packed).logprobs
     reference_logprobs, _ = to_rows(values, packed, num_columns=mask.shape[1])
     return kl_estimate(logprobs, reference_logprobs, kind=objective.kl.kind)

@@ -59,6 +59,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     state: dict[str, Any] = {"position": 0, "leftover": []}
     run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, state=state)
+    objective = _objective(config, algorithm, encoder)
     sampler = PromptSampler(prompts, state, workspace.seed)
     engine = TransformersEngine(policy, encoder, batch_size=workspace.recipe.rollout.batch_size)
     for step in run.steps():
@@ -72,11 +73,11 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
 
         parts = pack_mini_batches(encoder, groups, advantages, config)
         # With several updates the later ones are off-policy: their ratios refer to the policy that sampled.
-        old = [rollout_logprobs(policy, part.packs, config.temperature) if len(parts) > 1 else None for part in parts]
+        old = [rollout_logprobs(policy, part.packs, objective) if len(parts) > 1 else None for part in parts]
         updates = []
         for part, old_logprobs in zip(parts, old, strict=True):
             update = accumulate_policy_gradient(
-                policy, part.packs, part.advantages, _objective(config, algorithm), old_logprobs=old_logprobs
+                policy, part.packs, part.advantages, objective, old_logprobs=old_logprobs
             )
             norm = descend(policy, optimizer, config.max_grad_norm, name="policy", step=step)
             updates.append(update.named() | {"policy/grad_norm": norm})
@@ -206,7 +207,7 @@ def total_rewards(groups: Sequence[RewardedGroup], config: RlvrConfig, algorithm
     )
 
 
-def _objective(config: RlvrConfig, algorithm: Algorithm) -> PolicyObjective:
+def _objective(config: RlvrConfig, algorithm: Algorithm, encoder: PromptEncoder) -> PolicyObjective:
     return PolicyObjective(
         level=algorithm.level,
         clip_low=algorithm.clip_low,
@@ -214,6 +215,7 @@ def _objective(config: RlvrConfig, algorithm: Algorithm) -> PolicyObjective:
         dual_clip=algorithm.dual_clip,
         aggregation=algorithm.aggregation,
         temperature=config.temperature,
+        banned_token_ids=encoder.banned_token_ids,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from prism.data.world.datasets import described_fraction
+from prism.evals.shape import shape
 from prism.records import Response, Rollout, RolloutGroup
 from prism.rewards import num_description_items, num_reasoning_steps, parse_response
 from prism.runtime.stage import StageRun
@@ -31,9 +32,13 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def rollout_metrics(groups: Sequence[RolloutGroup], responses: Sequence[Response]) -> dict[str, float | None]:
-    """Counts and shapes of the step's rollouts, in the order of `responses`."""
+    """Counts and shapes of the step's rollouts, in the order of `responses`.
+
+    Repetition and variety are those of the whole texts, valid or not (`evals.shape.shape`).
+    """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     valid = [response for response in responses if response.is_valid]
+    texts = shape(responses)["whole"]
     return {
         "rollout/count": len(responses),
         "rollout/valid_count": len(valid),
@@ -42,6 +47,8 @@ def rollout_metrics(groups: Sequence[RolloutGroup], responses: Sequence[Response
         "rollout/length": mean([len(rollout.token_ids) for rollout in rollouts]),
         "rollout/num_steps": mean([num_reasoning_steps(response.think or "") for response in valid]),
         "rollout/num_items": mean([num_description_items(response.caption or "") for response in valid]),
+        "rollout/repetition": texts["repetition"].mean,
+        "rollout/distinct_2": texts["distinct_2"].mean,
     }
 
 

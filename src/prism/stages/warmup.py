@@ -7,11 +7,11 @@ from prism.errors import ConfigError, DataError
 from prism.models import Discriminator, PromptEncoder
 from prism.records import Demonstration
 from prism.rollout import Sampling, TransformersEngine
-from prism.runtime.optimizer import descend, make_optimizer, make_schedule
+from prism.runtime.optimizer import make_optimizer, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.stages.datasets import read_alignment
 from prism.stages.discriminators import make_discriminator, outside_directories, shown_metrics
-from prism.stages.game import game_loss, game_metrics, train_discriminator
+from prism.stages.game import game_loss, game_metrics, record_routing, score_checked, update_discriminator
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.rollouts import parse_rollout
 from prism.stages.scoring import Contest, ContestBatch, score
@@ -57,16 +57,20 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     for step in run.steps():
         pairs = draw_batch(training, (step - 1) * config.batch_size, config.batch_size, workspace.seed, "warmup")
         batch = ContestBatch(encoder, pairs, config.token_budget, mode)
-        scores = score(discriminator, batch)
-        balance = train_discriminator(
-            discriminator, batch, scores, regularization=0.0, balance_coefficient=config.balance_coefficient
-        )
-        metrics: dict[str, float | None] = {"loss/balance": balance}
-        metrics |= {f"loss/{view}": float(loss) for view, loss in game_loss(batch.pair_scores(scores)).views.items()}
-        metrics["discriminator/grad_norm"] = descend(
-            discriminator, optimizer, config.max_grad_norm, name="discriminator", step=step
+        scores = score_checked(discriminator, batch, step)
+        losses = game_loss(batch.pair_scores(scores)).views
+        metrics: dict[str, float | None] = {f"loss/{view}": float(loss) for view, loss in losses.items()}
+        metrics |= update_discriminator(
+            discriminator,
+            optimizer,
+            batch,
+            scores,
+            step=step,
+            max_grad_norm=config.max_grad_norm,
+            balance_coefficient=config.balance_coefficient,
         )
         schedule.step()
+        metrics |= record_routing(run, step, discriminator, batch)
         if step % config.evaluate_every == 0 or step == config.num_steps:
             metrics |= measure_heldout(discriminator, ContestBatch(encoder, heldout, config.token_budget, mode))
         run.record(step, metrics, tokens=num_tokens(batch.packs))

@@ -22,7 +22,6 @@ from prism.runtime.stage import StageRun
 
 CONSOLE = Console(stderr=True)
 SHIPPED_BASE = Path(str(importlib.resources.files("prism") / "assets" / "tiny-base"))
-SHIPPED_TOKENIZER = Path(str(importlib.resources.files("prism") / "assets" / "tiny-tokenizer"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,14 @@ def test_the_papers_cells_change_one_thing_each(tmp_path: Path) -> None:
     assert matched is not None and matched.num_steps == full.rlvr.num_steps + full.align.num_steps
 
 
+def test_a_recipe_that_audits_itself_has_the_same_cells(tmp_path: Path) -> None:
+    plain, audited = (
+        load_ablation(FULL, settings, output=tmp_path).cells for settings in ((), ("audit.num_prompts=32",))
+    )
+    assert list(plain) == list(audited)
+    assert {name for name, cell in audited.items() if not cell.audit} == {"no-alignment", "no-alignment-same-updates"}
+
+
 def test_another_mode_keeps_what_it_knows_of_the_discriminator(tmp_path: Path) -> None:
     settings = ["discriminator.dense=models/2B", "discriminator.num_experts=8", "discriminator.score_clip=5.0"]
     cells = load_ablation(FULL, settings, output=tmp_path).cells
@@ -63,3 +71,12 @@ def test_mistakes_are_told_with_their_cell(text: str, words: str, tmp_path: Path
     file.write_text(f'name = "mine"\nrecipe = "{FULL}"\n{text}')
     with pytest.raises(ConfigError, match=words):
         load_ablation(file)
+
+
+@pytest.mark.parametrize("path", sorted((FULL.parents[1] / "ablations").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_ablation_loads(path: Path) -> None:
+    """Its cells differ from each other, and all of them from seed to seed alike."""
+    ablation = load_ablation(path)
+    cells = [recipe.model_dump(exclude={"name", "output"}) for recipe in ablation.cells.values()]
+    assert all(cell not in cells[:place] for place, cell in enumerate(cells))
+    assert len({recipe.seeds for recipe in ablation.cells.values()}) == 1

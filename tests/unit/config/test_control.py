@@ -6,6 +6,7 @@ import pytest
 
 from prism.config.control import ControlConfig, LabelSmoothing, LearningRate, Replay, UpdateRatio
 from prism.config.loading import build_config
+from prism.config.training import AlignConfig
 from prism.errors import ConfigError
 
 
@@ -20,6 +21,16 @@ def reactions(*tables: dict[str, Any]) -> dict[str, Any]:
 def test_an_empty_table_only_watches() -> None:
     config = load({})
     assert (config.low, config.high, config.reactions, config.replay) == (0.65, 0.85, (), None)
+
+
+def test_alignment_is_not_watched_unless_asked_to() -> None:
+    def control(*overrides: str) -> ControlConfig | None:
+        return build_config(AlignConfig, {"num_steps": 1}, overrides, source="recipe").control
+
+    assert control() is None
+    assert control("control={}") == ControlConfig()
+    assert control("control.window=4") == ControlConfig(window=4)
+    assert control("control.window=4", "control=none") is None
 
 
 def test_reactions_keep_their_order() -> None:

@@ -27,6 +27,15 @@ def test_the_whole_method() -> None:
     }
 
 
+def test_an_audit_comes_before_the_game_and_reads_what_the_game_starts_from() -> None:
+    stages = plan("audit.num_prompts=32")
+    assert list(stages)[2:5] == ["warmup", "audit", "align"]
+    assert stages["audit"] == ("sft", ("sft", "warmup"), 0)
+    assert {name: stage for name, stage in stages.items() if name != "audit"} == plan()
+    assert plan("audit.num_prompts=32", "warmup=none")["audit"] == ("sft", ("sft",), 0)
+    assert plan("audit.num_prompts=32", "sft=none")["audit"] == ("base", ("base", "warmup"), 0)
+
+
 def test_the_baseline_gets_the_steps_that_alignment_took() -> None:
     stages = {stage.name: stage for stage in plan_stages(load_recipe(DEMO, ["align.num_steps=7", "rlvr.num_steps=11"]))}
     assert stages["sft-grpo"].num_steps == 7 + 11

@@ -42,6 +42,10 @@ NO_STAGES = ["sft=none", "warmup=none", "align=none", "rlvr=none", "evaluation=n
         (["max_prompt_tokens=4000"], "sft.token_budget = 4096: must be at least"),
         (['rlvr.baselines=["grop"]'], 'rlvr.baselines = "grop": names no algorithm; there are: grpo, dapo, gspo'),
         (["align=none"], 'rlvr.baselines = ["grpo"]: a matched-budget baseline needs an [align] stage'),
+        (
+            ["audit.num_prompts=8", "align=none", "warmup=none", "rlvr.baselines=none"],
+            "audit: there is no warmup or align stage whose data could be audited",
+        ),
         (["rlvr.algorithms.dapo.name=grpo"], 'rlvr.algorithms.1.name = "grpo": is taken'),
         (["rlvr.algorithms.dapo.overlong_buffer=321"], "rlvr.algorithms.1.overlong_buffer = 321: must not exceed"),
         (["rlvr.algorithms=[]"], "rlvr.algorithms = []: must hold at least one algorithm"),

@@ -65,3 +65,7 @@ def test_a_linear_model_finds_what_no_column_tells_alone():
     assert game.play(by_linear(columns)).mean == 1.0
     assert all((game.play(by_direction(column)).mean or 0) < 0.7 for column in columns.T)
     assert game.play(by_linear(columns)) == game.play(by_linear(1000 * columns))
+
+
+def test_a_linear_model_of_nothing_knows_nothing():
+    assert PairGame(prompts(20)).play(by_linear(np.zeros((20, 0)))).mean == 0.5

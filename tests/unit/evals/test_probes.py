@@ -6,7 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from prism.data.images import open_image
@@ -15,7 +14,6 @@ from prism.evals.probes import (
     blank_images,
     change_number,
     drop_last_sentence,
-    length_corrected,
     length_correlation,
     perturb_response,
     probe_result,
@@ -172,6 +170,8 @@ def test_a_probe_counts_falls_and_ties():
     assert result.fallen.mean == (1 + 0 + 0.5 + 1) / 4
     assert result.fall.mean == pytest.approx((0.5 - 0.5 + 0 + 3) / 4)
     assert (result.num_pairs, result.num_tied) == (4, 1)
+    # Changes of 0.5, 0.5, 0 and 3 on scores whose standard deviation is √1.25.
+    assert result.shift == pytest.approx(1 / math.sqrt(1.25))
     assert not result.is_noticed
 
 
@@ -192,6 +192,7 @@ def test_rows_of_one_prompt_count_once_in_the_limits():
 
 def test_a_probe_of_nothing_and_of_broken_scores():
     assert probe_result([], []).fallen == NOTHING_MEASURED
+    assert probe_result([], []).shift is None and probe_result([1.0, 1.0], [0.0, 2.0]).shift is None
     with pytest.raises(ValueError, match="finite"):
         probe_result([float("nan")], [0.0])
     with pytest.raises(ValueError):
@@ -250,39 +251,6 @@ def test_no_correlation_without_variation(scores: list[float], lengths: list[flo
 def test_rows_that_disagree_in_number_are_refused():
     with pytest.raises(ValueError, match="2 scores, 1 lengths"):
         length_correlation([1.0, 2.0], [1.0])
-
-
-def test_length_is_taken_out_by_hand():
-    # Inside both groups the score rises by ½ per token, between them by another slope that does not count.
-    scores = torch.tensor([1.0, 2.0, 10.0, 11.0])
-    lengths, groups = torch.tensor([2, 4, 30, 32]), torch.tensor([7, 7, 3, 3])
-    assert length_corrected(scores, lengths, groups).tolist() == pytest.approx([1.5, 1.5, 10.5, 10.5])
-
-
-def test_what_remains_is_uncorrelated_and_groups_keep_their_mean():
-    generator = torch.Generator().manual_seed(0)
-    groups = torch.arange(8).repeat_interleave(6)
-    lengths = torch.randint(5, 50, (48,), generator=generator).float()
-    scores = torch.randn(48, generator=generator) + 0.1 * lengths + groups
-    corrected = length_corrected(scores, lengths, groups)
-    for group in range(8):
-        assert float(corrected[groups == group].mean()) == pytest.approx(
-            float(scores[groups == group].mean()), abs=1e-5
-        )
-    away = lengths - torch.stack([lengths[groups == group].mean() for group in groups])
-    assert float((away * corrected).sum()) == pytest.approx(0, abs=1e-3)
-    # Whatever is linear in the length before is gone after.
-    torch.testing.assert_close(
-        length_corrected(scores + 3 * lengths, lengths, groups) - corrected, 3 * (lengths - away)
-    )
-    order = torch.randperm(48, generator=generator)
-    torch.testing.assert_close(length_corrected(scores[order], lengths[order], groups[order]), corrected[order])
-
-
-def test_equal_lengths_change_nothing():
-    scores = torch.tensor([0.3, -1.2, 0.7])
-    assert torch.equal(length_corrected(scores, torch.tensor([9, 9, 4]), torch.tensor([0, 0, 1])), scores)
-    assert length_corrected(torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.long)).shape == (0,)
 
 
 def test_draws_are_not_all_the_same():

@@ -72,25 +72,25 @@ def test_a_healthy_set_of_pairs_raises_no_flag():
 @pytest.mark.parametrize("length", [30, 45])
 def test_teacher_texts_cut_to_a_number_of_characters_are_named(length: int):
     report = audit(world(lambda text: text[:length].strip()))
-    assert "truncated_teacher" in flags(report) and "format" not in flags(report)
-    [finding] = [finding for finding in report.flags if finding.name == "truncated_teacher"]
+    assert "truncated-teacher" in flags(report) and "format" not in flags(report)
+    [finding] = [finding for finding in report.flags if finding.name == "truncated-teacher"]
     assert "at one common largest length" in finding.message
     assert report.views["perception"].capped_share == 1.0
 
 
 def test_teacher_texts_cut_in_half_are_named():
-    assert "truncated_teacher" in flags(audit(world(lambda text: text[: len(text) // 2].strip())))
+    assert "truncated-teacher" in flags(audit(world(lambda text: text[: len(text) // 2].strip())))
 
 
 def test_a_cap_that_only_long_texts_reach_is_named():
     texts = [pair.teacher.text for pair in world()]
     cap = 150
     assert 0.2 < sum(len(text) > cap for text in texts) / len(texts) < 0.6
-    assert flags(audit(world(lambda text: text[:cap].strip()))) == {"truncated_teacher"}
+    assert flags(audit(world(lambda text: text[:cap].strip()))) == {"truncated-teacher"}
 
 
 def test_teacher_tokens_cut_to_a_number_are_named_though_the_texts_are_whole():
-    assert flags(audit(world(edit_ids=lambda ids: ids[:40]))) >= {"truncated_teacher", "end_token"}
+    assert flags(audit(world(edit_ids=lambda ids: ids[:40]))) >= {"truncated-teacher", "end-token"}
 
 
 def test_a_style_without_the_last_period_is_a_format_but_no_truncation():
@@ -110,7 +110,7 @@ def test_a_style_without_the_last_period_is_a_format_but_no_truncation():
 )
 def test_another_end_of_the_tokens_is_named_and_its_share_is_exact(edit_ids: EditIds):
     report = audit(world(edit_ids=edit_ids))
-    assert "end_token" in flags(report) and not flags(report) & {"truncated_teacher", "filler", "format"}
+    assert "end-token" in flags(report) and not flags(report) & {"truncated-teacher", "filler", "format"}
     accuracy = report.views["perception"].features["end_token"].accuracy
     # Wilson's limits for as many successes as prompts: low = n / (n + z²).
     assert accuracy.mean == 1.0 and accuracy.count == NUM_PROMPTS
@@ -121,7 +121,7 @@ def test_an_end_token_of_some_teacher_texts_is_found_with_their_share():
     pairs = world(edit_ids=lambda ids: (*ids[:-1], PAD), edited_share=0.4, num_prompts=200)
     share = sum(pair.teacher.token_ids[-1] == PAD for pair in pairs) / len(pairs)
     report = audit(pairs)
-    assert flags(report) == {"end_token"}
+    assert flags(report) == {"end-token"}
     # Told where the end differs, a tie elsewhere.
     assert report.views["perception"].features["end_token"].accuracy.mean == pytest.approx(share + (1 - share) / 2)
 
@@ -137,7 +137,7 @@ def test_an_end_token_of_some_teacher_texts_is_found_with_their_share():
 )
 def test_a_phrase_that_all_teacher_texts_share_is_filler_by_its_words(edit: Edit, phrase: str):
     report = audit(world(edit))
-    assert "filler" in flags(report) and not flags(report) & {"truncated_teacher", "format", "end_token"}
+    assert "filler" in flags(report) and not flags(report) & {"truncated-teacher", "format", "end-token"}
     assert phrase in (report.views["perception"].phrase or "")
     assert report.views["perception"].features["phrase"].accuracy.mean == 1.0
 
@@ -165,19 +165,44 @@ def longer(text: str) -> str:
     return " ".join([text, description(random.Random(text)), description(random.Random(text + "!"))])
 
 
-def test_longer_teacher_texts_are_flagged_unless_the_discriminator_knows_far_more():
-    [finding] = audit(world(longer)).flags
-    assert finding.name == "length" and "longer" in finding.message
+def somewhat_longer(text: str) -> str:
+    """As if the teacher went on for two sentences."""
+    sentences = description(random.Random(text)).removesuffix(".").split(". ")
+    return f"{text} {'. '.join(sentences[:2])}."
+
+
+def severity(report: ShortcutReport, name: str) -> str:
+    [finding] = [finding for finding in report.views["perception"].findings if finding.name == name]
+    return finding.severity
+
+
+def test_much_longer_teacher_texts_are_flagged_whatever_the_discriminator_knows():
+    for known in (None, 1.0):
+        report = audit(world(longer), known)
+        assert flags(report) == {"length", "counts"}
+        assert "longer in" in report.flags[0].message
+
+
+def test_somewhat_longer_teacher_texts_are_a_warning_unless_the_discriminator_knows_far_more():
+    pairs = world(somewhat_longer, num_prompts=150)
+    report = audit(pairs)
+    [finding] = [finding for finding in report.warnings if finding.name == "length"]
     low = finding.accuracy.low
-    assert low is not None and low > 0.75
-    assert flags(audit(world(longer), low + 0.049)) == {"length"}
-    assert flags(audit(world(longer), low - 0.2)) == {"length"}
-    assert flags(audit(world(longer), low + 0.051)) == set()
+    assert report.flags == () and low is not None and 0.75 < low < 0.85
+    assert severity(audit(pairs, low + 0.049), "length") == "warning"
+    assert severity(audit(pairs, low - 0.2), "length") == "warning"
+    assert severity(audit(pairs, low + 0.051), "length") == "ok"
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, "ok"), (0.5, "warning"), (1.0, "flag")])
+def test_a_leading_blank_is_flagged_only_where_it_tells_nearly_all(share: float, expected: str):
+    report = audit(world(lambda text: " " + text, edited_share=share))
+    assert severity(report, "format") == expected
 
 
 def test_artefacts_are_flagged_whatever_the_discriminator_knows():
     pairs = world(edit_ids=lambda ids: (*ids[:-1], PAD), edited_share=0.4, num_prompts=200)
-    assert flags(audit(pairs, 0.99)) == {"end_token"}
+    assert flags(audit(pairs, 0.99)) == {"end-token"}
 
 
 def test_worse_words_of_the_rollouts_are_a_warning_only():
@@ -189,7 +214,7 @@ def test_worse_words_of_the_rollouts_are_a_warning_only():
         pairs.append(TextPair(str(prompt), read(text), read(words)))
     report = audit(pairs)
     assert report.flags == ()
-    assert "ngrams" in {finding.name for finding in report.warnings}
+    assert {finding.name for finding in report.warnings} >= {"ngrams", "texture"}
     assert report.views["perception"].features["ngrams"].accuracy.mean == 1.0
 
 
@@ -245,7 +270,7 @@ def test_exchanged_sides_are_told_as_well():
 
 def test_views_are_audited_apart():
     report = audit_shortcuts({"perception": world(), "reasoning": world(edit_ids=lambda ids: (*ids[:-1], PAD))})
-    assert [(finding.view, finding.name) for finding in report.flags] == [("reasoning", "end_token")]
+    assert [(finding.view, finding.name) for finding in report.flags] == [("reasoning", "end-token")]
     assert report.flags[0].message == (
         "reasoning: the end token alone tells teacher from rollout in 100% of pairs "
         "(95% limits 94% to 100%, 60 prompts)"
@@ -256,7 +281,7 @@ def test_few_prompts_are_measured_but_not_judged_and_one_is_not_even_measured():
     def few(count: int) -> ShortcutReport:
         return audit(world(edit_ids=lambda ids: (*ids[:-1], PAD), num_prompts=count))
 
-    assert flags(few(MIN_PROMPTS)) == {"end_token"}
+    assert flags(few(MIN_PROMPTS)) == {"end-token"}
     below = few(MIN_PROMPTS - 1)
     assert below.flags == () and not below.views["perception"].is_conclusive
     assert below.views["perception"].features["end_token"].accuracy.mean == 1.0
@@ -267,8 +292,8 @@ def test_few_prompts_are_measured_but_not_judged_and_one_is_not_even_measured():
 def test_the_report_is_json():
     report = audit(world(edit_ids=lambda ids: (*ids[:-1], PAD)), 0.9)
     stored = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert stored["flags"] == ["end_token"]
+    assert stored["flags"] == ["end-token"]
     view = stored["views"]["perception"]
     assert view["num_pairs"] == 120 and view["discriminator_accuracy"] == 0.9
     assert view["features"]["end_token"]["accuracy"]["mean"] == 1.0
-    assert view["findings"][0]["name"] == "end_token"
+    assert view["findings"][0]["name"] == "end-token"

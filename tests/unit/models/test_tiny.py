@@ -16,15 +16,14 @@ from prism.models.processor import PromptEncoder
 from prism.models.tiny import (
     SPECIAL_TOKENS,
     build_tiny,
-    load_tiny_encoder,
     tiny_config,
     tiny_encoder,
     train_tokenizer,
 )
 from prism.records import Prompt
-from prism.stages.workspace import SHIPPED_TOKENIZER
+from prism.stages.workspace import SHIPPED_BASE
 
-SHIPPED = load_tiny_encoder(SHIPPED_TOKENIZER)
+SHIPPED = PromptEncoder.from_pretrained(SHIPPED_BASE)
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +131,8 @@ def test_weights_have_the_deviation_of_their_fan_in() -> None:
 def test_saved_encoder_is_found_again(tmp_path, trained: PreTrainedTokenizerFast) -> None:
     encoder = tiny_encoder(trained)
     encoder.save_pretrained(tmp_path)
+    tiny_config(trained).save_pretrained(tmp_path)
     prompt = Prompt("p", "How many <|im_end|> are there?", system="Count.")
-    loaded = load_tiny_encoder(tmp_path)
-    assert isinstance(loaded, PromptEncoder)
+    loaded = PromptEncoder.from_pretrained(tmp_path)
     assert torch.equal(loaded.encode(prompt).token_ids, encoder.encode(prompt).token_ids)
     assert loaded.banned_token_ids == encoder.banned_token_ids

@@ -28,6 +28,7 @@ from prism.packing import (
 )
 
 IMAGE, START, END = 4, 2, 3
+BANNED = torch.tensor([0, 1, IMAGE])
 TEXT: dict[str, Any] = {
     "vocab_size": 96,
     "hidden_size": 32,
@@ -132,7 +133,8 @@ def branches_of(trees):
 
 @pytest.mark.parametrize("kind", ["dense", "moe"])
 @pytest.mark.parametrize("budget", [10_000, 40])
-def test_logprobs_entropies_and_gradients_equal_those_of_single_sequences(kind, budget):
+@pytest.mark.parametrize("banned", [None, BANNED])
+def test_logprobs_entropies_and_gradients_equal_those_of_single_sequences(kind, budget, banned):
     model = build(kind)
     trees = make_trees(model)
     packs = pack_trees(trees, token_budget=budget)
@@ -141,7 +143,7 @@ def test_logprobs_entropies_and_gradients_equal_those_of_single_sequences(kind, 
     matrix = torch.zeros(8, 9)
     entropies = torch.zeros(8, 9)
     for packed in packs:
-        result = branch_logprobs(model, packed, temperature=0.7, with_entropy=True)
+        result = branch_logprobs(model, packed, temperature=0.7, banned_ids=banned, with_entropy=True)
         values, mask = to_rows(result.logprobs, packed, num_columns=9)
         matrix[packed.rows] = torch.where(mask, values, 0).detach()
         assert result.entropies is not None
@@ -152,10 +154,13 @@ def test_logprobs_entropies_and_gradients_equal_those_of_single_sequences(kind, 
     model.zero_grad()
     for row, (prompt, branch) in enumerate(branches_of(trees)):
         hidden = single(model, prompt, branch)[len(prompt) - 1 : -1]
-        distribution = torch.log_softmax(model.lm_head(hidden) / 0.7, -1)
+        logits = model.lm_head(hidden) / 0.7
+        if banned is not None:
+            logits[:, banned] = -torch.inf
+        distribution = torch.log_softmax(logits, -1)
         expected = distribution.gather(-1, branch.token_ids[:, None])[:, 0] * branch.mask
         torch.testing.assert_close(matrix[row, : len(branch)], expected.detach(), atol=1e-5, rtol=0)
-        entropy = torch.distributions.Categorical(logits=distribution).entropy() * branch.mask
+        entropy = torch.distributions.Categorical(probs=distribution.exp()).entropy() * branch.mask
         torch.testing.assert_close(entropies[row, : len(branch)], entropy.detach(), atol=1e-5, rtol=0)
         expected.square().sum().backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

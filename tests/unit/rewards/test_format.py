@@ -128,7 +128,7 @@ def naive_span(span: tuple[int, int], offsets: list[tuple[int, int]]) -> tuple[i
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(Path(prism.__file__).parent / "assets" / "tiny-tokenizer" / "tokenizer.json"))
+    return Tokenizer.from_file(str(Path(prism.__file__).parent / "assets" / "tiny-base" / "tokenizer.json"))
 
 
 words = st.text(alphabet=st.sampled_from("ab <>/\n.01é三\U0001f600"), max_size=20).map(lambda text: f"a{text}b")

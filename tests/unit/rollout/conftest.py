@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from prism.data.world.render import render_scene
 from prism.data.world.scene import draw_scene
 from prism.models.processor import PromptEncoder
-from prism.models.tiny import build_tiny, load_tiny_encoder, tiny_config
+from prism.models.tiny import build_tiny, tiny_config
 from prism.records import ImageSource, Prompt
-from prism.stages.workspace import SHIPPED_TOKENIZER
+from prism.stages.workspace import SHIPPED_BASE
 
 
 class BentHead(nn.Module):
@@ -31,7 +31,7 @@ class BentHead(nn.Module):
 
 @pytest.fixture(scope="session")
 def encoder() -> PromptEncoder:
-    return load_tiny_encoder(SHIPPED_TOKENIZER)
+    return PromptEncoder.from_pretrained(SHIPPED_BASE)
 
 
 @pytest.fixture

@@ -62,12 +62,13 @@ def test_first_tokens_are_distributed_as_the_softmax_of_the_packed_forward(
     num_tokens = policy.config.get_text_config().vocab_size
     branches = tuple(Branch.of([token]) for token in range(num_tokens))
     [packed] = pack_trees([PromptTree(encoded, branches)], token_budget=1000)
+    banned = torch.tensor(encoder.banned_token_ids)
     probabilities = {}
     for assumed in (temperature, 2 * temperature):
         with torch.no_grad():
-            logprobs = branch_logprobs(policy, packed, temperature=assumed).logprobs.double()
-        logprobs[list(encoder.banned_token_ids)] = -torch.inf
-        probabilities[assumed] = logprobs.softmax(0)
+            logprobs = branch_logprobs(policy, packed, temperature=assumed, banned_ids=banned).logprobs.double()
+        probabilities[assumed] = logprobs.exp()
+        assert probabilities[assumed].sum() == pytest.approx(1)
     likeliest = probabilities[temperature].topk(num_bins).indices.tolist()
 
     [group] = TransformersEngine(policy, encoder, batch_size=total).generate(

@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from prism.errors import CheckpointError, StorageError
-from prism.runtime.checkpoint import list_checkpoints, load_latest, save_checkpoint
+from prism.runtime.checkpoint import (
+    checkpoint_step,
+    list_checkpoints,
+    load_latest,
+    load_modules,
+    save_checkpoint,
+)
 from prism.runtime.optimizer import make_optimizer, make_schedule
 from prism.runtime.seeding import generator, restore_rng_state, seed_globals
 
@@ -90,6 +96,21 @@ def test_training_goes_on_bit_for_bit(tmp_path):
     for _ in range(5):
         resumed.step()
     assert _full_state(resumed) == _full_state(reference)
+
+
+def test_weights_alone_are_read_and_nothing_else_is_touched(tmp_path):
+    reference, other = _saved(tmp_path), Trainer()
+    before = _bytes([other.optimizer.state_dict(), other.schedule.state_dict()])
+    [path] = list_checkpoints(tmp_path)
+    load_modules(path, {"policy": other.model})
+    assert checkpoint_step(path) == 3
+    assert _bytes(other.model.state_dict()) == _bytes(reference.model.state_dict())
+    assert _bytes([other.optimizer.state_dict(), other.schedule.state_dict()]) == before
+    with pytest.raises(CheckpointError, match=r"holds modules \['policy'\], not judge"):
+        load_modules(path, {"judge": other.model})
+    (path / "module-policy.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"module-policy\.safetensors is damaged"):
+        load_modules(path, {"policy": other.model})
 
 
 def test_nothing_saved_yet(tmp_path):

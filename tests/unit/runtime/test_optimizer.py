@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from prism.errors import NumericsError
-from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
+from prism.runtime.optimizer import clip_gradients, make_muon, make_optimizer, make_schedule
 
 
 def _linear(weight: float, bias: float, grad: float) -> nn.Linear:
@@ -101,3 +101,39 @@ def test_finite_gradients_whose_norm_overflows():
         parameter.grad = torch.full_like(parameter, 3e38)
     with pytest.raises(NumericsError, match="overflows"):
         clip_gradients(layer, 1.0)
+
+
+class LanguageModel(nn.Module):
+    """Named as a Qwen3-VL names its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.ModuleDict(
+            {
+                "language_model": nn.ModuleDict(
+                    {"layers": nn.ModuleList([nn.Linear(4, 6)]), "embed_tokens": nn.Embedding(5, 4)}
+                ),
+                "visual": nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(3, 4)])}),
+            }
+        )
+
+
+def test_muon_takes_the_matrices_of_the_language_layers_and_adamw_the_rest() -> None:
+    module = LanguageModel()
+    muon, adamw = make_muon(module, learning_rate=0.5, weight_decay=0.0, rest_learning_rate=0.1)
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    taken = [[names[id(p)] for group in optimizer.param_groups for p in group["params"]] for optimizer in (muon, adamw)]
+    assert taken[0] == ["model.language_model.layers.0.weight"]
+    assert sorted(taken[0] + taken[1]) == sorted(names.values())
+    matrix = dict(module.named_parameters())["model.language_model.layers.0.weight"]
+    before = matrix.detach().clone()
+    for parameter in module.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    muon.step()
+    singular = torch.linalg.svdvals(before - matrix.detach()) / 0.5
+    assert singular.min() > 0.6 and singular.max() < 1.4  # an orthogonal step, as far as five iterations come
+
+
+def test_muon_needs_language_layers() -> None:
+    with pytest.raises(ValueError, match="no language layers"):
+        make_muon(nn.Linear(2, 2), learning_rate=0.1, weight_decay=0.0, rest_learning_rate=0.1)

@@ -329,3 +329,22 @@ def test_progress_shows_the_chosen_metrics(tmp_path):
     toy.train()
     last = toy.said().splitlines()[-1]
     assert last.startswith("toy 7/7  loss/before 1  ") and last.endswith("tokens/s  0:00:00 left")
+
+
+def test_a_stage_that_stops_by_itself_saves_first(tmp_path, reference):
+    """Between two checkpoints, all logs included: the next process is after that step."""
+    directory = tmp_path / "run"
+    toy = Toy(directory)
+    toy.attach()
+    with pytest.raises(NumericsError, match="stops here"):
+        for step in toy.run.steps():
+            toy.body(step)
+            if step == 4:
+                toy.run.save(step)
+                raise NumericsError("stops here")
+    assert [path.name for path in (directory / "checkpoints").iterdir()] == ["step-000004"]
+    again = Toy(directory)
+    again.train()
+    assert again.run.start_step == 4
+    again.finish()
+    assert _results(directory) == reference

@@ -18,10 +18,10 @@ from prism.data.world.render import render_scene
 from prism.data.world.scene import draw_scene
 from prism.models import Discriminator, Mode, PromptEncoder, View, upcycle, widen
 from prism.models.policy import save_policy
-from prism.models.tiny import build_tiny, load_tiny_encoder, tiny_config
+from prism.models.tiny import build_tiny, tiny_config
 from prism.packing import Branch, EncodedPrompt
 from prism.records import ImageSource, Prompt, Response, Rollout, RolloutGroup
-from prism.stages.workspace import SHIPPED_TOKENIZER, Workspace
+from prism.stages.workspace import SHIPPED_BASE, Workspace
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Reading:
 
 @pytest.fixture(scope="session")
 def encoder() -> PromptEncoder:
-    return load_tiny_encoder(SHIPPED_TOKENIZER)
+    return PromptEncoder.from_pretrained(SHIPPED_BASE)
 
 
 @pytest.fixture
@@ -193,8 +193,11 @@ def hidden_states(encoder: PromptEncoder) -> Callable[..., Tensor]:
 def single_logprobs(hidden_states: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Log-probabilities of all tokens of one branch, from a forward of its own."""
 
-    def run(policy: Any, prompt: EncodedPrompt, branch: Branch, temperature: float = 1.0) -> Tensor:
+    def run(
+        policy: Any, prompt: EncodedPrompt, branch: Branch, temperature: float = 1.0, banned: Sequence[int] = ()
+    ) -> Tensor:
         logits = policy.lm_head(hidden_states(policy.model, prompt, branch)) / temperature
+        logits[:, list(banned)] = -torch.inf
         predicted = logits[len(prompt) - 1 : -1].log_softmax(-1)
         return predicted.gather(-1, branch.token_ids[:, None])[:, 0]
 

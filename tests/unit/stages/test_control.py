@@ -14,7 +14,7 @@ from prism.config.control import ControlConfig
 from prism.config.loading import build_config
 from prism.errors import AlignmentCollapseError, NumericsError
 from prism.stages.collapse import MEASURED
-from prism.stages.control import Control, Decision, relative_change, weight_sample
+from prism.stages.control import Control, Decision, relative_change, scaled_rates, weight_sample
 
 Row = dict[str, float | None]
 
@@ -265,3 +265,18 @@ def test_relative_change_of_weights() -> None:
     for weights in module.parameters():
         weights.requires_grad_(False)
     assert relative_change(weight_sample(module), module) == 0
+
+
+def test_rates_are_scaled_for_the_block_alone() -> None:
+    """Every group by the same factor, and back even where the block fails; twice is not the square."""
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [weights[0]], "lr": 0.1}, {"params": [weights[1]], "lr": 0.3}])
+    for _ in range(2):
+        with scaled_rates(optimizer, 0.25):
+            assert [group["lr"] for group in optimizer.param_groups] == [0.1 * 0.25, 0.3 * 0.25]
+            weights[0].grad = torch.ones(2)
+            optimizer.step()
+    assert weights[0].tolist() == pytest.approx([0.95, 0.95])
+    with pytest.raises(NumericsError), scaled_rates(optimizer, 4.0):
+        raise NumericsError
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.3]

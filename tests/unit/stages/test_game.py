@@ -1,5 +1,6 @@
 """The game's loss, the experts' balance and what is measured of them, by hand and against forwards of their own."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,17 +10,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from prism.errors import NumericsError
 from prism.models import Discriminator, Mode, PromptEncoder, View
 from prism.objectives import bradley_terry_loss, load_balancing_loss
 from prism.packing import branch_scores
 from prism.rewards import parse_response
+from prism.runtime.optimizer import make_optimizer
+from prism.stages.control import relative_change, weight_sample
 from prism.stages.game import (
     Routing,
     game_loss,
     game_metrics,
     measure_routing,
     num_active_experts,
+    score_checked,
     train_discriminator,
+    update_discriminator,
 )
 from prism.stages.rollouts import parse_rollout
 from prism.stages.scoring import Contest, ContestBatch, ContestScores, ViewScores, score
@@ -288,3 +294,92 @@ def test_dedicated_experts_are_seen_to_be_apart_and_learned_ones_are_not(
     learned = found["moe"].divergence
     assert (learned > 0).all() and (learned < 0.5).all()
     assert (found["moe"].entropy > found["dedicated"].entropy).all()
+
+
+def test_smoothed_labels_by_hand() -> None:
+    """With 1/10 the other one counts as the better: 0.9·log(1 + e^−m) + 0.1·log(1 + e^m)."""
+    found = game_loss(PAIRS, label_smoothing=0.1)
+    smoothed = {
+        view: 0.9 * bradley_terry(margins) + 0.1 * bradley_terry([-margin for margin in margins])
+        for view, margins in MARGINS.items()
+    }
+    assert found.views == pytest.approx(smoothed)
+
+
+SETTINGS = {"step": 3, "max_grad_norm": 0.5, "balance_coefficient": 0.0, "regularization": 0.1}
+
+
+def updated_by_hand(
+    discriminator: Discriminator, batch: ContestBatch, *, num_updates: int, smoothing: float, rate: float
+) -> list[float]:
+    """The same with one graph over all packs, the loss written out, and steps down the clipped gradient; its norms."""
+    optimizer = torch.optim.SGD(discriminator.parameters(), lr=0.1 * rate)
+    norms = []
+    for _ in range(num_updates):
+        scores = torch.zeros(batch.num_branches)
+        for packed in batch.packs:
+            scores = scores.index_put((packed.rows,), branch_scores(discriminator, packed, views=batch.views)[0])
+        loss, squares = torch.zeros(()), []
+        for found in batch.pair_scores(scores).views.values():
+            margins = found.teacher - found.student
+            loss = loss + ((1 - smoothing) * softplus(-margins) + smoothing * softplus(margins)).mean()
+            squares += [found.teacher.square().mean(), found.student.square().mean()]
+        (loss + 0.1 * sum(squares) / len(squares)).backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(discriminator.parameters(), 0.5)))
+        optimizer.step()
+        optimizer.zero_grad()
+    return norms
+
+
+@pytest.mark.parametrize(("num_updates", "smoothing", "rate"), [(1, 0.0, 1.0), (3, 0.0, 1.0), (2, 0.2, 0.25)])
+def test_updates_as_decided(
+    discriminator: Discriminator,
+    encoder: PromptEncoder,
+    contests: list[Contest],
+    num_updates: int,
+    smoothing: float,
+    rate: float,
+) -> None:
+    """Each update is one on scores of its own; the optimizer's learning rate is afterwards what it was."""
+    expected, before = copy.deepcopy(discriminator), weight_sample(discriminator)
+    batch = ContestBatch(encoder, contests, 110, discriminator.mode)
+    optimizer = torch.optim.SGD(discriminator.parameters(), lr=0.1)
+    settings: dict[str, Any] = SETTINGS | {"label_smoothing": smoothing, "num_updates": num_updates, "rate": rate}
+    metrics = update_discriminator(discriminator, optimizer, batch, score(discriminator, batch), **settings)
+
+    norms = updated_by_hand(expected, batch, num_updates=num_updates, smoothing=smoothing, rate=rate)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    others = dict(expected.named_parameters())
+    for name, weights in discriminator.named_parameters():
+        torch.testing.assert_close(weights, others[name], atol=1e-5, rtol=1e-4, msg=name)
+    assert metrics == {
+        "loss/balance": None,
+        "discriminator/grad_norm": pytest.approx(sum(norms) / num_updates, rel=1e-3),
+        "discriminator/weight_change": pytest.approx(relative_change(before, expected), rel=1e-3),
+    }
+    assert min(norms) > 0.5
+
+
+def test_no_update_changes_and_measures_nothing(
+    discriminator: Discriminator, encoder: PromptEncoder, contests: list[Contest]
+) -> None:
+    before = copy.deepcopy(discriminator.state_dict())
+    batch = ContestBatch(encoder, contests, 4096, discriminator.mode)
+    optimizer = make_optimizer(discriminator, learning_rate=1e-3, weight_decay=0.1)
+    settings: dict[str, Any] = SETTINGS | {"num_updates": 0, "balance_coefficient": 1.0}
+    metrics = update_discriminator(discriminator, optimizer, batch, score(discriminator, batch), **settings)
+    assert metrics == dict.fromkeys(("loss/balance", "discriminator/grad_norm", "discriminator/weight_change"))
+    assert all(torch.equal(weights, before[name]) for name, weights in discriminator.state_dict().items())
+
+
+def test_scores_that_are_no_numbers_stop_with_their_name(
+    discriminator: Discriminator, encoder: PromptEncoder, contests: list[Contest]
+) -> None:
+    batch = ContestBatch(encoder, contests, 4096, discriminator.mode)
+    assert torch.equal(score_checked(discriminator, batch, 4), score(discriminator, batch))
+    torch.nn.init.constant_(discriminator.head.weight, math.nan)
+    count = 6 * len(discriminator.views)
+    with pytest.raises(
+        NumericsError, match=f"discriminator scores is not finite in {count} of {count} places at step 4"
+    ):
+        score_checked(discriminator, batch, 4)

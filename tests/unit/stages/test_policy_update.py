@@ -22,12 +22,14 @@ from prism.stages.policy_update import (
 Make = Callable[..., Any]
 ADVANTAGES = torch.tensor([1.0, -0.5, -0.5, 0.7, -0.7, 1.4, -1.0, -0.4])
 TEMPERATURE = 0.8
+BANNED = (0, 1, 3, 4, 5, 6)
+"""The special tokens but the end token, as the tiny tokenizer numbers them."""
 
 OBJECTIVES = {
-    "grpo": PolicyObjective("token", 0.2, 0.2, None, "seq-mean-token-mean", TEMPERATURE),
-    "dapo": PolicyObjective("token", 0.2, 0.28, 1.5, "token-mean", TEMPERATURE),
-    "gspo": PolicyObjective("sequence", 0.02, 0.03, None, "seq-mean-token-mean", TEMPERATURE),
-    "sum": PolicyObjective("token", 0.2, 0.2, None, "seq-mean-token-sum", TEMPERATURE),
+    "grpo": PolicyObjective("token", 0.2, 0.2, None, "seq-mean-token-mean", TEMPERATURE, BANNED),
+    "dapo": PolicyObjective("token", 0.2, 0.28, 1.5, "token-mean", TEMPERATURE, BANNED),
+    "gspo": PolicyObjective("sequence", 0.02, 0.03, None, "seq-mean-token-mean", TEMPERATURE, BANNED),
+    "sum": PolicyObjective("token", 0.2, 0.2, None, "seq-mean-token-sum", TEMPERATURE, BANNED),
 }
 
 
@@ -44,7 +46,7 @@ def unpacked(encoder: PromptEncoder, groups: list[RolloutGroup], single_logprobs
     def run(policy: Any) -> tuple[Tensor, Tensor]:
         return padded(
             [
-                single_logprobs(policy, encoder.encode(group.prompt), Branch.of(rollout.token_ids), TEMPERATURE)
+                single_logprobs(policy, encoder.encode(group.prompt), Branch.of(rollout.token_ids), TEMPERATURE, BANNED)
                 for group in groups
                 for rollout in group.rollouts
             ]
@@ -63,7 +65,7 @@ def drift(groups: list[RolloutGroup]) -> Tensor:
 def shifted(policy: Any, packs: Sequence[PackedTrees], drift: Tensor) -> list[Tensor]:
     return [
         logprobs + drift[packed.target_rows, packed.target_columns]
-        for logprobs, packed in zip(rollout_logprobs(policy, packs, TEMPERATURE), packs, strict=True)
+        for logprobs, packed in zip(rollout_logprobs(policy, packs, OBJECTIVES["grpo"]), packs, strict=True)
     ]
 
 
@@ -124,7 +126,7 @@ def test_a_policy_that_sampled_itself_needs_no_old_logprobs(
     packs = pack_groups(encoder, groups, 80)
     fresh = accumulate_policy_gradient(policy, packs, ADVANTAGES, OBJECTIVES[name])
     gradients = take_gradients(policy)
-    current = rollout_logprobs(policy, packs, TEMPERATURE)
+    current = rollout_logprobs(policy, packs, OBJECTIVES[name])
     given = accumulate_policy_gradient(policy, packs, ADVANTAGES, OBJECTIVES[name], old_logprobs=current)
     assert_same_gradients(take_gradients(policy), gradients, atol=1e-6)
     assert fresh.loss == pytest.approx(given.loss, abs=1e-6)
@@ -173,7 +175,9 @@ def test_kl_term_pulls_towards_the_reference(
     (0.3 * mean).backward()
     expected = take_gradients(policy)
 
-    objective = PolicyObjective("token", 0.2, 0.2, None, aggregation, TEMPERATURE, KlConfig(coefficient=0.3, kind=kind))
+    objective = PolicyObjective(
+        "token", 0.2, 0.2, None, aggregation, TEMPERATURE, BANNED, KlConfig(coefficient=0.3, kind=kind)
+    )
     metrics = accumulate_policy_gradient(
         policy, pack_groups(encoder, groups, token_budget), torch.zeros(8), objective, reference=reference
     )
@@ -193,10 +197,22 @@ def test_entropy_is_that_of_the_distributions_sampled_from(
             for rollout in group.rollouts:
                 hidden = hidden_states(policy.model, prompt, Branch.of(rollout.token_ids))[len(prompt) - 1 : -1]
                 logits = policy.lm_head(hidden) / TEMPERATURE
-                entropies.append(torch.distributions.Categorical(logits=logits).entropy())
+                allowed = [token for token in range(logits.shape[-1]) if token not in BANNED]
+                entropies.append(torch.distributions.Categorical(logits=logits[:, allowed]).entropy())
     metrics = accumulate_policy_gradient(policy, pack_groups(encoder, groups, 80), ADVANTAGES, OBJECTIVES["grpo"])
     assert metrics.entropy == pytest.approx(torch.cat(entropies).mean().item(), abs=1e-5)
     assert metrics.named()["rollout/entropy"] == metrics.entropy
+
+
+def test_an_update_leaves_the_logits_of_banned_tokens_alone(
+    make_policy: Make, encoder: PromptEncoder, groups: list[RolloutGroup]
+) -> None:
+    """No rollout can show what they do: the gradient reaches those of the allowed tokens only."""
+    policy, gradients = make_policy(), []
+    policy.lm_head.register_full_backward_hook(lambda module, inputs, outputs: gradients.append(outputs[0]))
+    accumulate_policy_gradient(policy, pack_groups(encoder, groups, 80), ADVANTAGES, OBJECTIVES["grpo"])
+    reached = torch.cat(gradients).abs().sum(0)
+    assert [token for token in range(len(reached)) if reached[token] == 0] == list(BANNED)
 
 
 def test_sampled_tokens_are_packed_as_they_are(encoder: PromptEncoder, groups: list[RolloutGroup]) -> None:

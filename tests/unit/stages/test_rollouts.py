@@ -30,6 +30,7 @@ def test_counts_of_a_step(make_prompt: Make, make_rollout: Make) -> None:
     rollouts = (make_rollout(GOOD), make_rollout("red"), make_rollout("red", is_finished=False), make_rollout(other))
     groups = [RolloutGroup(make_prompt(0), rollouts[:2]), RolloutGroup(make_prompt(1), rollouts[2:])]
     metrics = rollout_metrics(groups, list(map(parse_rollout, rollouts)))
+    assert metrics.pop("rollout/repetition") is not None and metrics.pop("rollout/distinct_2") is not None
     lengths = [len(rollout.token_ids) for rollout in rollouts]
     assert lengths[1:3] == [2, 1]
     assert metrics == {
@@ -41,6 +42,18 @@ def test_counts_of_a_step(make_prompt: Make, make_rollout: Make) -> None:
         "rollout/num_steps": 2,
         "rollout/num_items": 1.5,
     }
+
+
+def test_repetition_and_variety_of_all_texts_by_hand(make_prompt: Make, make_rollout: Make) -> None:
+    """Valid or not. Of the 4-grams 2 2 2 2, 2 2 2 2 one stood there before, of the other text none. The 4 + 4
+    pairs are 2 2 and red blue, blue red, red red, red blue: four different ones. "red" has neither."""
+    texts = ("2 2 2 2 2", "red blue red red blue", "red")
+    rollouts = tuple(make_rollout(text, is_finished=False) for text in texts)
+    metrics = rollout_metrics([RolloutGroup(make_prompt(0), rollouts)], list(map(parse_rollout, rollouts)))
+    assert metrics["rollout/repetition"] == pytest.approx((1 / 2 + 0) / 2)
+    assert metrics["rollout/distinct_2"] == pytest.approx(4 / 8)
+    single = rollout_metrics([RolloutGroup(make_prompt(0), rollouts[2:])], [parse_rollout(rollouts[2])])
+    assert single["rollout/repetition"] is None and single["rollout/distinct_2"] is None
 
 
 def test_shapes_are_missing_where_nothing_is_valid(make_prompt: Make, make_rollout: Make) -> None:

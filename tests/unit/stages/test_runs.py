@@ -48,6 +48,9 @@ ALIGN_METRICS = {
     "policy/clip_fraction",
     "policy/grad_norm",
     "discriminator/grad_norm",
+    "discriminator/weight_change",
+    "rollout/repetition",
+    "rollout/distinct_2",
 }
 RLVR_METRICS = {
     "reward/total",
@@ -57,6 +60,8 @@ RLVR_METRICS = {
     "rollout/count",
     "rollout/length",
     "rollout/entropy",
+    "rollout/repetition",
+    "rollout/distinct_2",
     "loss/policy",
     "policy/clip_fraction",
     "policy/clip_fraction_dual",
@@ -249,20 +254,22 @@ def test_a_policy_that_writes_like_the_teacher_cannot_be_told_from_it(
         assert warm[f"loss/{view}"] == pytest.approx(math.log(2), abs=1e-5)
 
 
+@pytest.mark.parametrize("stage", ["warmup", "align"])
 @pytest.mark.parametrize("mode", ["moe", "dedicated", "dense", "whole-response"])
-def test_alignment_keeps_the_routing_of_every_layer(
+def test_both_stages_keep_the_routing_of_every_layer(
     make_workspace: MakeWorkspace,
     make_discriminator: Callable[..., Discriminator],
     script: Callable[..., None],
     tmp_path: Path,
     mode: Mode,
+    stage: str,
 ) -> None:
     made = make_discriminator(mode)
     made.save_pretrained(tmp_path / "judge")
-    workspace = make_workspace(**one_step(mode, tmp_path / "judge") | {"warmup": None})
+    workspace = make_workspace(**one_step(mode, tmp_path / "judge"))
     script(workspace, lambda teacher: teacher.text)
-    [row] = run_stages(workspace, align=align.run)["align"]
-    file = workspace.stage_directory("align") / "router.jsonl"
+    [row] = run_stages(workspace, warmup=warmup.run, align=align.run)[stage]
+    file = workspace.stage_directory(stage) / "router.jsonl"
     if mode == "dense":
         assert not file.exists() and not any(name.startswith("router/") for name in row)
         return

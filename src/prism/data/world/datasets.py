@@ -9,10 +9,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prism.data.world.oracle import Fidelity, caption_fraction, demonstrate, letter_of, parse_description
+from prism.data.world.choices import draw_choices, letter_of, write_choices
+from prism.data.world.oracle import Fidelity, caption_fraction, demonstrate, parse_description
 from prism.data.world.questions import KINDS, TRAINED_KINDS, Question, draw_question, solve
 from prism.data.world.render import render_scene
-from prism.data.world.scene import COLOURS, SHAPES, Scene, Split, decode_scene, draw_scene
+from prism.data.world.scene import Scene, Split, decode_scene, draw_scene
 from prism.records import IMAGE_MARK, Example, ImageSource, Prompt
 
 TRAINED_LAYOUTS = ((3, 3), (2, 4))
@@ -92,8 +93,8 @@ def _draw(random_source: random.Random, name: str, source: Source, tags: dict) -
     choices: tuple[str, ...] = ()
     text = IMAGE_MARK + question.text
     if random_source.random() < source.choice_rate:
-        choices = _draw_choices(random_source, question, answer)
-        text += " " + " ".join(f"({letter}) {choice}" for letter, choice in zip("ABCD", choices, strict=False))
+        choices = draw_choices(random_source, question, answer)
+        text += write_choices(choices)
     prompt = Prompt(
         id=name,
         question=text,
@@ -111,18 +112,3 @@ def _is_crowded(scene: Scene, question: Question) -> bool:
         return False
     [word] = question.arguments
     return sum(word in (item.colour, item.shape) for item in scene.items) >= CROWDED
-
-
-def _draw_choices(random_source: random.Random, question: Question, answer: str) -> tuple[str, ...]:
-    """The answer among three others of its sort (two words where the question names two)."""
-    if question.kind == "compare":
-        others = [word for word in question.arguments if word != answer]
-    elif answer.isdigit():
-        near = [str(number) for number in range(max(0, int(answer) - 4), int(answer) + 5) if str(number) != answer]
-        others = random_source.sample(near, 3)
-    else:
-        sort = COLOURS if answer in COLOURS else SHAPES
-        others = random_source.sample([word for word in sort if word != answer], 3)
-    choices = [answer, *others]
-    random_source.shuffle(choices)
-    return tuple(choices)

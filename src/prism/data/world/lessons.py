@@ -5,9 +5,12 @@ as text, and marking statements right or wrong, one by one. Reasoning comes in t
 as real models know them; the description in tags before it is for supervised fine-tuning to teach.
 """
 
+import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from prism.data.world.choices import choose, draw_choices, write_choices
+from prism.data.world.datasets import PUBLIC, demonstrations
 from prism.data.world.oracle import Fidelity, describe, perceive, write_reasoning
 from prism.data.world.questions import KINDS, Question, Solution, draw_question, solve
 from prism.data.world.render import render_scene
@@ -16,8 +19,11 @@ from prism.records import Example, ImageSource, Prompt
 
 LAYOUTS = ((3, 3), (2, 4), (3, 4), (4, 3), (2, 3), (3, 2))
 MISTAKEN = Fidelity(wrong=0.12, vague=0.03)
+CARELESS = Fidelity(wrong=0.2, vague=0.2, terse=0.3)
 FIRST_PART = 0.15
 BRIEF = " Answer briefly."
+CHOICE_RATE = 0.2
+"""Share of the questions to reason about that offer choices."""
 
 
 def ask(random_source: random.Random, scene: Scene, kinds: tuple[str, ...] = KINDS) -> Question:
@@ -40,6 +46,14 @@ def draw_lesson(random_source: random.Random, *, progress: float = 1.0) -> Examp
         return random_source.choice((_describe, _repeat))(random_source, scene)
     lesson = random_source.choices(list(_LESSONS), weights=[weight for weight, _ in _LESSONS.values()])[0]
     return _LESSONS[lesson][1](random_source, scene)
+
+
+def tokenizer_texts() -> Iterator[str]:
+    """Enough of the world's language to hold every word of it; always the same, whatever a run's seed."""
+    random_source = random.Random("tokenizer")
+    lessons = (draw_lesson(random_source) for _ in range(1500))
+    for example in itertools.chain(lessons, demonstrations("tokenizer", PUBLIC, CARELESS, 1500, 0)):
+        yield from (example.prompt.question, example.completion)
 
 
 def _with_image(random_source: random.Random, scene: Scene, text: str) -> Prompt:
@@ -66,46 +80,66 @@ def _reasoned(solution: Solution) -> str:
     return f"<think>{write_reasoning(solution)}</think><answer>{solution.answer}</answer>"
 
 
-def _read(random_source: random.Random, scene: Scene) -> Example:
+def _asked(random_source: random.Random, scene: Scene, question: Question) -> tuple[str, tuple[str, ...]]:
+    """The question's text, and the choices that it offers, if any."""
+    if random_source.random() >= CHOICE_RATE:
+        return question.text, ()
+    choices = draw_choices(random_source, question, solve(question, scene).answer)
+    return question.text + write_choices(choices), choices
+
+
+def _solved(random_source: random.Random, described: Scene, question: Question, choices: tuple[str, ...]) -> Solution:
+    solution = solve(question, described)
+    return choose(solution, choices, random_source) if choices else solution
+
+
+def read_lesson(random_source: random.Random, scene: Scene) -> Example:
     question = ask(random_source, scene)
-    solution = solve(question, scene)
-    prompt = Prompt("", f"{describe(scene)} {question.text}")
-    return Example(prompt, _reasoned(solution))
+    text, choices = _asked(random_source, scene, question)
+    return Example(Prompt("", f"{describe(scene)} {text}"), _reasoned(_solved(random_source, scene, question, choices)))
 
 
 def _follow(random_source: random.Random, scene: Scene) -> Example:
     """Reasoning from a description that is partly wrong: what was written counts, not the image."""
     question = ask(random_source, scene)
+    text, choices = _asked(random_source, scene, question)
     perceived = perceive(scene, MISTAKEN, random_source)
-    caption, solution = describe(perceived), solve(question, perceived)
+    caption, solution = describe(perceived), _solved(random_source, perceived, question, choices)
     completion = f"{caption}\n{_reasoned(solution)}"
-    prompt = _with_image(random_source, scene, f"{question.text} Describe roughly and reason.")
+    prompt = _with_image(random_source, scene, f"{text} Describe roughly and reason.")
     return Example(prompt, completion, ((len(caption), len(completion)),))
 
 
-def _marked(statements: list[tuple[str, bool]], separators: list[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """`statements` with a mark behind each and the spans of the marks; ends with how many are wrong."""
+Statement = tuple[str, tuple[bool, ...]]
+"""What is stated, and whether each part of it is right."""
+
+
+def _marked(statements: list[Statement], separators: list[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """`statements` with a mark behind each for each of its parts, and the spans of the marks; ends with how many
+    are wrong."""
     text, spans = "", []
-    for (statement, is_right), separator in zip(statements, separators, strict=True):
+    for (statement, parts), separator in zip(statements, separators, strict=True):
         text += statement
-        mark = " right" if is_right else " wrong"
-        spans.append((len(text), len(text) + len(mark)))
-        text += mark + separator
-    verdict = f" {sum(not is_right for _, is_right in statements)} wrong"
+        marks = "".join(" right" if is_right else " wrong" for is_right in parts)
+        spans.append((len(text), len(text) + len(marks)))
+        text += marks + separator
+    verdict = f" {sum(not is_right for _, parts in statements for is_right in parts)} wrong"
     spans.append((len(text), len(text) + len(verdict)))
     return text + verdict, tuple(spans)
 
 
 def _check_description(random_source: random.Random, scene: Scene) -> Example:
+    """Every attribute has a mark of its own: one bit for a whole cell teaches to see vague words and little else."""
     question = ask(random_source, scene)
-    fidelity = Fidelity(wrong=random_source.choice((0.0, 0.05, 0.15)), vague=random_source.choice((0.0, 0.1)))
+    fidelity = Fidelity(wrong=random_source.choice((0.0, 0.1, 0.2)), vague=random_source.choice((0.0, 0.1)))
     perceived = perceive(scene, fidelity, random_source)
     statements, separators = [], []
     for row in range(1, scene.rows + 1):
         for column in range(1, scene.columns + 1):
             lead = "" if row == column == 1 else " "
-            item = perceived.at(row, column)
-            statements.append((f"{lead}{scene.name(row, column)} {item}", item == scene.at(row, column)))
+            item, true = perceived.at(row, column), scene.at(row, column)
+            marks = (item.colour == true.colour, item.shape == true.shape, item.number == true.number)
+            statements.append((f"{lead}{scene.name(row, column)} {item}", marks))
             separators.append("." if column == scene.columns else ",")
     text, spans = _marked(statements, separators)
     return Example(_with_image(random_source, scene, question.text + " Check the description."), text, spans)
@@ -118,10 +152,10 @@ def _check_reasoning(random_source: random.Random, scene: Scene) -> Example:
     if random_source.random() < 0.3:
         claimed = Solution(claimed.steps[:-1] or claimed.steps, claimed.answer)
     statements = [
-        (f"{index + 1}. {step}.", index < len(truth.steps) and step == truth.steps[index])
+        (f"{index + 1}. {step}.", (index < len(truth.steps) and step == truth.steps[index],))
         for index, step in enumerate(claimed.steps)
     ]
-    statements.append((f"<answer>{claimed.answer}</answer>", claimed.answer == truth.answer))
+    statements.append((f"<answer>{claimed.answer}</answer>", (claimed.answer == truth.answer,)))
     text, spans = _marked(statements, ["\n"] * len(statements))
     return Example(_with_image(random_source, scene, question.text + " Check the reasoning."), text, spans)
 
@@ -130,7 +164,7 @@ _LESSONS: dict[str, tuple[float, Callable[[random.Random, Scene], Example]]] = {
     "describe": (0.12, _describe),
     "repeat": (0.06, _repeat),
     "brief": (0.05, _brief),
-    "read": (0.35, _read),
+    "read": (0.35, read_lesson),
     "follow": (0.14, _follow),
     "check-description": (0.18, _check_description),
     "check-reasoning": (0.10, _check_reasoning),

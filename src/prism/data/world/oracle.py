@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 
+from prism.data.world.choices import choose
 from prism.data.world.questions import Question, Solution, solve
 from prism.data.world.scene import COLOURS, NUMBERS, SHAPES, Item, Scene
 
@@ -82,15 +83,8 @@ def demonstrate(
     perceived, right or wrong. With `choices`, the answer is the letter of the one that fits."""
     perceived = perceive(scene, fidelity, random_source)
     solution = solve(question, perceived)
-    think = write_reasoning(solution)
     if random_source.random() < fidelity.terse:
-        think = f"1. it is {solution.answer}."
-    answer = solution.answer
+        solution = Solution((f"it is {solution.answer}",), solution.answer)
     if choices:
-        answer = letter_of(answer, choices) or random_source.choice("ABCD"[: len(choices)])
-        think += f"\nso {answer}."
-    return write_response(describe(perceived), think, answer)
-
-
-def letter_of(answer: str, choices: tuple[str, ...]) -> str | None:
-    return "ABCDEFGHIJ"[choices.index(answer)] if answer in choices else None
+        solution = choose(solution, choices, random_source)
+    return write_response(describe(perceived), write_reasoning(solution), solution.answer)

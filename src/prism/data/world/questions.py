@@ -33,7 +33,11 @@ class Solution:
 
 
 def solve(question: Question, described: Scene) -> Solution:
-    """Reasoning and answer that follow from `described`."""
+    """Reasoning and answer that follow from `described`.
+
+    The first step restates what is asked, the last one the answer, and those between cite the cells they
+    use: a small model follows what stands near, and forgets the question behind a long description.
+    """
     return _SOLVERS[question.kind](described, *question.arguments)
 
 
@@ -76,7 +80,7 @@ def _solve_count(described: Scene, word: str) -> Solution:
         total += seen == word
         return f"{name} {seen} makes {total}" if seen == word else f"{name} {seen} no"
 
-    steps = _scan(described, remark)
+    steps = [f"find {word}", *_scan(described, remark), f"the count is {total}"]
     return Solution(tuple(steps), str(total))
 
 
@@ -91,13 +95,14 @@ def _solve_sum(described: Scene, word: str) -> Solution:
         total += _number(item)
         return f"{name} {seen} {item.number} makes {total}"
 
-    steps = _scan(described, remark)
+    steps = [f"find {word}", *_scan(described, remark), f"the sum is {total}"]
     return Solution(tuple(steps), str(total))
 
 
 def _solve_lookup(described: Scene, attribute: str, name: str) -> Solution:
     item = dict(described.named_items())[name]
-    return Solution((f"{name} is {item}",), getattr(item, attribute))
+    answer = getattr(item, attribute)
+    return Solution((f"find {attribute} at {name}", f"{name} is {item}", f"the {attribute} is {answer}"), answer)
 
 
 def _solve_largest(described: Scene, attribute: str, row_name: str) -> Solution:
@@ -107,15 +112,23 @@ def _solve_largest(described: Scene, attribute: str, row_name: str) -> Solution:
         if _number(item) > _number(best):
             best_name, best = name, item
         remarks.append(f"{name} {item.number} best {best_name}")
-    return Solution((f"row {row_name}: {', '.join(remarks)}", f"{best_name} is {best}"), getattr(best, attribute))
+    answer = getattr(best, attribute)
+    steps = (
+        f"find {attribute} of largest in row {row_name}",
+        f"row {row_name}: {', '.join(remarks)}",
+        f"{best_name} is {best}",
+        f"the {attribute} is {answer}",
+    )
+    return Solution(steps, answer)
 
 
 def _solve_column(described: Scene, column: str) -> Solution:
-    steps, total = [], 0
+    steps, total = [f"find column {column}"], 0
     for row in range(1, described.rows + 1):
         item = described.at(row, int(column))
         total += _number(item)
         steps.append(f"{described.name(row, int(column))} {item} makes {total}")
+    steps.append(f"the sum is {total}")
     return Solution(tuple(steps), str(total))
 
 
@@ -128,13 +141,15 @@ def _solve_compare(described: Scene, first: str, second: str) -> Solution:
             counts[seen] += 1
         return f"{name} {seen} {counts[first]} {counts[second]}"
 
-    steps = _scan(described, remark)
-    steps.append(f"{max(counts.values())} is more than {min(counts.values())}")
-    return Solution(tuple(steps), first if counts[first] >= counts[second] else second)
+    steps = [f"find {first} and {second}", *_scan(described, remark)]
+    more, less = (first, second) if counts[first] >= counts[second] else (second, first)
+    steps.append(f"{more} {counts[more]} is more than {less} {counts[less]}")
+    return Solution(tuple(steps), more)
 
 
 def _solve_neighbour(described: Scene, attribute: str, direction: str, colour: str, shape: str) -> Solution:
     down, right = DIRECTIONS[direction]
+    sought = f"find {attribute} {direction} {colour} {shape}"
     for row in range(1, described.rows + 1):
         for column in range(1, described.columns + 1):
             item = described.at(row, column)
@@ -142,11 +157,12 @@ def _solve_neighbour(described: Scene, attribute: str, direction: str, colour: s
                 continue
             found = f"{colour} {shape} is {described.name(row, column)}"
             if not (1 <= row + down <= described.rows and 1 <= column + right <= described.columns):
-                return Solution((found, "nothing is there"), "none")
+                return Solution((sought, found, "nothing is there"), "none")
             other = described.at(row + down, column + right)
-            there = described.name(row + down, column + right)
-            return Solution((found, f"{direction} is {there} {other}"), getattr(other, attribute))
-    return Solution((f"no {colour} {shape} is there",), "none")
+            there, answer = described.name(row + down, column + right), getattr(other, attribute)
+            place = f"{direction} {described.name(row, column)} is {there} {other}"
+            return Solution((sought, found, place, f"the {attribute} is {answer}"), answer)
+    return Solution((sought, f"no {colour} {shape} is there"), "none")
 
 
 def _make_count(random_source: random.Random, scene: Scene) -> Question | None:

@@ -58,10 +58,11 @@ def test_the_loss_is_on_the_marks_alone_where_statements_are_checked(lessons: li
         spans = lesson.loss_spans
         assert spans
         marks = [lesson.completion[start:end] for start, end in spans]
-        assert set(marks[:-1]) <= {" right", " wrong"}
-        assert marks[-1] == f" {marks.count(' wrong')} wrong"
+        single = [f" {mark}" for marked in marks[:-1] for mark in marked.split()]
+        assert set(single) <= {" right", " wrong"}
+        assert marks[-1] == f" {single.count(' wrong')} wrong"
         # What is left without the marks says nothing of right and wrong.
-        rest = re.sub(r" (?:right|wrong)(?=[,.\n])", "", lesson.completion.removesuffix(marks[-1]))
+        rest = re.sub(r"(?: (?:right|wrong))+(?=[,.\n])", "", lesson.completion.removesuffix(marks[-1]))
         assert "wrong" not in rest
 
 

@@ -1,0 +1,75 @@
+"""The shortcut audits of a run: what tells teacher from rollout, and which checks raised something."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from prism.report.markup import Child, Html, element
+from prism.report.rundir import Row, Run
+
+_LEAD = (
+    "What tells the teacher's responses from fresh rollouts besides their content, and what the discriminator looks "
+    "at. A flag is an artefact that the game would teach the policy; a warning may be a real difference."
+)
+_RAISED = ("flag", "warning", "inconclusive")
+
+
+def audit_section(run: Run) -> Html | None:
+    """The audits of every seed, before and during the game; None where there was none."""
+    if not run.audits:
+        return None
+    audits = [part for (seed, _), document in sorted(run.audits.items()) for part in _audit(seed, document)]
+    return element("section", element("h2", "Shortcut audit"), element("p", _LEAD, class_="lead"), *audits, id="audit")
+
+
+def _audit(seed: int, document: Row) -> Sequence[Html]:
+    subject, checks = document["subject"], document["checks"]
+    raised = [check for verdict in _RAISED for check in checks if check["verdict"] == verdict]
+    title = f"Seed {seed}: rollouts of {subject['policy']}, discriminator {subject['discriminator'] or 'none yet'}"
+    counts = (
+        f"{subject['num_prompts']} prompts, {subject['num_seen']} of them trained on; "
+        f"{subject['num_valid']} of {subject['num_rollouts']} rollouts valid. Shares of pairs in which the best "
+        "feature of a kind, or the discriminator, tells the teacher's text, with 95% intervals over prompts."
+    )
+    verdict = "No flag was raised." if not document["flags"] else f"Flags: {', '.join(document['flags'])}."
+    all_checks = element("details", element("summary", f"All checks ({len(checks)})"), _check_table(checks))
+    return (
+        element("h3", title),
+        element("p", element("b", verdict)),
+        _check_table(raised) if raised else Html(""),
+        _accuracy_table(document["accuracy"]),
+        element("p", counts, class_="note"),
+        all_checks,
+    )
+
+
+def _check_table(checks: Iterable[Mapping[str, str]]) -> Html:
+    keys = {
+        "name": "Check",
+        "view": "Of",
+        "verdict": "Verdict",
+        "measured": "Measured",
+        "limit": "Raised where",
+        "advice": "What to do",
+    }
+    rows = [[check[key] for key in keys] for check in checks]
+    return _table(list(keys.values()), rows)
+
+
+def _accuracy_table(accuracy: Mapping[str, Mapping[str, Any]]) -> Html:
+    names = dict.fromkeys(name for found in accuracy.values() for name in found)
+    rows = [[name, *(_share(found.get(name)) for found in accuracy.values())] for name in names]
+    return _table(["Tells teacher from rollout", *accuracy], rows)
+
+
+def _share(interval: Mapping[str, Any] | None) -> str:
+    if interval is None or interval["mean"] is None:
+        return "–"
+    if interval["low"] is None or interval["high"] is None:
+        return f"{interval['mean']:.0%}"
+    return f"{interval['mean']:.0%} ({100 * interval['low']:.0f}–{100 * interval['high']:.0f})"
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[Child]]) -> Html:
+    head = element("thead", element("tr", *(element("th", title, scope="col") for title in titles)))
+    body = element("tbody", *(element("tr", *(element("td", cell) for cell in row)) for row in rows))
+    return element("div", element("table", head, body, class_="cells"), class_="scroll")

@@ -1,0 +1,47 @@
+"""What collapse control did during alignment, and why."""
+
+from prism.report.charts import plain
+from prism.report.markup import Html, element
+from prism.report.rundir import Row, Run
+
+_VERBS = {"start": "starts", "turn": "turns round", "end": "ends"}
+
+
+def events_section(run: Run) -> Html | None:
+    """A row for every event of every seed's alignment; None where nothing was watched."""
+    stages = run.over_seeds("align")
+    is_watched = run.recipe.align is not None and run.recipe.align.control is not None
+    if not any(stage.events for stage in stages) and not (is_watched and stages):
+        return None
+    rows = [
+        element("tr", *(element("td", text) for text in (stage.seed, *describe_event(event))))
+        for stage in stages
+        for event in stage.events
+    ]
+    titles = ("Seed", "Step", "What", "Why", "Change")
+    head = element("thead", element("tr", *(element("th", title, scope="col") for title in titles)))
+    table = element("div", element("table", head, element("tbody", *rows), class_="cells"), class_="scroll")
+    lead = (
+        "A reaction changes how the game is played from the next step on, until accuracy is back inside its band; a "
+        "game that has failed is stopped."
+    )
+    return element(
+        "section",
+        element("h2", "Collapse control"),
+        element("p", lead, class_="lead"),
+        table if rows else element("p", "Nothing happened: no reaction started.", class_="absent"),
+        id="control",
+    )
+
+
+def describe_event(event: Row) -> tuple[str, str, str, str]:
+    """Step, what happened, why, and which settings changed."""
+    kind = str(event.get("event", ""))
+    what = f"{event.get('reaction', '')} {_VERBS.get(kind, kind)}"
+    if kind == "stop":
+        what = f"stopped: {event.get('diagnosis', '')}"
+    changed = event.get("changed") or {}
+    changes = [
+        f"{name.replace('_', ' ')} {plain(before)} → {plain(after)}" for name, (before, after) in changed.items()
+    ]
+    return str(event.get("step", "")), what, str(event.get("reason", "")), ", ".join(changes) or "–"

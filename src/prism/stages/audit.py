@@ -1,0 +1,222 @@
+"""The shortcut audit: fresh rollouts against the teacher, on prompts the discriminator was not trained on.
+
+Before the game it looks at the policy that alignment starts from and at the warm-up's discriminator, during
+and after the game at both as they are then. `audit.json` holds what was found.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prism.config import AlignConfig, AuditConfig, PlannedStage, WarmupConfig, plan_audit
+from prism.errors import AuditError, ConfigError
+from prism.evals.audit import audit_document
+from prism.evals.shortcuts import MIN_PROMPTS
+from prism.models import Discriminator, PromptEncoder
+from prism.records import Demonstration
+from prism.rollout import Sampling, TransformersEngine
+from prism.runtime.atomic import write_json
+from prism.runtime.checkpoint import checkpoint_step, list_checkpoints, load_modules
+from prism.runtime.manifest import read_manifest
+from prism.runtime.seeding import derive_seed, python_random
+from prism.stages import discriminators
+from prism.stages.audit_measures import AuditInputs, measure
+from prism.stages.datasets import read_alignment
+from prism.stages.imitation import draw_batch
+from prism.stages.workspace import Workspace
+
+AUDIT = "audit.json"
+GAME_AUDIT = "audit-align"
+
+Models = tuple[Any, PromptEncoder, Discriminator | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A policy and a discriminator at one point of a run. `trained_on` tells which prompts the latter knows."""
+
+    planned: PlannedStage
+    discriminator: str | None
+    load: Callable[[], Models]
+    trained_on: Callable[[list[Demonstration]], set[str]]
+    directories: Mapping[str, Path] = field(default_factory=dict)
+
+
+def run(workspace: Workspace, planned: PlannedStage) -> None:
+    """The stage of a recipe with an [audit] table. Raises AuditError past a flag, unless told to go on."""
+    config = workspace.recipe.audit
+    if config is None:
+        raise ConfigError("audit: the recipe has no [audit] table")
+    path = _run(workspace, _before_game(workspace, planned))
+    flags = read_audit(path)["flags"]
+    if flags and config.stop_on_flags:
+        raise AuditError(
+            f"audit: {', '.join(flags)}; `prism audit` shows what was measured and what to do, {path} holds all of it; "
+            "mend it, or set audit.stop_on_flags=false to go on"
+        )
+
+
+def run_newest(workspace: Workspace) -> Path:
+    """Audits the run as far as it has come; the path of its audit.json. CheckpointError where not even the
+    policy that alignment starts from is complete."""
+    recipe = workspace.recipe
+    if recipe.warmup is None and recipe.align is None:
+        raise ConfigError(f"recipe {recipe.name} has neither [warmup] nor [align]: there is no game to audit")
+    return _run(workspace, _in_game(workspace) or _before_game(workspace, plan_audit(recipe)))
+
+
+def read_audit(path: Path) -> dict[str, Any]:
+    """The content of an audit.json."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _before_game(workspace: Workspace, planned: PlannedStage) -> Subject:
+    recipe = workspace.recipe
+    is_warm = "warmup" in planned.inputs and _is_complete(workspace.stage_directory("warmup"))
+    if "warmup" in planned.inputs and not is_warm:
+        planned = PlannedStage(planned.name, planned.kind, planned.start, (planned.start,), 0, False)
+    has_discriminator = is_warm or (recipe.warmup is None and recipe.discriminator.checkpoint is not None)
+
+    def load() -> Models:
+        discriminator = discriminators.load_discriminator_for_alignment(workspace) if has_discriminator else None
+        return *workspace.load_policy(planned.start), discriminator
+
+    return Subject(
+        planned,
+        ("warmup" if is_warm else str(recipe.discriminator.checkpoint)) if has_discriminator else None,
+        load,
+        lambda demonstrations: _in_warmup(workspace, demonstrations) if is_warm else set(),
+        {} if is_warm or not has_discriminator else discriminators.outside_directories(recipe),
+    )
+
+
+def _in_game(workspace: Workspace) -> Subject | None:
+    """The end of the game, or its newest checkpoint; None before the first."""
+    directory = workspace.stage_directory("align")
+    manifest = read_manifest(directory)
+    if workspace.recipe.align is None or manifest is None:
+        return None
+    if manifest["status"] == "complete":
+        found, step = {"discriminator": directory / "discriminator"}, int(manifest["num_steps"])
+        start, inputs = "align", ("align",)
+    elif checkpoints := list_checkpoints(directory / "checkpoints"):
+        found, step = {"checkpoint": checkpoints[-1]}, checkpoint_step(checkpoints[-1])
+        start, inputs = plan_audit(workspace.recipe).start, ()
+    else:
+        return None
+
+    def load() -> Models:
+        policy, encoder = workspace.load_policy(start)
+        if "discriminator" in found:
+            return policy, encoder, discriminators.load_discriminator(found["discriminator"], workspace.recipe)
+        discriminator = discriminators.load_discriminator_for_alignment(workspace)
+        load_modules(found["checkpoint"], {"policy": policy, "discriminator": discriminator})
+        return policy, encoder, discriminator
+
+    planned = PlannedStage(GAME_AUDIT, "audit", f"align, step {step}", inputs, 0, False)
+    return Subject(planned, f"align, step {step}", load, lambda given: _in_steps(workspace, given, step), found)
+
+
+def _is_complete(directory: Path) -> bool:
+    manifest = read_manifest(directory)
+    return manifest is not None and manifest["status"] == "complete"
+
+
+def _in_warmup(workspace: Workspace, demonstrations: list[Demonstration]) -> set[str]:
+    """Prompts that the warm-up may have trained on: it sets the first valid ones of its pool aside."""
+    config = workspace.recipe.warmup
+    if config is None:
+        return set()
+    pool = _warmup_pool(workspace, demonstrations)
+    last = config.num_heldout + config.num_steps * config.batch_size
+    return {demonstration.prompt.id for demonstration in pool[config.num_heldout : last]}
+
+
+def _warmup_pool(workspace: Workspace, demonstrations: list[Demonstration]) -> list[Demonstration]:
+    pool = list(demonstrations)
+    python_random(workspace.seed, "warmup", "pool").shuffle(pool)
+    return pool
+
+
+def _in_steps(workspace: Workspace, demonstrations: list[Demonstration], step: int) -> set[str]:
+    """Prompts of the warm-up and of the game's first steps."""
+    config = workspace.recipe.align
+    assert config is not None
+    drawn = draw_batch(demonstrations, 0, step * config.prompts_per_step, workspace.seed, "align")
+    return _in_warmup(workspace, demonstrations) | {demonstration.prompt.id for demonstration in drawn}
+
+
+def choose_prompts(
+    workspace: Workspace, demonstrations: list[Demonstration], trained_on: set[str], count: int
+) -> list[Demonstration]:
+    """Up to `count` demonstrations that the discriminator has not been trained on; where there are fewer than an
+    audit needs, others as well."""
+    pool = _warmup_pool(workspace, demonstrations)
+    unseen = [given for given in pool if given.prompt.id not in trained_on]
+    seen = [given for given in pool if given.prompt.id in trained_on]
+    return (unseen if len(unseen) >= min(count, MIN_PROMPTS) else unseen + seen)[:count]
+
+
+def _run(workspace: Workspace, subject: Subject) -> Path:
+    recipe = workspace.recipe
+    config, game = recipe.audit or AuditConfig(), _game_settings(workspace)
+    run = workspace.open_stage(
+        subject.planned,
+        # What is found does not depend on what the run then does about it.
+        [config.model_copy(update={"stop_on_flags": True}), game, recipe.discriminator],
+        num_steps=0,
+        data=("alignment",),
+        directories=subject.directories,
+    )
+    if not run.is_complete:
+        write_json(run.directory / AUDIT, _audit(workspace, subject, config, game))
+        run.finish({"audit": AUDIT})
+    return run.directory / AUDIT
+
+
+def _audit(
+    workspace: Workspace, subject: Subject, config: AuditConfig, game: AlignConfig | WarmupConfig
+) -> dict[str, Any]:
+    """Samples rollouts, measures and judges: the content of audit.json."""
+    recipe = workspace.recipe
+    demonstrations = read_alignment(workspace, game.max_response_tokens)
+    trained_on = subject.trained_on(demonstrations)
+    chosen = choose_prompts(workspace, demonstrations, trained_on, config.num_prompts)
+    policy, encoder, discriminator = subject.load()
+    groups = TransformersEngine(policy, encoder, batch_size=recipe.rollout.batch_size).generate(
+        [demonstration.prompt for demonstration in chosen],
+        num_samples=config.samples_per_prompt,
+        sampling=Sampling(game.temperature, game.max_response_tokens),
+        seed=derive_seed(workspace.seed, "audit"),
+    )
+    measures = measure(
+        AuditInputs(
+            demonstrations=chosen,
+            groups=groups,
+            encoder=encoder,
+            body=policy.model if discriminator is None else discriminator.model,
+            discriminator=discriminator,
+            mode=recipe.discriminator.type,
+            token_budget=game.token_budget,
+            seed=workspace.seed,
+        )
+    )
+    audited = {
+        "seed": workspace.seed,
+        "policy": subject.planned.start,
+        "discriminator": subject.discriminator,
+        "num_prompts": len(chosen),
+        "num_seen": sum(given.prompt.id in trained_on for given in chosen),
+        "num_rollouts": sum(len(group.rollouts) for group in groups),
+        "num_valid": next(iter(measures.shortcuts.views.values())).num_pairs,
+    }
+    return audit_document(measures, audited)
+
+
+def _game_settings(workspace: Workspace) -> AlignConfig | WarmupConfig:
+    """Where temperature and lengths come from: alignment, or the warm-up of a recipe without it."""
+    game = workspace.recipe.align or workspace.recipe.warmup
+    assert game is not None
+    return game
