@@ -10,6 +10,7 @@ import argparse
 import random
 import time
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.optim import Optimizer
 from prism.data.world.lessons import LAYOUTS, read_lesson, tokenizer_texts
 from prism.data.world.scene import draw_scene
 from prism.models.tiny import build_tiny, tiny_config, tiny_encoder, train_tokenizer
-from prism.runtime.optimizer import clip_gradients, make_muon, make_optimizer, make_schedule
+from prism.runtime.optimizer import descend, make_muon, make_optimizer, make_schedule
 from prism.stages.imitation import imitate, pack_examples
 
 BATCH_SIZE, TOKEN_BUDGET, WINDOW = 32, 512, 50
@@ -46,12 +47,10 @@ def train(kind: str, num_steps: int) -> tuple[list[float], float]:
             for _ in range(BATCH_SIZE)
         ]
         losses.append(imitate(policy, pack_examples(encoder, lessons, TOKEN_BUDGET)))
-        clip_gradients(policy, 1.0)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            optimizer.zero_grad()
+        descend(policy, optimizers, 1.0, name="policy", step=step)
+        for schedule in schedules:
             schedule.step()
-    means = [sum(losses[start : start + WINDOW]) / WINDOW for start in range(0, num_steps, WINDOW)]
+    means = [fmean(losses[start : start + WINDOW]) for start in range(0, num_steps, WINDOW)]
     return means, time.perf_counter() - started
 
 
@@ -63,7 +62,8 @@ def main() -> None:
     (adamw, adamw_seconds), (muon, muon_seconds) = (train(kind, arguments.num_steps) for kind in ("adamw", "muon"))
     print("steps      AdamW   Muon")
     for window, values in enumerate(zip(adamw, muon, strict=True)):
-        print(f"{WINDOW * window + 1:>4}–{WINDOW * (window + 1):<4}  {values[0]:.3f}   {values[1]:.3f}")
+        last = min(WINDOW * (window + 1), arguments.num_steps)
+        print(f"{WINDOW * window + 1:>4}–{last:<4}  {values[0]:.3f}   {values[1]:.3f}")
     print(f"seconds    {adamw_seconds:.0f}     {muon_seconds:.0f}")
 
 

@@ -8,7 +8,7 @@ import pytest
 from prism.cli import main
 
 MICRO = Path(__file__).with_name("micro.toml")
-SMALL = ("evaluation.num_samples=1", "evaluation.limit=1", "sft.num_steps=30", "rlvr.num_steps=1", "align.num_steps=2")
+SMALL = ("evaluation.num_samples=1", "evaluation.limit=1", "sft.num_steps=60", "rlvr.num_steps=1", "align.num_steps=2")
 ONE = 'rlvr.algorithms=[{ type = "grpo" }]'
 
 

@@ -76,7 +76,7 @@ def played(directory: Path, *overrides: str, seed: int = 0) -> list[str]:
     except AlignmentCollapseError as collapse:
         events = (directory / f"seed-{seed}" / "align" / "events.jsonl").read_text().splitlines()
         diagnoses = [event["diagnosis"] for event in map(json.loads, events) if event["event"] == "stop"]
-        assert all(event in str(collapse) for event in diagnoses[:1])
+        assert diagnoses and diagnoses[0] in str(collapse)
         return diagnoses
     return []
 

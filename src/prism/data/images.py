@@ -81,8 +81,9 @@ def grid_size(width: int, height: int, *, factor: int, min_pixels: int, max_pixe
 
     Raises DataError when the ratio exceeds `MAX_ASPECT_RATIO` or no such size is found.
     """
+    too_narrow = f"{width}x{height} image: sides differ by more than a factor of {MAX_ASPECT_RATIO}; crop it"
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise DataError(f"{width}x{height} image: sides differ by more than a factor of {MAX_ASPECT_RATIO}; crop it")
+        raise DataError(too_narrow)
     columns, rows = round(width / factor), round(height / factor)
     area = columns * rows * factor**2
     if area > max_pixels:
@@ -97,6 +98,8 @@ def grid_size(width: int, height: int, *, factor: int, min_pixels: int, max_pixe
             f"{width}x{height} image: no size of {factor}-pixel cells lies between min_pixels={min_pixels} and "
             f"max_pixels={max_pixels}; widen that range or crop the image"
         )
+    if max(columns, rows) > MAX_ASPECT_RATIO * min(columns, rows):
+        raise DataError(too_narrow)  # by rounding to whole cells; the processor would refuse the resized image
     return columns * factor, rows * factor
 
 

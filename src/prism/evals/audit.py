@@ -13,7 +13,8 @@
 
 "Stays the same" means that the mean change is below 1% of the scores' standard deviation. An accuracy, a
 share or a correlation is beyond its limit where its 95% interval is, over at least `MIN_PROMPTS` prompts;
-with fewer the verdict is "inconclusive". The first two are exact and need no such number.
+with fewer the verdict is "inconclusive". The first two, and images that are missing, are exact and need no such
+number.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -108,7 +109,10 @@ def judge(measures: AuditMeasures) -> list[Check]:
             checks += _judge_grounding(view, probes, measures.inputs)
         if view != "perception":
             checks += _judge_reasoning(view, probes)
-    checks += [_judge_length(view, measured) for view, measured in measures.length_correlation.items()]
+    checks += [
+        _judge_length(view, measured, measures.shortcuts.views[view].num_prompts)
+        for view, measured in measures.length_correlation.items()
+    ]
     return checks
 
 
@@ -122,7 +126,7 @@ def _judge_inputs(inputs: InputMeasures) -> Iterator[Check]:
         ("image-positions", "prompt", inputs.num_wrong_positions, inputs.num_prompts, "prompts differ"),
         ("input-builder", "response", inputs.num_read_otherwise, inputs.num_texts, "texts are read otherwise"),
     ):
-        yield _check(name, view, "flag" if count else "ok", f"{count} of {total} {what}", "none")
+        yield _check(name, view, "flag" if count else "ok", f"{count} of {total} {what}", "any")
 
 
 def _shortcut_check(finding: Finding) -> Check:
@@ -134,7 +138,7 @@ def _shortcut_check(finding: Finding) -> Check:
 def _judge_grounding(view: str, probes: Mapping[str, ProbeResult], inputs: InputMeasures) -> Iterator[Check]:
     if inputs.num_images_read < inputs.num_images:
         measured = f"{inputs.num_images_read} of {inputs.num_images} images are read"
-        yield _check("images-ignored", view, "flag", measured, "all")
+        yield _check("images-ignored", view, "flag", measured, "fewer than all")
         return
     # Where every picture has a size of its own, none can stand in for another.
     name = SWAPPED if probes[SWAPPED].num_pairs else BLANKED
@@ -164,13 +168,18 @@ def _judge_probes(ignored: str, unchecked: str, view: str, probes: Mapping[str, 
         yield _check(unchecked, view, "ok" if probe.is_noticed else "warning", measured, "lower limit not above 50%")
 
 
-def _judge_length(view: str, measured: Interval) -> Check:
-    low, high = measured.low, measured.high
-    if low is None or high is None or measured.mean is None:
-        return _check("length-correlated", view, "inconclusive", "no spread", f"beyond ±{CORRELATED}")
+def _judge_length(view: str, measured: Interval, num_prompts: int) -> Check:
+    """`measured` counts rollouts, of which those to one prompt are no independent ones."""
+    name, limit = "length-correlated", f"beyond ±{CORRELATED}"
+    if num_prompts < MIN_PROMPTS:
+        return _check(name, view, "inconclusive", f"{num_prompts} prompts", f"at least {MIN_PROMPTS} prompts")
+    mean, low, high = measured.mean, measured.low, measured.high
+    if mean is not None and abs(mean) == 1:  # where Fisher's z is infinite: there are no limits
+        return _check(name, view, "warning", f"{mean:+.2f}", limit)
+    if mean is None or low is None or high is None:
+        return _check(name, view, "inconclusive", "no spread", limit)
     is_beyond = low > CORRELATED or high < -CORRELATED
-    shown = f"{measured.mean:+.2f} ({low:+.2f} to {high:+.2f})"
-    return _check("length-correlated", view, "warning" if is_beyond else "ok", shown, f"beyond ±{CORRELATED}")
+    return _check(name, view, "warning" if is_beyond else "ok", f"{mean:+.2f} ({low:+.2f} to {high:+.2f})", limit)
 
 
 def share(interval: Interval) -> str:

@@ -62,8 +62,8 @@ class FeatureResult:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule found: `feature` is the one that tells the most, `limit` the share above which its lower limit
-    would raise a flag, or a warning where no flag can be raised."""
+    """What a rule found: `feature` is the one that tells the most. `limit` is the share above which its lower limit
+    raises what `severity` says; of an "ok", a flag, or a warning where no flag can be raised."""
 
     name: str
     view: str
@@ -160,7 +160,9 @@ class Rules:
         accuracy = self._features[feature].accuracy
         told = "is found" if feature == "constant_surplus" else "alone tells teacher from rollout"
         message = f"{self._view}: {what} {told} in {accuracy.mean or 0.0:.0%} of pairs ({_limits(accuracy)})"
-        limit = flag_from if flag_from < NEVER else warn_from or flag_from
+        limit = flag_from
+        if warn_from is not None and (severity == "warning" or flag_from >= NEVER):
+            limit = warn_from
         return Finding(name, self._view, severity, feature, accuracy, limit, message)
 
 

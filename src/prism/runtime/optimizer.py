@@ -1,8 +1,8 @@
 """AdamW (for pretraining also Muon), the learning-rate schedule and gradient clipping, the same for every stage."""
 
 import math
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -24,11 +24,16 @@ def make_optimizer(
     parameters = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values()
     if not parameters:
         raise ValueError("no parameter requires a gradient")
+    return AdamW(_decay_groups(parameters, weight_decay), lr=learning_rate, betas=betas)
+
+
+def _decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas)
+    return [group for group in groups if group["params"]]
 
 
 def make_muon(
@@ -36,19 +41,14 @@ def make_muon(
 ) -> tuple[Muon, AdamW]:
     """Muon for the matrices inside the language layers and AdamW for all else: embeddings, norms, vision.
 
-    On the built-in world's reasoning lessons it reaches the loss that AdamW alone has after 400 steps
-    in about 200 (`benchmarks/results/tiny-base.md`).
+    `benchmarks/base_optimizer.py` compares it with AdamW alone on the built-in world's reasoning lessons.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if ".language_model.layers." in name and p.ndim == 2]
     if not matrices:
         raise ValueError("the module has no language layers with matrices")
     taken = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in taken]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups = _decay_groups([p for _, p in named if id(p) not in taken], weight_decay)
     return Muon(matrices, lr=learning_rate, weight_decay=weight_decay), AdamW(groups, lr=rest_learning_rate)
 
 
@@ -87,12 +87,15 @@ def clip_gradients(module: nn.Module, max_norm: float, *, name: str = "model", s
     return float(norm)
 
 
-def descend(module: nn.Module, optimizer: Optimizer, max_norm: float, *, name: str, step: int) -> float:
-    """One optimizer step on the gradients that are there, clipped as by `clip_gradients`, and none are left;
-    returns their norm."""
+def descend(
+    module: nn.Module, optimizers: Optimizer | Sequence[Optimizer], max_norm: float, *, name: str, step: int
+) -> float:
+    """One step on the gradients that are there, clipped together as by `clip_gradients`, and none are left;
+    returns their norm. Several optimizers share the parameters among them."""
     norm = clip_gradients(module, max_norm, name=name, step=step)
-    optimizer.step()
-    optimizer.zero_grad()
+    for optimizer in [optimizers] if isinstance(optimizers, Optimizer) else optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
     return norm
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prism.config import AlignConfig, AuditConfig, PlannedStage, WarmupConfig, plan_audit
+from prism.config import AlignConfig, AuditConfig, PlannedStage, WarmupConfig, plan_audit, select_stages
 from prism.errors import AuditError, ConfigError
 from prism.evals.audit import audit_document
 from prism.evals.shortcuts import MIN_PROMPTS
@@ -20,11 +20,12 @@ from prism.rollout import Sampling, TransformersEngine
 from prism.runtime.atomic import write_json
 from prism.runtime.checkpoint import checkpoint_step, list_checkpoints, load_modules
 from prism.runtime.manifest import read_manifest
-from prism.runtime.seeding import derive_seed, python_random
+from prism.runtime.seeding import derive_seed
 from prism.stages import discriminators
 from prism.stages.audit_measures import AuditInputs, measure
 from prism.stages.datasets import read_alignment
 from prism.stages.imitation import draw_batch
+from prism.stages.warmup import read_pool, shuffled
 from prism.stages.workspace import Workspace
 
 AUDIT = "audit.json"
@@ -87,16 +88,16 @@ def _before_game(workspace: Workspace, planned: PlannedStage) -> Subject:
         planned,
         ("warmup" if is_warm else str(recipe.discriminator.checkpoint)) if has_discriminator else None,
         load,
-        lambda demonstrations: _in_warmup(workspace, demonstrations) if is_warm else set(),
+        lambda _: _in_warmup(workspace) if is_warm else set(),
         {} if is_warm or not has_discriminator else discriminators.outside_directories(recipe),
     )
 
 
 def _in_game(workspace: Workspace) -> Subject | None:
-    """The end of the game, or its newest checkpoint; None before the first."""
+    """The end of the recipe's game, or its newest checkpoint; None before the first."""
     directory = workspace.stage_directory("align")
     manifest = read_manifest(directory)
-    if workspace.recipe.align is None or manifest is None:
+    if workspace.recipe.align is None or manifest is None or not _is_of_recipe(workspace, manifest):
         return None
     if manifest["status"] == "complete":
         found, step = {"discriminator": directory / "discriminator"}, int(manifest["num_steps"])
@@ -119,25 +120,37 @@ def _in_game(workspace: Workspace) -> Subject | None:
     return Subject(planned, f"align, step {step}", load, lambda given: _in_steps(workspace, given, step), found)
 
 
+def _is_of_recipe(workspace: Workspace, manifest: Mapping[str, Any]) -> bool:
+    """Whether a game was played by the recipe's settings, from the models and data that are there now: else the
+    next `prism run` sets it aside."""
+    recipe, config = workspace.recipe, manifest["config"]
+    [planned] = select_stages(recipe, "align")
+    if not all(_is_complete(workspace.stage_directory(stage)) for stage in ("data", *planned.inputs)):
+        return False
+    settings: dict[str, Any] = {
+        type(part).__name__: part.model_dump(mode="json", exclude={"checkpoint_every"})
+        for part in (recipe.align, recipe.discriminator)
+        if part is not None
+    }
+    settings |= {"start": planned.start, "max_prompt_tokens": recipe.max_prompt_tokens}
+    hashes = {stage: workspace.input_hash(stage) for stage in planned.inputs}
+    hashes |= {"data/alignment": workspace.input_hash("data", "alignment")}
+    # A discriminator from outside is told by its path alone: to hash a large one takes minutes.
+    return settings == config and all(manifest["inputs"].get(name) == sha256 for name, sha256 in hashes.items())
+
+
 def _is_complete(directory: Path) -> bool:
     manifest = read_manifest(directory)
     return manifest is not None and manifest["status"] == "complete"
 
 
-def _in_warmup(workspace: Workspace, demonstrations: list[Demonstration]) -> set[str]:
+def _in_warmup(workspace: Workspace) -> set[str]:
     """Prompts that the warm-up may have trained on: it sets the first valid ones of its pool aside."""
     config = workspace.recipe.warmup
     if config is None:
         return set()
-    pool = _warmup_pool(workspace, demonstrations)
     last = config.num_heldout + config.num_steps * config.batch_size
-    return {demonstration.prompt.id for demonstration in pool[config.num_heldout : last]}
-
-
-def _warmup_pool(workspace: Workspace, demonstrations: list[Demonstration]) -> list[Demonstration]:
-    pool = list(demonstrations)
-    python_random(workspace.seed, "warmup", "pool").shuffle(pool)
-    return pool
+    return {demonstration.prompt.id for demonstration in read_pool(workspace)[config.num_heldout : last]}
 
 
 def _in_steps(workspace: Workspace, demonstrations: list[Demonstration], step: int) -> set[str]:
@@ -145,7 +158,7 @@ def _in_steps(workspace: Workspace, demonstrations: list[Demonstration], step: i
     config = workspace.recipe.align
     assert config is not None
     drawn = draw_batch(demonstrations, 0, step * config.prompts_per_step, workspace.seed, "align")
-    return _in_warmup(workspace, demonstrations) | {demonstration.prompt.id for demonstration in drawn}
+    return _in_warmup(workspace) | {demonstration.prompt.id for demonstration in drawn}
 
 
 def choose_prompts(
@@ -153,7 +166,7 @@ def choose_prompts(
 ) -> list[Demonstration]:
     """Up to `count` demonstrations that the discriminator has not been trained on; where there are fewer than an
     audit needs, others as well."""
-    pool = _warmup_pool(workspace, demonstrations)
+    pool = shuffled(workspace, demonstrations)
     unseen = [given for given in pool if given.prompt.id not in trained_on]
     seen = [given for given in pool if given.prompt.id in trained_on]
     return (unseen if len(unseen) >= min(count, MIN_PROMPTS) else unseen + seen)[:count]

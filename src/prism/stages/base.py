@@ -5,7 +5,7 @@ from torch.optim import Optimizer
 from prism.config import CheckpointBase, PlannedStage, PretrainConfig, TinyBase
 from prism.data.world.lessons import draw_lesson, tokenizer_texts
 from prism.models.tiny import build_tiny, tiny_config, tiny_encoder, train_tokenizer
-from prism.runtime.optimizer import clip_gradients, make_muon, make_schedule
+from prism.runtime.optimizer import descend, make_muon, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.runtime.stage import StageRun
 from prism.stages.imitation import imitate, num_tokens, pack_examples
@@ -65,10 +65,8 @@ def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfi
         lessons = [draw_lesson(random_source, progress=step / config.num_steps) for _ in range(config.batch_size)]
         packs = pack_examples(encoder, lessons, config.token_budget)
         loss = imitate(policy, packs)
-        grad_norm = clip_gradients(policy, config.max_grad_norm, name="policy", step=step)
-        for name, optimizer in optimizers.items():
-            optimizer.step()
-            optimizer.zero_grad()
-            schedules[name].step()
+        grad_norm = descend(policy, (muon, adamw), config.max_grad_norm, name="policy", step=step)
+        for schedule in schedules.values():
+            schedule.step()
         run.record(step, {"loss/nll": loss, "policy/grad_norm": grad_norm}, tokens=num_tokens(packs))
     workspace.save_policy(run, policy, encoder)

@@ -25,7 +25,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     config = workspace.recipe.warmup
     if config is None:
         raise ConfigError("warmup: the recipe has no [warmup] table")
-    demonstrations = read_alignment(workspace, config.max_response_tokens)
+    pool = read_pool(workspace)
     run = workspace.open_stage(
         planned,
         [config, workspace.recipe.discriminator],
@@ -37,7 +37,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     )
     if run.is_complete:
         return
-    contests, encoder = sample_pairs(workspace, demonstrations)
+    contests, encoder = sample_pairs(workspace, pool)
     heldout, training = contests[: config.num_heldout], contests[config.num_heldout :]
     if not training:
         raise DataError(
@@ -77,15 +77,28 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     workspace.save_discriminator(run, discriminator, encoder)
 
 
-def sample_pairs(workspace: Workspace, demonstrations: Sequence[Demonstration]) -> tuple[list[Contest], PromptEncoder]:
-    """For each prompt the warm-up needs, the demonstration against one valid rollout of the policy."""
+def read_pool(workspace: Workspace) -> list[Demonstration]:
+    """The demonstrations within the warm-up's own limit of tokens, in the order in which it takes them."""
+    config = workspace.recipe.warmup
+    assert config is not None
+    return shuffled(workspace, read_alignment(workspace, config.max_response_tokens))
+
+
+def shuffled(workspace: Workspace, demonstrations: Sequence[Demonstration]) -> list[Demonstration]:
+    """The warm-up's order. One row more or less gives another order of all: what the warm-up takes is told from
+    `read_pool` alone."""
+    pool = list(demonstrations)
+    python_random(workspace.seed, "warmup", "pool").shuffle(pool)
+    return pool
+
+
+def sample_pairs(workspace: Workspace, pool: Sequence[Demonstration]) -> tuple[list[Contest], PromptEncoder]:
+    """For each prompt the warm-up needs of its pool, the demonstration against one valid rollout of the policy."""
     recipe = workspace.recipe
     assert recipe.warmup is not None
     policy, encoder = workspace.load_policy(policy_before_alignment(recipe))
     engine = TransformersEngine(policy, encoder, batch_size=recipe.rollout.batch_size)
     wanted = recipe.warmup.num_heldout + recipe.warmup.num_steps * recipe.warmup.batch_size
-    pool = list(demonstrations)
-    python_random(workspace.seed, "warmup", "pool").shuffle(pool)
     pool = pool[:wanted]
     groups = engine.generate(
         [demonstration.prompt for demonstration in pool],

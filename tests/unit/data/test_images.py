@@ -126,11 +126,21 @@ def test_size_is_the_processors_and_final(width: int, height: int, factor: int) 
         with pytest.raises(DataError, match="factor of 200"):
             grid_size(width, height, **limits)
         return
+    resized = smart_resize(height, width, **limits)
+    if max(resized) > 200 * min(resized):  # 9 by 1605 pixels become 1 by 201 cells
+        with pytest.raises(DataError, match="factor of 200"):
+            grid_size(width, height, **limits)
+        return
     size = grid_size(width, height, **limits)
-    assert size[::-1] == smart_resize(height, width, **limits)
+    assert size[::-1] == resized
     assert size[::-1] == smart_resize(size[1], size[0], **limits)
     assert size[0] % factor == size[1] % factor == 0
     assert limits["min_pixels"] <= size[0] * size[1] <= limits["max_pixels"]
+
+
+def test_an_image_that_rounding_makes_too_narrow_is_refused() -> None:
+    with pytest.raises(DataError, match="9x1605 image: sides differ by more than a factor of 200"):
+        grid_size(9, 1605, factor=8, min_pixels=64, max_pixels=10**6)
 
 
 def test_size_within_the_limits_by_hand() -> None:

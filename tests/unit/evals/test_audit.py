@@ -20,7 +20,7 @@ from prism.evals.audit import (
     share,
 )
 from prism.evals.audit_text import format_audit
-from prism.evals.probes import ProbeResult, probe_result
+from prism.evals.probes import ProbeResult, length_correlation, probe_result
 from prism.evals.shortcuts import ShortcutReport, TextPair, audit_shortcuts
 from prism.evals.statistics import NOTHING_MEASURED, Interval
 from prism.evals.text_features import Reading
@@ -51,12 +51,12 @@ NOTHING = probe_result([], [])
 
 
 def healthy_pairs(num_prompts: int = 40) -> ShortcutReport:
-    """Both sides vary in the same way."""
+    """Both sides vary in the same way, and both views."""
     pairs = [
         TextPair(str(prompt), *(Reading("a red star. " * (1 + (prompt + side) % 3), (5, 6, 7)) for side in (0, 1)))
         for prompt in range(num_prompts)
     ]
-    return audit_shortcuts({"perception": pairs})
+    return audit_shortcuts({"perception": pairs, "reasoning": pairs})
 
 
 def measures(**changes: object) -> AuditMeasures:
@@ -118,6 +118,7 @@ def test_missing_images_are_ignored_whatever_the_scores_do() -> None:
     found = measures(inputs=replace(INPUTS, num_images_read=0))
     [check] = [check for check in judge(found) if check.name == "images-ignored"]
     assert check.verdict == "flag" and check.measured == "0 of 32 images are read"
+    assert check.limit == "fewer than all"
     assert "captions-unchecked" not in verdicts(found)
 
 
@@ -164,10 +165,30 @@ def test_a_discriminator_that_scores_everything_alike_proves_nothing() -> None:
         (Interval(-0.6, -0.7, -0.51, 80), "warning"),
         (Interval(0.6, 0.49, 0.7, 80), "ok"),
         (NOTHING_MEASURED, "inconclusive"),
+        (Interval(1.0, None, None, 80), "warning"),
+        (Interval(-1.0, None, None, 80), "warning"),
     ],
 )
 def test_length_is_a_warning_where_it_surely_explains_much(interval: Interval, verdict: str) -> None:
     assert verdicts(measures(length_correlation={"reasoning": interval}))["length-correlated"] == verdict
+
+
+def test_a_score_that_is_the_length_is_beyond_though_it_has_no_limits() -> None:
+    prompts = [str(row // 2) for row in range(80)]
+    found = length_correlation([0.1 * row for row in range(80)], list(range(80)), prompts)
+    assert (found.mean, found.low) == (1.0, None)
+    [check] = [check for check in judge(measures(length_correlation={"reasoning": found})) if check.verdict != "ok"]
+    assert (check.name, check.verdict, check.measured) == ("length-correlated", "warning", "+1.00")
+
+
+@pytest.mark.parametrize(("num_prompts", "verdict"), [(19, "inconclusive"), (20, "warning")])
+def test_many_rollouts_to_few_prompts_say_nothing_of_length(num_prompts: int, verdict: str) -> None:
+    interval = Interval(0.8, 0.7, 0.9, 8 * num_prompts)
+    found = measures(shortcuts=healthy_pairs(num_prompts), length_correlation={"reasoning": interval})
+    [check] = [check for check in judge(found) if check.name == "length-correlated"]
+    assert check.verdict == verdict
+    if verdict == "inconclusive":
+        assert (check.measured, check.limit) == ("19 prompts", "at least 20 prompts")
 
 
 def test_a_shortcut_of_the_texts_becomes_a_check() -> None:
@@ -206,10 +227,10 @@ def test_the_document_is_json_and_reads_as_tables() -> None:
     assert text.startswith(
         "audit of seed 3: rollouts of sft, discriminator warmup; 40 prompts, 79 of 80 rollouts valid"
     )
-    assert "\nFLAG image-positions (prompt): 7 of 32 prompts differ, raised where none\n" in text
+    assert "\nFLAG image-positions (prompt): 7 of 32 prompts differ, raised where any\n" in text
     assert "\nWARNING length-correlated (reasoning): +0.80 (+0.70 to +0.90), raised where beyond ±0.5\n" in text
     assert "no flags" not in text
-    assert [line.split()[-1] for line in text.splitlines() if line.startswith("  discriminator")] == ["(70–90)"]
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("  discriminator")] == ["(60–80)"]
 
 
 def test_a_document_without_a_discriminator() -> None:

@@ -188,16 +188,20 @@ def test_somewhat_longer_teacher_texts_are_a_warning_unless_the_discriminator_kn
     report = audit(pairs)
     [finding] = [finding for finding in report.warnings if finding.name == "length"]
     low = finding.accuracy.low
-    assert report.flags == () and low is not None and 0.75 < low < 0.85
+    assert report.flags == () and low is not None and 0.75 < low < 0.85 and finding.limit == 0.75
     assert severity(audit(pairs, low + 0.049), "length") == "warning"
     assert severity(audit(pairs, low - 0.2), "length") == "warning"
     assert severity(audit(pairs, low + 0.051), "length") == "ok"
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, "ok"), (0.5, "warning"), (1.0, "flag")])
-def test_a_leading_blank_is_flagged_only_where_it_tells_nearly_all(share: float, expected: str):
+@pytest.mark.parametrize(
+    ("share", "expected", "limit"), [(0.0, "ok", 0.85), (0.5, "warning", 0.6), (1.0, "flag", 0.85)]
+)
+def test_a_leading_blank_is_flagged_only_where_it_tells_nearly_all(share: float, expected: str, limit: float):
+    """The limit is that of what is raised, and of a flag where nothing is."""
     report = audit(world(lambda text: " " + text, edited_share=share))
-    assert severity(report, "format") == expected
+    [finding] = [finding for finding in report.views["perception"].findings if finding.name == "format"]
+    assert (finding.severity, finding.limit) == (expected, limit)
 
 
 def test_artefacts_are_flagged_whatever_the_discriminator_knows():
@@ -215,6 +219,7 @@ def test_worse_words_of_the_rollouts_are_a_warning_only():
     report = audit(pairs)
     assert report.flags == ()
     assert {finding.name for finding in report.warnings} >= {"ngrams", "texture"}
+    assert {finding.limit for finding in report.warnings} == {0.75}
     assert report.views["perception"].features["ngrams"].accuracy.mean == 1.0
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from prism.data.world.datasets import PUBLIC, demonstrations
-from prism.data.world.lessons import draw_lesson
+from prism.data.world.lessons import draw_lesson, tokenizer_texts
 from prism.data.world.oracle import Fidelity
 from prism.models.processor import PromptEncoder
 from prism.models.tiny import (
@@ -73,6 +73,10 @@ def test_what_the_world_writes_is_as_many_tokens_as_it_has_words_and_marks(texts
         pieces = re.findall(r" ?</?[a-z]+>| ?[a-d]\d\b| ?[A-Za-z]+| ?\d{1,2}| ?[^\sA-Za-z0-9]|\s", plain)
         assert "".join(pieces) == plain
         assert len(SHIPPED.completion_ids(plain)) - 1 == len(pieces)
+
+
+def test_the_shipped_tokenizer_is_the_one_that_pretraining_makes() -> None:
+    assert train_tokenizer(tokenizer_texts()).get_vocab() == SHIPPED.tokenizer.get_vocab()
 
 
 def test_control_tokens_have_their_own_ids_and_only_the_end_may_be_sampled(trained: PreTrainedTokenizerFast) -> None:

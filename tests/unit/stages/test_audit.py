@@ -120,6 +120,24 @@ def test_the_audit_asks_for_prompts_that_the_discriminator_was_not_trained_on(
     assert (document["subject"]["num_seen"], document["subject"]["discriminator"]) == (0, "align, step 2")
 
 
+@pytest.mark.parametrize("shorter", ["warmup", "align"])
+def test_what_the_warm_up_trained_on_is_known_though_alignment_takes_other_rows(
+    make_run: Make, encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch, shorter: str
+) -> None:
+    """One row is too long for one of the two: what is left of the data is in quite another order."""
+    monkeypatch.setattr(audit, "MIN_PROMPTS", 1)
+    workspace = make_run(audit=AUDIT | {"num_prompts": 14})
+    lengths = {prompt: len(encoder.completion_ids(text)) for prompt, text in Parrot.texts.items()}
+    longest = max(lengths, key=lambda prompt: lengths[prompt])
+    tables = workspace.recipe.model_dump()
+    tables[shorter]["max_response_tokens"] = lengths[longest] - 1
+    workspace = Workspace(Recipe.model_validate(tables), workspace.seed, workspace.directory)
+    play(workspace, "base", "warmup", "audit")
+    trained = set(Parrot.asked["warmup"][WARMUP["num_heldout"] :])
+    everything = set(Parrot.texts) - ({longest} if shorter == "align" else set())
+    assert len(trained) == 6 and set(Parrot.asked["audit"]) == everything - trained
+
+
 def test_others_are_taken_where_too_few_are_new(make_run: Make) -> None:
     workspace = make_run()
     demonstrations = datasets.read_alignment(workspace, 170)
@@ -163,6 +181,24 @@ def test_the_newest_state_of_a_run_is_audited(make_run: Make, monkeypatch: pytes
     assert torch.equal(second, saved.head.weight)
     assert not torch.equal(first, warm) and not torch.equal(first, second)
     assert len(loaded) == 4 and newest()[1] == "align, step 2" and len(loaded) == 4  # what is unchanged is kept
+
+
+def test_a_game_by_other_settings_or_from_another_warm_up_is_not_the_newest_state(make_run: Make) -> None:
+    workspace = make_run()
+    play(workspace, "base", "warmup", "align")
+
+    def newest(**changes: Any) -> str:
+        tables = workspace.recipe.model_dump()
+        for name, settings in changes.items():
+            tables[name] |= settings
+        return audit.run_newest(Workspace(Recipe.model_validate(tables), 0, workspace.directory)).parent.name
+
+    assert newest(align={"policy_learning_rate": 3e-4}) == "audit"
+    assert newest(align={"checkpoint_every": 7}) == "audit-align"
+    manifest = workspace.stage_directory("align") / "manifest.json"
+    written = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(written | {"inputs": written["inputs"] | {"warmup": "0" * 64}}))
+    assert newest() == "audit"
 
 
 def _fails_at(function: Callable[..., Any], *, call: int) -> Callable[..., Any]:

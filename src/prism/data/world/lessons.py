@@ -43,7 +43,7 @@ def draw_lesson(random_source: random.Random, *, progress: float = 1.0) -> Examp
     """
     scene = draw_scene(random_source, layout=random_source.choice(LAYOUTS), split="train")
     if progress <= FIRST_PART:
-        return random_source.choice((_describe, _repeat))(random_source, scene)
+        return random_source.choice((describe_lesson, _repeat))(random_source, scene)
     lesson = random_source.choices(list(_LESSONS), weights=[weight for weight, _ in _LESSONS.values()])[0]
     return _LESSONS[lesson][1](random_source, scene)
 
@@ -60,7 +60,7 @@ def _with_image(random_source: random.Random, scene: Scene, text: str) -> Prompt
     return Prompt("", text, (ImageSource(data=render_scene(scene, random_source)),))
 
 
-def _describe(random_source: random.Random, scene: Scene) -> Example:
+def describe_lesson(random_source: random.Random, scene: Scene) -> Example:
     return Example(_with_image(random_source, scene, "Describe the image."), describe(scene))
 
 
@@ -93,8 +93,9 @@ def _solved(random_source: random.Random, described: Scene, question: Question, 
     return choose(solution, choices, random_source) if choices else solution
 
 
-def read_lesson(random_source: random.Random, scene: Scene) -> Example:
-    question = ask(random_source, scene)
+def read_lesson(random_source: random.Random, scene: Scene, kinds: tuple[str, ...] = KINDS) -> Example:
+    """Reasoning and answer from a description that is given as text."""
+    question = ask(random_source, scene, kinds)
     text, choices = _asked(random_source, scene, question)
     return Example(Prompt("", f"{describe(scene)} {text}"), _reasoned(_solved(random_source, scene, question, choices)))
 
@@ -128,7 +129,7 @@ def _marked(statements: list[Statement], separators: list[str]) -> tuple[str, tu
     return text + verdict, tuple(spans)
 
 
-def _check_description(random_source: random.Random, scene: Scene) -> Example:
+def check_description(random_source: random.Random, scene: Scene) -> Example:
     """Every attribute has a mark of its own: one bit for a whole cell teaches to see vague words and little else."""
     question = ask(random_source, scene)
     fidelity = Fidelity(wrong=random_source.choice((0.0, 0.1, 0.2)), vague=random_source.choice((0.0, 0.1)))
@@ -145,7 +146,7 @@ def _check_description(random_source: random.Random, scene: Scene) -> Example:
     return Example(_with_image(random_source, scene, question.text + " Check the description."), text, spans)
 
 
-def _check_reasoning(random_source: random.Random, scene: Scene) -> Example:
+def check_reasoning(random_source: random.Random, scene: Scene) -> Example:
     question = ask(random_source, scene)
     fidelity = Fidelity(wrong=random_source.choice((0.0, 0.1)), vague=random_source.choice((0.0, 0.05)))
     truth, claimed = solve(question, scene), solve(question, perceive(scene, fidelity, random_source))
@@ -161,11 +162,11 @@ def _check_reasoning(random_source: random.Random, scene: Scene) -> Example:
 
 
 _LESSONS: dict[str, tuple[float, Callable[[random.Random, Scene], Example]]] = {
-    "describe": (0.12, _describe),
+    "describe": (0.12, describe_lesson),
     "repeat": (0.06, _repeat),
     "brief": (0.05, _brief),
     "read": (0.35, read_lesson),
     "follow": (0.14, _follow),
-    "check-description": (0.18, _check_description),
-    "check-reasoning": (0.10, _check_reasoning),
+    "check-description": (0.18, check_description),
+    "check-reasoning": (0.10, check_reasoning),
 }

@@ -35,8 +35,8 @@ class Solution:
 def solve(question: Question, described: Scene) -> Solution:
     """Reasoning and answer that follow from `described`.
 
-    The first step restates what is asked, the last one the answer, and those between cite the cells they
-    use: a small model follows what stands near, and forgets the question behind a long description.
+    The first step restates what is asked, the last one the answer (or that there is none), and those between
+    cite the cells they use: a small model follows what stands near, and forgets the question behind a long description.
     """
     return _SOLVERS[question.kind](described, *question.arguments)
 

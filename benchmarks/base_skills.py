@@ -1,0 +1,109 @@
+"""What a tiny base can do before any post-training: see, reason over a given description, check statements.
+
+    python benchmarks/base_skills.py [MODEL] [--count 300]
+
+On scenes of the dev split, greedy. `describe`: descriptions without a mistake. `read`: right answers to
+questions over a description given as text, by kind. `check`: marks given rightly to statements that are
+wrong, and to those that are right.
+"""
+
+import argparse
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen3VLForConditionalGeneration
+
+from prism.data.world.lessons import check_description, check_reasoning, describe_lesson, read_lesson
+from prism.data.world.questions import KINDS, draw_question
+from prism.data.world.scene import draw_scene
+from prism.models import PromptEncoder
+from prism.packing import branch_logprobs
+from prism.records import Example, Prompt
+from prism.rollout import Sampling, TransformersEngine
+from prism.stages.imitation import pack_examples
+from prism.stages.workspace import SHIPPED_BASE
+
+Lesson = Callable[..., Example]
+LAYOUTS = ((3, 3), (2, 4))
+MAX_TOKENS, TOKEN_BUDGET = 240, 4096
+
+
+def draw(lesson: Lesson, name: str, count: int) -> list[Example]:
+    source = random.Random(f"skills/{name}")
+    scenes = [draw_scene(source, layout=source.choice(LAYOUTS), split="dev") for _ in range(count)]
+    return [lesson(source, scene) for scene in scenes]
+
+
+def draw_reading(kind: str, count: int) -> list[Example]:
+    """Lessons about scenes of which a question of `kind` can be asked."""
+    source, lessons = random.Random(f"skills/{kind}"), []
+    while len(lessons) < count:
+        scene = draw_scene(source, layout=source.choice(LAYOUTS), split="dev")
+        if any(draw_question(source, scene, kind) for _ in range(20)):
+            lessons.append(read_lesson(source, scene, (kind,)))
+    return lessons
+
+
+def answer(engine: TransformersEngine, lessons: Sequence[Example]) -> list[str]:
+    prompts = [Prompt(str(place), found.prompt.question, found.prompt.images) for place, found in enumerate(lessons)]
+    groups = engine.generate(prompts, num_samples=1, sampling=Sampling(0.0, MAX_TOKENS), seed=0)
+    return [group.rollouts[0].text for group in groups]
+
+
+def part(text: str) -> str:
+    """The answer in its tags."""
+    return text.partition("<answer>")[2].partition("</answer>")[0]
+
+
+@torch.no_grad()
+def marks(policy: Any, encoder: PromptEncoder, lesson: Example) -> list[tuple[bool, bool]]:
+    """For every mark of a lesson whether the statement is right, and whether the model prefers the true mark."""
+    right, wrong = (encoder.completion_ids(word)[0] for word in (" right", " wrong"))
+    [packed] = pack_examples(encoder, [lesson], TOKEN_BUDGET)
+    [flipped] = pack_examples(encoder, [lesson], TOKEN_BUDGET)
+    is_mark = (packed.target_ids == right) | (packed.target_ids == wrong)
+    is_mark[is_mark.nonzero()[-1]] = False  # the last one belongs to the count of wrong statements
+    flipped.target_ids[is_mark] = right + wrong - packed.target_ids[is_mark]
+    true, false = (branch_logprobs(policy, found).logprobs[is_mark] for found in (packed, flipped))
+    return list(zip((packed.target_ids[is_mark] == right).tolist(), (true > false).tolist(), strict=True))
+
+
+def report(name: str, hits: Sequence[bool]) -> None:
+    print(f"{name:<28} {sum(hits) / len(hits):6.1%}  n = {len(hits)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, nargs="?", default=SHIPPED_BASE)
+    parser.add_argument("--count", type=int, default=300)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    encoder = PromptEncoder.from_pretrained(arguments.model)
+    policy = Qwen3VLForConditionalGeneration.from_pretrained(arguments.model, dtype=torch.float32)
+    engine = TransformersEngine(policy, encoder)
+    lessons = draw(describe_lesson, "describe", arguments.count // 3)
+    report("describe", [text == found.completion for text, found in zip(answer(engine, lessons), lessons, strict=True)])
+    everything: list[bool] = []
+    for kind in KINDS:
+        lessons = draw_reading(kind, arguments.count // len(KINDS))
+        hits = [
+            part(text) == part(found.completion) for text, found in zip(answer(engine, lessons), lessons, strict=True)
+        ]
+        report(f"read: {kind}", hits)
+        everything += hits
+    report("read: all", everything)
+    for name, lesson in (("description", check_description), ("reasoning", check_reasoning)):
+        found = defaultdict[bool, list[bool]](list)
+        for checked in draw(lesson, name, arguments.count // 3):
+            for is_right, is_hit in marks(policy, encoder, checked):
+                found[is_right].append(is_hit)
+        report(f"check {name}: wrong", found[False])
+        report(f"check {name}: right", found[True])
+
+
+if __name__ == "__main__":
+    main()
