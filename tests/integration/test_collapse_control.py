@@ -88,6 +88,8 @@ def kill_after(num_steps: int, recipe: Path, directory: Path, *overrides: str) -
     assert process.returncode == -signal.SIGKILL
 
 
+# Three alignments in processes of their own take a minute and a half; `make test` is to stay below ten.
+@pytest.mark.slow
 def test_a_reacting_game_that_is_killed_ends_in_the_same_bytes(warmed_up: Path, reacting: Path, tmp_path: Path) -> None:
     """Its memory of rollouts, its scaled rates and its events come back from checkpoints of every second step."""
     settings = ("evaluation=none", "align.num_steps=6", "align.checkpoint_every=2")
