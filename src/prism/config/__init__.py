@@ -25,7 +25,14 @@ from prism.config.models import (
     TinyBase,
     WholeResponseDiscriminator,
 )
-from prism.config.plan import PlannedStage, describe_plan, plan_audit, plan_stages, select_stages
+from prism.config.plan import (
+    PlannedStage,
+    describe_plan,
+    plan_audit,
+    plan_stages,
+    policy_before_alignment,
+    select_stages,
+)
 from prism.config.recipe import EvaluationConfig, Recipe, RolloutConfig
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
 from prism.config.training import (
@@ -90,5 +97,6 @@ __all__ = [
     "load_recipe",
     "plan_audit",
     "plan_stages",
+    "policy_before_alignment",
     "select_stages",
 ]

@@ -85,9 +85,14 @@ def _plan_base(recipe: Recipe) -> PlannedStage:
     return PlannedStage("base", "base", start, (), num_steps, bool(recipe.evaluation))
 
 
+def policy_before_alignment(recipe: Recipe) -> str:
+    """The stage whose policy alignment starts from, and the warm-up samples from."""
+    return "sft" if recipe.sft else "base"
+
+
 def plan_audit(recipe: Recipe) -> PlannedStage:
     """The audit before the game, of the policy and, where the recipe has one, the warm-up's discriminator."""
-    policy = "sft" if recipe.sft else "base"
+    policy = policy_before_alignment(recipe)
     return PlannedStage("audit", "audit", policy, (policy, "warmup") if recipe.warmup else (policy,), 0, False)
 
 

@@ -23,7 +23,7 @@ from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import StageRun
 from prism.stages.control import Control, Decision, scaled_rates
 from prism.stages.datasets import read_alignment
-from prism.stages.discriminators import load_discriminator_for_alignment, outside_directories, shown_metrics
+from prism.stages.discriminators import load_discriminator_for_alignment, open_game
 from prism.stages.game import record_routing, score_checked, update_discriminator
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.policy_update import PolicyObjective, UpdateMetrics, accumulate_policy_gradient, pack_groups
@@ -53,7 +53,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if config is None:
         raise ConfigError("align: the recipe has no [align] table")
     demonstrations = read_alignment(workspace, config.max_response_tokens)
-    run = _open(workspace, planned, config)
+    run = open_game(workspace, planned, config, "gap/{}", "accuracy/{}", "rollout/length")
     if run.is_complete:
         return
     players = _load_players(workspace, planned.start, config)
@@ -93,18 +93,6 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             run.save(step)
         control.check()
     workspace.save_aligned(run, players.policy, discriminator, encoder)
-
-
-def _open(workspace: Workspace, planned: PlannedStage, config: AlignConfig) -> StageRun:
-    return workspace.open_stage(
-        planned,
-        [config, workspace.recipe.discriminator],
-        num_steps=config.num_steps,
-        checkpoint_every=config.checkpoint_every,
-        data=("alignment",),
-        directories=outside_directories(workspace.recipe),
-        show=(*shown_metrics(workspace.recipe, "gap/{}", "accuracy/{}"), "rollout/length"),
-    )
 
 
 def _load_players(workspace: Workspace, start: str, config: AlignConfig) -> Players:

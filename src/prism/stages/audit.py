@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prism.config import AlignConfig, AuditConfig, PlannedStage, WarmupConfig, plan_audit, select_stages
+from prism.config import (
+    AlignConfig,
+    AuditConfig,
+    PlannedStage,
+    WarmupConfig,
+    plan_audit,
+    policy_before_alignment,
+    select_stages,
+)
 from prism.errors import AuditError, ConfigError
 from prism.evals.audit import audit_document
 from prism.evals.shortcuts import MIN_PROMPTS
@@ -100,24 +108,39 @@ def _in_game(workspace: Workspace) -> Subject | None:
     if workspace.recipe.align is None or manifest is None or not _is_of_recipe(workspace, manifest):
         return None
     if manifest["status"] == "complete":
-        found, step = {"discriminator": directory / "discriminator"}, int(manifest["num_steps"])
-        start, inputs = "align", ("align",)
-    elif checkpoints := list_checkpoints(directory / "checkpoints"):
-        found, step = {"checkpoint": checkpoints[-1]}, checkpoint_step(checkpoints[-1])
-        start, inputs = plan_audit(workspace.recipe).start, ()
-    else:
-        return None
+        return _end_of_game(workspace, directory / "discriminator", int(manifest["num_steps"]))
+    checkpoints = list_checkpoints(directory / "checkpoints")
+    return _checkpoint_of_game(workspace, checkpoints[-1]) if checkpoints else None
 
+
+def _end_of_game(workspace: Workspace, discriminator: Path, step: int) -> Subject:
     def load() -> Models:
-        policy, encoder = workspace.load_policy(start)
-        if "discriminator" in found:
-            return policy, encoder, discriminators.load_discriminator(found["discriminator"], workspace.recipe)
+        return *workspace.load_policy("align"), discriminators.load_discriminator(discriminator, workspace.recipe)
+
+    return _subject_in_game(workspace, step, load, {"discriminator": discriminator}, inputs=("align",))
+
+
+def _checkpoint_of_game(workspace: Workspace, checkpoint: Path) -> Subject:
+    def load() -> Models:
+        policy, encoder = workspace.load_policy(policy_before_alignment(workspace.recipe))
         discriminator = discriminators.load_discriminator_for_alignment(workspace)
-        load_modules(found["checkpoint"], {"policy": policy, "discriminator": discriminator})
+        load_modules(checkpoint, {"policy": policy, "discriminator": discriminator})
         return policy, encoder, discriminator
 
-    planned = PlannedStage(GAME_AUDIT, "audit", f"align, step {step}", inputs, 0, False)
-    return Subject(planned, f"align, step {step}", load, lambda given: _in_steps(workspace, given, step), found)
+    return _subject_in_game(workspace, checkpoint_step(checkpoint), load, {"checkpoint": checkpoint}, inputs=())
+
+
+def _subject_in_game(
+    workspace: Workspace,
+    step: int,
+    load: Callable[[], Models],
+    directories: Mapping[str, Path],
+    *,
+    inputs: tuple[str, ...],
+) -> Subject:
+    name = f"align, step {step}"
+    planned = PlannedStage(GAME_AUDIT, "audit", name, inputs, 0, False)
+    return Subject(planned, name, load, lambda given: _in_steps(workspace, given, step), directories)
 
 
 def _is_of_recipe(workspace: Workspace, manifest: Mapping[str, Any]) -> bool:

@@ -38,6 +38,7 @@ from prism.packing.pack import PROMPT
 from prism.records import Demonstration, Prompt, Response, Rollout, RolloutGroup
 from prism.runtime.seeding import python_random
 from prism.stages.rollouts import parse_rollout
+from prism.stages.round import make_contest
 from prism.stages.scoring import Contest, ContestBatch, ContestScores, score
 
 NUM_INPUTS = 32
@@ -63,10 +64,7 @@ class AuditInputs:
 
 
 def measure(inputs: AuditInputs) -> AuditMeasures:
-    contests = [
-        Contest(demonstration.prompt, demonstration.response, tuple(map(parse_rollout, group.rollouts)))
-        for demonstration, group in zip(inputs.demonstrations, inputs.groups, strict=True)
-    ]
+    contests = [make_contest(*pair) for pair in zip(inputs.demonstrations, inputs.groups, strict=True)]
     batch = inputs.batch(contests)
     reading = _Readings(batch, contests)
     accuracy: dict[str, Interval] = {}

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from prism.config import DenseDiscriminator, Recipe
+from prism.config import AlignConfig, DenseDiscriminator, PlannedStage, Recipe, WarmupConfig
 from prism.models import Discriminator, load_policy, upcycle, views_of, widen
 from prism.runtime.seeding import derive_seed
+from prism.runtime.stage import StageRun
 from prism.stages.workspace import Workspace
 
 
@@ -43,6 +44,22 @@ def load_discriminator(directory: Path, recipe: Recipe) -> Discriminator:
     return Discriminator.from_pretrained(directory, mode=config.type, score_limit=config.score_clip).train()
 
 
+def open_game(workspace: Workspace, planned: PlannedStage, config: WarmupConfig | AlignConfig, *shown: str) -> StageRun:
+    """Opens a stage that trains the discriminator on the alignment data. `shown` are the metrics to display, those
+    with a {} once for every view."""
+    recipe = workspace.recipe
+    return workspace.open_stage(
+        planned,
+        [config, recipe.discriminator],
+        num_steps=config.num_steps,
+        checkpoint_every=config.checkpoint_every,
+        data=("alignment",),
+        directories=outside_directories(recipe),
+        show=shown_metrics(recipe, *shown),
+    )
+
+
 def shown_metrics(recipe: Recipe, *names: str) -> tuple[str, ...]:
-    """`names`, each once for every view of the recipe's discriminator."""
-    return tuple(name.format(view) for name in names for view in views_of(recipe.discriminator.type))
+    """`names`, those with a {} once for every view of the recipe's discriminator."""
+    views = views_of(recipe.discriminator.type)
+    return tuple(dict.fromkeys(name.format(view) for name in names for view in views))

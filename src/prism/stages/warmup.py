@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prism.config import PlannedStage, Recipe
+from prism.config import PlannedStage, policy_before_alignment
 from prism.errors import ConfigError, DataError
 from prism.models import Discriminator, PromptEncoder
 from prism.records import Demonstration
@@ -10,7 +10,7 @@ from prism.rollout import Sampling, TransformersEngine
 from prism.runtime.optimizer import make_optimizer, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.stages.datasets import read_alignment
-from prism.stages.discriminators import make_discriminator, outside_directories, shown_metrics
+from prism.stages.discriminators import make_discriminator, open_game
 from prism.stages.game import game_loss, game_metrics, record_routing, score_checked, update_discriminator
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.rollouts import parse_rollout
@@ -26,15 +26,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if config is None:
         raise ConfigError("warmup: the recipe has no [warmup] table")
     pool = read_pool(workspace)
-    run = workspace.open_stage(
-        planned,
-        [config, workspace.recipe.discriminator],
-        num_steps=config.num_steps,
-        checkpoint_every=config.checkpoint_every,
-        data=("alignment",),
-        directories=outside_directories(workspace.recipe),
-        show=shown_metrics(workspace.recipe, "loss/{}", "heldout/{}_accuracy"),
-    )
+    run = open_game(workspace, planned, config, "loss/{}", "heldout/{}_accuracy")
     if run.is_complete:
         return
     contests, encoder = sample_pairs(workspace, pool)
@@ -112,10 +104,6 @@ def sample_pairs(workspace: Workspace, pool: Sequence[Demonstration]) -> tuple[l
         if valid:
             contests.append(Contest(demonstration.prompt, demonstration.response, (valid[0],)))
     return contests, encoder
-
-
-def policy_before_alignment(recipe: Recipe) -> str:
-    return "sft" if recipe.sft else "base"
 
 
 def measure_heldout(discriminator: Discriminator, batch: ContestBatch) -> dict[str, float | None]:

@@ -93,9 +93,9 @@ def _solved(random_source: random.Random, described: Scene, question: Question, 
     return choose(solution, choices, random_source) if choices else solution
 
 
-def read_lesson(random_source: random.Random, scene: Scene, kinds: tuple[str, ...] = KINDS) -> Example:
-    """Reasoning and answer from a description that is given as text."""
-    question = ask(random_source, scene, kinds)
+def read_lesson(random_source: random.Random, scene: Scene, question: Question | None = None) -> Example:
+    """Reasoning and answer from a description that is given as text, to `question` or any other."""
+    question = question or ask(random_source, scene)
     text, choices = _asked(random_source, scene, question)
     return Example(Prompt("", f"{describe(scene)} {text}"), _reasoned(_solved(random_source, scene, question, choices)))
 
