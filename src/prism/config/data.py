@@ -31,6 +31,7 @@ class WorldData(Config):
 
     Counts are rows: demonstrations for `public`, `curated` and `alignment`, prompts for `rl`,
     demonstrations held out for `dev`, and questions per sub-benchmark for `test_per_benchmark`.
+    `test_split` names the scenes that those ask about: settings are to be chosen on `dev`.
     """
 
     type: Literal["world"] = "world"
@@ -40,6 +41,7 @@ class WorldData(Config):
     rl: Count = 400
     dev: Count = 64
     test_per_benchmark: Count = 40
+    test_split: Literal["dev", "test"] = "test"
     public_fidelity: PublicFidelity = PublicFidelity()
 
     @model_validator(mode="after")

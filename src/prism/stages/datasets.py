@@ -4,21 +4,19 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 from prism.config import FilesData, WorldData
 from prism.data.readers import Check, check_images, read_demonstrations, read_examples, read_prompts
 from prism.data.rejects import RejectLog
 from prism.data.world.datasets import (
-    BENCHMARKS,
     CURATED,
     DEV,
     FAITHFUL,
     PUBLIC,
     ROLLOUT,
     demonstrations,
-    test_prompts,
+    test_examples,
 )
 from prism.data.world.oracle import Fidelity
 from prism.data.writers import write_sharegpt, write_verl_parquet
@@ -78,20 +76,10 @@ def write_world(data: WorldData, directory: Path, seed: int) -> dict[str, str]:
     rl = (example.prompt for example in demonstrations("rl", ROLLOUT, FAITHFUL, data.rl, world_seed))
     write_verl_parquet(directory / "rl.parquet", rl)
     write_verl_parquet(directory / "dev.parquet", demonstrations("dev", DEV, FAITHFUL, data.dev, world_seed))
-    write_verl_parquet(directory / "test.parquet", _test_examples(data.test_per_benchmark, world_seed))
+    write_verl_parquet(
+        directory / "test.parquet", test_examples(data.test_per_benchmark, world_seed, split=data.test_split)
+    )
     return {"sft": "sft"} | {name: f"{name}.parquet" for name in ("alignment", "rl", "dev", "test")}
-
-
-def _test_examples(per_benchmark: int, seed: int) -> Iterator[Example]:
-    """The test prompts with the teacher's responses: the demonstrations of the same name and source show the
-    same scenes and ask the same questions."""
-    prompts = test_prompts(per_benchmark, seed)
-    for name, (_, source) in BENCHMARKS.items():
-        drawn = demonstrations(f"test/{name}", source, FAITHFUL, per_benchmark, seed)
-        for prompt, example in zip(islice(prompts, per_benchmark), drawn, strict=True):
-            if (example.prompt.question, example.prompt.images) != (prompt.question, prompt.images):
-                raise RuntimeError(f"test prompt {prompt.id}: the teacher was shown another scene")
-            yield Example(prompt, example.completion)
 
 
 def read_sft(workspace: Workspace, max_response_tokens: int) -> list[Example]:

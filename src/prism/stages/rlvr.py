@@ -72,8 +72,8 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         advantages = grpo_advantages(rewards, torch.arange(len(kept)).repeat_interleave(config.group_size))
 
         parts = pack_mini_batches(encoder, groups, advantages, config)
-        # With several updates the later ones are off-policy: their ratios refer to the policy that sampled.
-        old = [rollout_logprobs(policy, part.packs, objective) if len(parts) > 1 else None for part in parts]
+        # Updates after the first are off-policy: their ratios refer to the policy that sampled.
+        old = [None, *(rollout_logprobs(policy, part.packs, objective) for part in parts[1:])]
         updates = []
         for part, old_logprobs in zip(parts, old, strict=True):
             update = accumulate_policy_gradient(

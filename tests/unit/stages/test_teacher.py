@@ -45,7 +45,8 @@ def test_the_worlds_teacher_answers_the_test_prompts_themselves(world: Workspace
 
 
 def test_the_responses_change_nothing_about_the_prompts(world: Workspace, tmp_path: Path) -> None:
-    write_verl_parquet(tmp_path / "bare.parquet", world_data.test_prompts(2, derive_seed(world.seed, "world")))
+    bare = [example.prompt for example in world_data.test_examples(2, derive_seed(world.seed, "world"))]
+    write_verl_parquet(tmp_path / "bare.parquet", bare)
     assert datasets.read_test(world) == list(read_prompts(tmp_path / "bare.parquet"))
 
 

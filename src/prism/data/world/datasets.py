@@ -5,6 +5,7 @@ prompts, the benchmark and its group. No scene is in two splits (see `scene.spli
 and RL prompts share the `rollout` split, as the paper reserves one pool for both.
 """
 
+import dataclasses
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,13 +65,15 @@ def demonstrations(name: str, source: Source, fidelity: Fidelity, count: int, se
         yield Example(prompt, demonstrate(scene, question, fidelity, random_source, prompt.choices))
 
 
-def test_prompts(per_benchmark: int, seed: int) -> Iterator[Prompt]:
-    """`per_benchmark` prompts for each of `BENCHMARKS`."""
+def test_examples(per_benchmark: int, seed: int, *, split: Split = "test") -> Iterator[Example]:
+    """`per_benchmark` prompts for each of `BENCHMARKS` with the teacher's responses, about scenes of `split`."""
     for name, (group, source) in BENCHMARKS.items():
+        drawn_from = dataclasses.replace(source, split=split)
         for index in range(per_benchmark):
-            random_source = random.Random(f"{seed}/test/{name}/{index}")
+            random_source = random.Random(f"{seed}/{split}/{name}/{index}")
             tags = {"benchmark": name, "group": group}
-            yield _draw(random_source, f"{name}-{index:04d}", source, tags)[0]
+            prompt, scene, question = _draw(random_source, f"{name}-{index:04d}", drawn_from, tags)
+            yield Example(prompt, demonstrate(scene, question, FAITHFUL, random_source, prompt.choices))
 
 
 def described_fraction(prompt: Prompt, caption: str) -> float | None:

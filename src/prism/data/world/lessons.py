@@ -8,11 +8,12 @@ as real models know them; the description in tags before it is for supervised fi
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from prism.data.world.choices import choose, draw_choices, write_choices
 from prism.data.world.datasets import PUBLIC, demonstrations
 from prism.data.world.oracle import Fidelity, describe, perceive, write_reasoning
-from prism.data.world.questions import KINDS, Question, Solution, draw_question, solve
+from prism.data.world.questions import ATTRIBUTES, KINDS, Question, Solution, draw_question, solve
 from prism.data.world.render import render_scene
 from prism.data.world.scene import Scene, draw_scene
 from prism.records import Example, ImageSource, Prompt
@@ -111,39 +112,45 @@ def _follow(random_source: random.Random, scene: Scene) -> Example:
     return Example(prompt, completion, ((len(caption), len(completion)),))
 
 
-Statement = tuple[str, tuple[bool, ...]]
-"""What is stated, and whether each part of it is right."""
+class _Marked:
+    """A text in which some parts are followed by marks, and the spans of the marks; ends with how many are wrong."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.spans: list[tuple[int, int]] = []
+        self._num_wrong = 0
+
+    def mark(self, is_right: bool, correction: str = "") -> None:
+        self._num_wrong += not is_right
+        self._answer(correction + (" right" if is_right else " wrong"))
+
+    def _answer(self, text: str) -> None:
+        self.spans.append((len(self.text), len(self.text) + len(text)))
+        self.text += text
+
+    def finished(self, prompt: Prompt) -> Example:
+        self._answer(f" {self._num_wrong} wrong")
+        return Example(prompt, self.text, tuple(self.spans))
 
 
-def _marked(statements: list[Statement], separators: list[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """`statements` with a mark behind each for each of its parts, and the spans of the marks; ends with how many
-    are wrong."""
-    text, spans = "", []
-    for (statement, parts), separator in zip(statements, separators, strict=True):
-        text += statement
-        marks = "".join(" right" if is_right else " wrong" for is_right in parts)
-        spans.append((len(text), len(text) + len(marks)))
-        text += marks + separator
-    verdict = f" {sum(not is_right for _, parts in statements for is_right in parts)} wrong"
-    spans.append((len(text), len(text) + len(verdict)))
-    return text + verdict, tuple(spans)
-
-
-def check_description(random_source: random.Random, scene: Scene) -> Example:
-    """Every attribute has a mark of its own: one bit for a whole cell teaches to see vague words and little else."""
+def check_description(random_source: random.Random, scene: Scene, *, correct: bool = False) -> Example:
+    """Every attribute is followed by its mark, so that what the model finds of a word, it finds at that word, as
+    whoever reads the description without marks will need it. With `correct` the right word stands before the mark:
+    that teaches where to look, which a mark alone hardly does (`benchmarks/checking.py`)."""
     question = ask(random_source, scene)
-    fidelity = Fidelity(wrong=random_source.choice((0.0, 0.1, 0.2)), vague=random_source.choice((0.0, 0.1)))
-    perceived = perceive(scene, fidelity, random_source)
-    statements, separators = [], []
+    fidelity = Fidelity(wrong=random_source.choice((0.1, 0.3, 0.5)), vague=random_source.choice((0.0, 0.1)))
+    perceived, marked = perceive(scene, fidelity, random_source), _Marked()
     for row in range(1, scene.rows + 1):
         for column in range(1, scene.columns + 1):
-            lead = "" if row == column == 1 else " "
-            item, true = perceived.at(row, column), scene.at(row, column)
-            marks = (item.colour == true.colour, item.shape == true.shape, item.number == true.number)
-            statements.append((f"{lead}{scene.name(row, column)} {item}", marks))
-            separators.append("." if column == scene.columns else ",")
-    text, spans = _marked(statements, separators)
-    return Example(_with_image(random_source, scene, question.text + " Check the description."), text, spans)
+            marked.text += ("" if row == column == 1 else " ") + scene.name(row, column)
+            item, seen = perceived.at(row, column), scene.at(row, column)
+            for attribute in ATTRIBUTES:
+                word, true = getattr(item, attribute), getattr(seen, attribute)
+                marked.text += f" {word}"
+                marked.mark(word == true, f" {true}" if correct else "")
+            marked.text += "." if column == scene.columns else ","
+    task = "Correct" if correct else "Check"
+    return marked.finished(_with_image(random_source, scene, f"{question.text} {task} the description."))
 
 
 def check_reasoning(random_source: random.Random, scene: Scene) -> Example:
@@ -152,21 +159,24 @@ def check_reasoning(random_source: random.Random, scene: Scene) -> Example:
     truth, claimed = solve(question, scene), solve(question, perceive(scene, fidelity, random_source))
     if random_source.random() < 0.3:
         claimed = Solution(claimed.steps[:-1] or claimed.steps, claimed.answer)
-    statements = [
-        (f"{index + 1}. {step}.", (index < len(truth.steps) and step == truth.steps[index],))
-        for index, step in enumerate(claimed.steps)
-    ]
-    statements.append((f"<answer>{claimed.answer}</answer>", (claimed.answer == truth.answer,)))
-    text, spans = _marked(statements, ["\n"] * len(statements))
-    return Example(_with_image(random_source, scene, question.text + " Check the reasoning."), text, spans)
+    marked = _Marked()
+    for index, step in enumerate(claimed.steps):
+        marked.text += f"{index + 1}. {step}."
+        marked.mark(index < len(truth.steps) and step == truth.steps[index])
+        marked.text += "\n"
+    marked.text += f"<answer>{claimed.answer}</answer>"
+    marked.mark(claimed.answer == truth.answer)
+    marked.text += "\n"
+    return marked.finished(_with_image(random_source, scene, question.text + " Check the reasoning."))
 
 
 _LESSONS: dict[str, tuple[float, Callable[[random.Random, Scene], Example]]] = {
     "describe": (0.12, describe_lesson),
     "repeat": (0.06, _repeat),
     "brief": (0.05, _brief),
-    "read": (0.35, read_lesson),
+    "read": (0.37, read_lesson),
     "follow": (0.14, _follow),
-    "check-description": (0.18, check_description),
+    "check-description": (0.08, check_description),
+    "correct-description": (0.08, partial(check_description, correct=True)),
     "check-reasoning": (0.10, check_reasoning),
 }

@@ -50,8 +50,8 @@ def is_of_reinforcement_learning(prompt: Prompt) -> bool:
 @pytest.fixture(scope="module")
 def benchmarks() -> dict[str, list[Prompt]]:
     sorted_prompts: dict[str, list[Prompt]] = {}
-    for prompt in world.test_prompts(25, 3):
-        sorted_prompts.setdefault(prompt.metadata["benchmark"], []).append(prompt)
+    for example in world.test_examples(25, 3):
+        sorted_prompts.setdefault(example.prompt.metadata["benchmark"], []).append(example.prompt)
     return sorted_prompts
 
 
@@ -84,6 +84,15 @@ def test_benchmarks_and_their_groups(benchmarks: dict[str, list[Prompt]]) -> Non
         assert {split_of(decode_scene(prompt.metadata["scene"])) for prompt in prompts} == {"test"}
     ids = [prompt.id for prompts in benchmarks.values() for prompt in prompts]
     assert len(set(ids)) == len(ids)
+
+
+def test_settings_are_chosen_on_other_scenes_than_the_test_shows() -> None:
+    splits = {
+        split: [split_of(decode_scene(example.prompt.metadata["scene"])) for example in found]
+        for split in ("dev", "test")
+        for found in [list(world.test_examples(2, 3, split=split))]
+    }
+    assert splits == {split: [split] * 18 for split in ("dev", "test")}
 
 
 def test_benchmarks_leave_the_training_distribution_exactly_where_they_say(
@@ -170,5 +179,5 @@ def test_data_follow_from_seed_and_name_and_a_longer_set_begins_like_a_shorter_o
         demonstrations("alignment", ROLLOUT, FAITHFUL, 12, 1),
     ):
         assert not scenes & {example.prompt.metadata["scene"] for example in other}
-    assert list(world.test_prompts(2, 1)) == list(world.test_prompts(2, 1))
-    assert list(world.test_prompts(2, 1)) != list(world.test_prompts(2, 2))
+    assert list(world.test_examples(2, 1)) == list(world.test_examples(2, 1))
+    assert list(world.test_examples(2, 1)) != list(world.test_examples(2, 2))

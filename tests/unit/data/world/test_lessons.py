@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from prism.data.world.lessons import ask, draw_lesson
+from prism.data.world.lessons import ask, check_description, draw_lesson
 from prism.data.world.oracle import Fidelity, perceive
 from prism.data.world.questions import solve
 from prism.data.world.scene import decode_scene, draw_scene
@@ -48,8 +48,8 @@ def test_lessons_never_show_the_response_format(lessons: list[Example]) -> None:
 
 
 def test_every_lesson_comes_up(lessons: list[Example]) -> None:
-    endings = ("Describe the image.", "briefly.", "and reason.", "Check the description.", "Check the reasoning.")
-    assert all(of_sort(lessons, ending) for ending in endings)
+    tasks = ("Check the description.", "Correct the description.", "Check the reasoning.")
+    assert all(of_sort(lessons, ending) for ending in ("Describe the image.", "briefly.", "and reason.", *tasks))
     assert any(not lesson.prompt.images for lesson in lessons)
 
 
@@ -62,8 +62,34 @@ def test_the_loss_is_on_the_marks_alone_where_statements_are_checked(lessons: li
         assert set(single) <= {" right", " wrong"}
         assert marks[-1] == f" {single.count(' wrong')} wrong"
         # What is left without the marks says nothing of right and wrong.
-        rest = re.sub(r"(?: (?:right|wrong))+(?=[,.\n])", "", lesson.completion.removesuffix(marks[-1]))
-        assert "wrong" not in rest
+        assert "wrong" not in unmarked(lesson)
+
+
+def unmarked(lesson: Example) -> str:
+    """The completion without what the loss is on."""
+    kept, cursor = "", 0
+    for start, end in lesson.loss_spans or ():
+        kept, cursor = kept + lesson.completion[cursor:start], end
+    return kept + lesson.completion[cursor:]
+
+
+@pytest.mark.parametrize("correct", [False, True])
+def test_every_word_of_a_description_is_marked_by_what_the_scene_holds(correct: bool) -> None:
+    random_source = random.Random(6)
+    num_wrong = 0
+    for _ in range(20):
+        scene = draw_scene(random_source, layout=(2, 4), split="train")
+        lesson = check_description(random_source, scene, correct=correct)
+        assert lesson.loss_spans is not None
+        *answers, total = [lesson.completion[start:end].split() for start, end in lesson.loss_spans]
+        stated = [cell.split()[1:] for cell in re.split(r"[,.] ?", unmarked(lesson)) if cell]
+        words = [word for cell in stated for word in cell]
+        true = [word for item in scene.items for word in str(item).split()]
+        marks = ["right" if word == other else "wrong" for word, other in zip(words, true, strict=True)]
+        assert answers == [[other, mark] if correct else [mark] for other, mark in zip(true, marks, strict=True)]
+        assert total == [str(marks.count("wrong")), "wrong"]
+        num_wrong += marks.count("wrong")
+    assert 50 < num_wrong < 350
 
 
 def test_following_a_wrong_description_puts_no_loss_on_it(lessons: list[Example]) -> None:
