@@ -11,18 +11,24 @@ from prism.config.base import Config, Count, Fraction, NonNegativeCount, contrad
 class PublicFidelity(Config):
     """How the writer of the public demonstrations errs.
 
-    Per described attribute the chance of a wrong and of a vague word, and per response the chance
-    that the reasoning skips its steps. Curated and alignment demonstrations never err.
+    Per described attribute the chance of a wrong and of a vague word, and of taking a value that has a
+    look-alike for it (purple for blue, a star for a square, 5 for 4): above one half, that is what a model
+    learns to say. Per response the chance that the reasoning skips its steps. Curated and alignment
+    demonstrations never err.
     """
 
     wrong: Fraction = 0.08
     vague: Fraction = 0.12
     terse: Fraction = 0.3
+    confused: Fraction = 0.0
 
     @model_validator(mode="after")
     def _check_sum(self) -> "PublicFidelity":
         if self.wrong + self.vague > 1:
             raise contradiction("vague", self.vague, f"together with wrong ({self.wrong}) it must not exceed 1")
+        if self.wrong + self.vague + self.confused > 1:
+            others = f"wrong and vague ({self.wrong + self.vague:g})"
+            raise contradiction("confused", self.confused, f"together with {others} it must not exceed 1")
         return self
 
 

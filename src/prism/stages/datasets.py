@@ -60,7 +60,7 @@ def write_world(data: WorldData, directory: Path, seed: int) -> dict[str, str]:
 
     Public and curated demonstrations as ShareGPT with image files, the rest as parquet with images inside.
     """
-    public = Fidelity(data.public_fidelity.wrong, data.public_fidelity.vague, data.public_fidelity.terse)
+    public = Fidelity(**data.public_fidelity.model_dump())
     sft = directory / "sft"
     images = sft / "images"
     for name, source, fidelity, count in (

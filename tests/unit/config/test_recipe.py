@@ -56,6 +56,7 @@ NO_STAGES = ["sft=none", "warmup=none", "align=none", "rlvr=none", "evaluation=n
         (["seeds=[]"], "seeds = []: must name at least one seed"),
         (["seeds=[1, 1]"], "seeds = [1, 1]: must name at least one seed, and each once"),
         (["data.public_fidelity.wrong=0.9"], "data.public_fidelity.vague = 0.12: together with wrong (0.9)"),
+        (["data.public_fidelity.confused=0.81"], "data.public_fidelity.confused = 0.81: together with wrong and vague"),
         (["data.public=0", "data.curated=0"], "data.public = 0: public and curated must not both be 0"),
         (["sft.batch_size=3301"], "sft.batch_size = 3301: must not exceed data.public + data.curated (3300)"),
         (["warmup.num_heldout=385"], "warmup.num_heldout = 385: batch_size and num_heldout together"),

@@ -10,15 +10,19 @@ from prism.data.world.scene import COLOURS, NUMBERS, SHAPES, Item, Scene
 VAGUE = Item("some", "thing", "?")
 """The word a careless annotator writes instead of a colour, a shape or a number."""
 
+LOOKALIKES = {"purple": "blue", "star": "square", "5": "4"}
+"""What is taken for what: one value of each attribute, always the same way round."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """How an annotator errs: per attribute, the chance of a wrong and of a vague word; per response,
-    the chance that the reasoning skips its steps."""
+    """How an annotator errs: per attribute, the chance of a wrong and of a vague word, and of taking what has a
+    look-alike for it; per response, the chance that the reasoning skips its steps."""
 
     wrong: float = 0.0
     vague: float = 0.0
     terse: float = 0.0
+    confused: float = 0.0
 
 
 def describe(scene: Scene) -> str:
@@ -54,7 +58,10 @@ def perceive(scene: Scene, fidelity: Fidelity, random_source: random.Random) -> 
         draw = random_source.random()
         if draw < fidelity.wrong:
             return random_source.choice([choice for choice in choices if choice != true])
-        return vague if draw < fidelity.wrong + fidelity.vague else true
+        if draw < fidelity.wrong + fidelity.vague:
+            return vague
+        is_confused = draw < fidelity.wrong + fidelity.vague + fidelity.confused
+        return LOOKALIKES.get(true, true) if is_confused else true
 
     numbers = tuple(map(str, NUMBERS))
     items = tuple(

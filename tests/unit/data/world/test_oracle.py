@@ -93,6 +93,22 @@ def test_an_annotator_errs_at_the_stated_rates() -> None:
             assert abs(count - rate * len(seen)) < 4 * (rate * (1 - rate) * len(seen)) ** 0.5
 
 
+def test_look_alikes_are_confused_at_the_stated_rate_and_nothing_else_is() -> None:
+    fidelity, random_source = Fidelity(confused=0.6), random.Random(8)
+    seen: dict[str, list[str]] = {}
+    for _ in range(400):
+        scene = draw_scene(random_source, layout=(3, 3), split="train")
+        for true, item in zip(scene.items, perceive(scene, fidelity, random_source).items, strict=True):
+            for word, other in zip(str(true).split(), str(item).split(), strict=True):
+                seen.setdefault(word, []).append(other)
+    for word, others in seen.items():
+        lookalike = {"purple": "blue", "star": "square", "5": "4"}.get(word)
+        assert set(others) <= {word, lookalike}
+        if lookalike is not None:
+            count = others.count(lookalike)
+            assert abs(count - 0.6 * len(others)) < 4 * (0.6 * 0.4 * len(others)) ** 0.5
+
+
 def test_a_faithful_annotator_sees_what_is_there() -> None:
     assert perceive(SCENE, Fidelity(), random.Random(7)) == SCENE
     assert all(str(item) == "some thing ?" for item in perceive(SCENE, Fidelity(vague=1.0), random.Random(7)).items)
