@@ -21,8 +21,8 @@ class PretrainConfig(OptimizerSettings):
     """Pretraining of the tiny base on the built-in world's lessons: Muon for the language layers' matrices at
     `muon_learning_rate`, AdamW at `learning_rate` for the rest."""
 
-    num_steps: Count = 2000
-    batch_size: Count = 32
+    num_steps: Count = 4000
+    batch_size: Count = 16
     learning_rate: Positive = 2e-3
     muon_learning_rate: Positive = 0.02
     schedule: Schedule = "cosine"

@@ -9,11 +9,19 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Literal
 
 from prism.data.world.choices import choose, draw_choices, write_choices
 from prism.data.world.datasets import PUBLIC, demonstrations
 from prism.data.world.oracle import Fidelity, describe, perceive, write_reasoning
-from prism.data.world.questions import ATTRIBUTES, KINDS, Question, Solution, draw_question, solve
+from prism.data.world.questions import (
+    ATTRIBUTES,
+    KINDS,
+    Question,
+    Solution,
+    draw_question,
+    solve,
+)
 from prism.data.world.render import render_scene
 from prism.data.world.scene import Scene, draw_scene
 from prism.records import Example, ImageSource, Prompt
@@ -21,7 +29,7 @@ from prism.records import Example, ImageSource, Prompt
 LAYOUTS = ((3, 3), (2, 4), (3, 4), (4, 3), (2, 3), (3, 2))
 MISTAKEN = Fidelity(wrong=0.12, vague=0.03)
 CARELESS = Fidelity(wrong=0.2, vague=0.2, terse=0.3)
-FIRST_PART = 0.15
+FIRST_PART, SECOND_PART = 0.15, 0.4
 BRIEF = " Answer briefly."
 CHOICE_RATE = 0.2
 """Share of the questions to reason about that offer choices."""
@@ -40,12 +48,14 @@ def draw_lesson(random_source: random.Random, *, progress: float = 1.0) -> Examp
 
     `progress` is the share of pretraining that is done. Its first part holds nothing but describing and
     repeating: perception and copying, on which everything else builds, emerge several times faster
-    alone than among the other lessons.
+    alone than among the other lessons. In its second part, descriptions are checked word by word only.
     """
     scene = draw_scene(random_source, layout=random_source.choice(LAYOUTS), split="train")
     if progress <= FIRST_PART:
         return random_source.choice((describe_lesson, _repeat))(random_source, scene)
     lesson = random_source.choices(list(_LESSONS), weights=[weight for weight, _ in _LESSONS.values()])[0]
+    if progress <= SECOND_PART and lesson in _AFTER_WORDS:
+        lesson = "correct-words"
     return _LESSONS[lesson][1](random_source, scene)
 
 
@@ -113,47 +123,73 @@ def _follow(random_source: random.Random, scene: Scene) -> Example:
 
 
 class _Marked:
-    """A text in which some parts are followed by marks, and the spans of the marks; ends with how many are wrong."""
+    """A text with marks in it, each of which says whether all that was stated since the last one is right, and
+    the spans of the marks."""
 
     def __init__(self) -> None:
         self.text = ""
         self.spans: list[tuple[int, int]] = []
-        self._num_wrong = 0
+        self._is_right = True
 
-    def mark(self, is_right: bool, correction: str = "") -> None:
-        self._num_wrong += not is_right
-        self._answer(correction + (" right" if is_right else " wrong"))
-
-    def _answer(self, text: str) -> None:
-        self.spans.append((len(self.text), len(self.text) + len(text)))
+    def state(self, text: str, *, is_right: bool) -> None:
         self.text += text
+        self._is_right &= is_right
 
-    def finished(self, prompt: Prompt) -> Example:
-        self._answer(f" {self._num_wrong} wrong")
+    def mark(self, correction: str = "") -> None:
+        mark = correction + (" right" if self._is_right else " wrong")
+        self.spans.append((len(self.text), len(self.text) + len(mark)))
+        self.text += mark
+        self._is_right = True
+
+    def example(self, prompt: Prompt) -> Example:
         return Example(prompt, self.text, tuple(self.spans))
 
 
-def check_description(random_source: random.Random, scene: Scene, *, correct: bool = False) -> Example:
-    """Every attribute is followed by its mark, so that what the model finds of a word, it finds at that word, as
-    whoever reads the description without marks will need it. With `correct` the right word stands before the mark:
-    that teaches where to look, which a mark alone hardly does (`benchmarks/checking.py`)."""
+Unit = Literal["word", "cell", "row", "whole"]
+_WRONG_RATES: dict[Unit, tuple[float, ...]] = {
+    "word": (0.1, 0.3, 0.5),
+    "cell": (0.05, 0.1, 0.3),
+    "row": (0.0, 0.05, 0.1),
+    "whole": (0.0, 0.0, 0.02, 0.05),
+}
+"""Chances of a wrong word at which about as many units are right as wrong: of rare mistakes little is learned."""
+
+
+def check_description(
+    random_source: random.Random, scene: Scene, *, unit: Unit = "word", correct: bool = False
+) -> Example:
+    """A description, partly wrong, with a mark behind each `unit`, after the bare question: what a discriminator reads.
+
+    A tiny model learns to judge the whole only in steps (`benchmarks/checking.py`). With `correct` the right word
+    stands before a word's mark, which teaches where to look; marks of cells and rows teach to gather what was found.
+    """
     question = ask(random_source, scene)
-    fidelity = Fidelity(wrong=random_source.choice((0.1, 0.3, 0.5)), vague=random_source.choice((0.0, 0.1)))
+    fidelity = Fidelity(wrong=random_source.choice(_WRONG_RATES[unit]), vague=random_source.choice((0.0, 0.05)))
     perceived, marked = perceive(scene, fidelity, random_source), _Marked()
     for row in range(1, scene.rows + 1):
         for column in range(1, scene.columns + 1):
-            marked.text += ("" if row == column == 1 else " ") + scene.name(row, column)
+            lead = "" if row == column == 1 else " "
+            marked.state(f"{lead}{scene.name(row, column)}", is_right=True)
             item, seen = perceived.at(row, column), scene.at(row, column)
             for attribute in ATTRIBUTES:
                 word, true = getattr(item, attribute), getattr(seen, attribute)
-                marked.text += f" {word}"
-                marked.mark(word == true, f" {true}" if correct else "")
-            marked.text += "." if column == scene.columns else ","
-    task = "Correct" if correct else "Check"
-    return marked.finished(_with_image(random_source, scene, f"{question.text} {task} the description."))
+                marked.state(f" {word}", is_right=word == true)
+                if unit == "word":
+                    marked.mark(f" {true}" if correct else "")
+            if unit == "cell":
+                marked.mark()
+            marked.state("." if column == scene.columns else ",", is_right=True)
+        if unit == "row":
+            marked.mark()
+    if unit == "whole":
+        marked.mark()
+    task = " Correct the description." if correct else ""
+    return marked.example(_with_image(random_source, scene, question.text + task))
 
 
-def check_reasoning(random_source: random.Random, scene: Scene) -> Example:
+def check_reasoning(random_source: random.Random, scene: Scene, *, by_step: bool = True) -> Example:
+    """Reasoning and answer with a mark behind each step, or one at the end; partly from what is not in the image,
+    and partly without its last step."""
     question = ask(random_source, scene)
     fidelity = Fidelity(wrong=random_source.choice((0.0, 0.1)), vague=random_source.choice((0.0, 0.05)))
     truth, claimed = solve(question, scene), solve(question, perceive(scene, fidelity, random_source))
@@ -161,22 +197,29 @@ def check_reasoning(random_source: random.Random, scene: Scene) -> Example:
         claimed = Solution(claimed.steps[:-1] or claimed.steps, claimed.answer)
     marked = _Marked()
     for index, step in enumerate(claimed.steps):
-        marked.text += f"{index + 1}. {step}."
-        marked.mark(index < len(truth.steps) and step == truth.steps[index])
-        marked.text += "\n"
-    marked.text += f"<answer>{claimed.answer}</answer>"
-    marked.mark(claimed.answer == truth.answer)
-    marked.text += "\n"
-    return marked.finished(_with_image(random_source, scene, question.text + " Check the reasoning."))
+        is_right = index < len(truth.steps) and step == truth.steps[index]
+        marked.state(f"{index + 1}. {step}.", is_right=is_right)
+        if by_step:
+            marked.mark()
+        marked.state("\n", is_right=True)
+    is_complete = len(claimed.steps) == len(truth.steps)
+    marked.state(f"<answer>{claimed.answer}</answer>", is_right=claimed.answer == truth.answer and is_complete)
+    marked.mark()
+    return marked.example(_with_image(random_source, scene, question.text))
 
 
 _LESSONS: dict[str, tuple[float, Callable[[random.Random, Scene], Example]]] = {
-    "describe": (0.12, describe_lesson),
-    "repeat": (0.06, _repeat),
-    "brief": (0.05, _brief),
-    "read": (0.37, read_lesson),
-    "follow": (0.14, _follow),
-    "check-description": (0.08, check_description),
-    "correct-description": (0.08, partial(check_description, correct=True)),
-    "check-reasoning": (0.10, check_reasoning),
+    "describe": (0.10, describe_lesson),
+    "repeat": (0.05, _repeat),
+    "brief": (0.04, _brief),
+    "read": (0.34, read_lesson),
+    "follow": (0.12, _follow),
+    "correct-words": (0.06, partial(check_description, correct=True)),
+    "check-words": (0.06, check_description),
+    "check-cells": (0.04, partial(check_description, unit="cell")),
+    "check-rows": (0.06, partial(check_description, unit="row")),
+    "check-description": (0.06, partial(check_description, unit="whole")),
+    "check-steps": (0.04, check_reasoning),
+    "check-reasoning": (0.03, partial(check_reasoning, by_step=False)),
 }
+_AFTER_WORDS = ("check-cells", "check-rows", "check-description")

@@ -59,7 +59,8 @@ def _number(item: Item) -> int:
 
 
 def _scan(described: Scene, remark: Callable[[str, Item], str]) -> list[str]:
-    """A step per row that goes through every cell and remarks on each."""
+    """A step per row that goes through every cell and remarks on each: what is there beside what is sought, since a
+    small model compares words that stand together and passes over others."""
     return [
         f"row {ROW_NAMES[row - 1]}: " + ", ".join(remark(name, item) for name, item in described.cells(row))
         for row in range(1, described.rows + 1)
@@ -78,7 +79,7 @@ def _solve_count(described: Scene, word: str) -> Solution:
         nonlocal total
         seen = getattr(item, _sort_of(word))
         total += seen == word
-        return f"{name} {seen} makes {total}" if seen == word else f"{name} {seen} no"
+        return f"{name} {seen} {word} makes {total}" if seen == word else f"{name} {seen} {word} no"
 
     steps = [f"find {word}", *_scan(described, remark), f"the count is {total}"]
     return Solution(tuple(steps), str(total))
@@ -91,9 +92,9 @@ def _solve_sum(described: Scene, word: str) -> Solution:
         nonlocal total
         seen = getattr(item, _sort_of(word))
         if seen != word:
-            return f"{name} {seen} no"
+            return f"{name} {seen} {word} no"
         total += _number(item)
-        return f"{name} {seen} {item.number} makes {total}"
+        return f"{name} {seen} {word} {item.number} makes {total}"
 
     steps = [f"find {word}", *_scan(described, remark), f"the sum is {total}"]
     return Solution(tuple(steps), str(total))
@@ -139,7 +140,7 @@ def _solve_compare(described: Scene, first: str, second: str) -> Solution:
         seen = getattr(item, _sort_of(first))
         if seen in counts:
             counts[seen] += 1
-        return f"{name} {seen} {counts[first]} {counts[second]}"
+        return f"{name} {seen} {first} {counts[first]} {second} {counts[second]}"
 
     steps = [f"find {first} and {second}", *_scan(described, remark)]
     more, less = (first, second) if counts[first] >= counts[second] else (second, first)

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from prism.data.world.lessons import ask, check_description, draw_lesson
-from prism.data.world.oracle import Fidelity, perceive
+from prism.data.world.lessons import Unit, ask, check_description, check_reasoning, draw_lesson
+from prism.data.world.oracle import Fidelity, describe, perceive, write_reasoning
 from prism.data.world.questions import solve
-from prism.data.world.scene import decode_scene, draw_scene
+from prism.data.world.scene import Item, decode_scene, draw_scene
 from prism.records import Example
 from prism.rewards import parse_response
 
@@ -27,6 +27,11 @@ def of_sort(lessons: list[Example], ending: str) -> list[Example]:
     return [lesson for lesson in lessons if lesson.prompt.question.endswith(ending)]
 
 
+def is_checked(lesson: Example) -> bool:
+    """Whether a statement is judged: its image and question come without a task, or with that of correcting it."""
+    return bool(lesson.prompt.images) and lesson.prompt.question.endswith(("?", " Correct the description."))
+
+
 def test_lessons_never_show_the_response_format(lessons: list[Example]) -> None:
     """Reasoning and answer come in their tags, a description never does, and prompts hold no tag at all."""
     sorts = Counter()
@@ -37,7 +42,7 @@ def test_lessons_never_show_the_response_format(lessons: list[Example]) -> None:
         is_reasoned = not lesson.prompt.images or lesson.prompt.question.endswith("and reason.")
         if is_reasoned and not lesson.prompt.question.endswith(" Repeat."):
             expected = ["<think>", "</think>", "<answer>", "</answer>"]
-        elif lesson.prompt.question.endswith("Check the reasoning."):
+        elif is_checked(lesson) and lesson.completion.startswith("1."):
             expected = ["<answer>", "</answer>"]
         else:
             expected = []
@@ -48,21 +53,20 @@ def test_lessons_never_show_the_response_format(lessons: list[Example]) -> None:
 
 
 def test_every_lesson_comes_up(lessons: list[Example]) -> None:
-    tasks = ("Check the description.", "Correct the description.", "Check the reasoning.")
-    assert all(of_sort(lessons, ending) for ending in ("Describe the image.", "briefly.", "and reason.", *tasks))
+    endings = ("Describe the image.", "briefly.", "and reason.", "Correct the description.")
+    assert all(of_sort(lessons, ending) for ending in endings)
     assert any(not lesson.prompt.images for lesson in lessons)
+    checked = [lesson.completion for lesson in lessons if is_checked(lesson)]
+    assert {text[:2] for text in checked} == {"a1", "1."}
 
 
 def test_the_loss_is_on_the_marks_alone_where_statements_are_checked(lessons: list[Example]) -> None:
-    for lesson in of_sort(lessons, "Check the description.") + of_sort(lessons, "Check the reasoning."):
-        spans = lesson.loss_spans
-        assert spans
-        marks = [lesson.completion[start:end] for start, end in spans]
-        single = [f" {mark}" for marked in marks[:-1] for mark in marked.split()]
-        assert set(single) <= {" right", " wrong"}
-        assert marks[-1] == f" {single.count(' wrong')} wrong"
+    for lesson in filter(is_checked, lessons):
+        assert lesson.loss_spans
+        marks = [lesson.completion[start:end].split()[-1] for start, end in lesson.loss_spans]
+        assert set(marks) <= {"right", "wrong"}
         # What is left without the marks says nothing of right and wrong.
-        assert "wrong" not in unmarked(lesson)
+        assert not re.search("right|wrong", unmarked(lesson))
 
 
 def unmarked(lesson: Example) -> str:
@@ -81,15 +85,51 @@ def test_every_word_of_a_description_is_marked_by_what_the_scene_holds(correct: 
         scene = draw_scene(random_source, layout=(2, 4), split="train")
         lesson = check_description(random_source, scene, correct=correct)
         assert lesson.loss_spans is not None
-        *answers, total = [lesson.completion[start:end].split() for start, end in lesson.loss_spans]
+        answers = [lesson.completion[start:end].split() for start, end in lesson.loss_spans]
         stated = [cell.split()[1:] for cell in re.split(r"[,.] ?", unmarked(lesson)) if cell]
         words = [word for cell in stated for word in cell]
         true = [word for item in scene.items for word in str(item).split()]
         marks = ["right" if word == other else "wrong" for word, other in zip(words, true, strict=True)]
         assert answers == [[other, mark] if correct else [mark] for other, mark in zip(true, marks, strict=True)]
-        assert total == [str(marks.count("wrong")), "wrong"]
         num_wrong += marks.count("wrong")
     assert 50 < num_wrong < 350
+
+
+@pytest.mark.parametrize("unit", ["cell", "row", "whole"])
+def test_a_larger_unit_is_right_if_every_word_of_it_is(unit: Unit) -> None:
+    random_source = random.Random(9)
+    verdicts = Counter()
+    for _ in range(60):
+        scene = draw_scene(random_source, layout=(2, 4), split="train")
+        lesson = check_description(random_source, scene, unit=unit)
+        true = {"cell": scene.named_items(), "row": [scene.cells(1), scene.cells(2)], "whole": [scene]}[unit]
+        names = {"cell": lambda cell: f"{cell[0]} {cell[1]}", "row": row_text, "whole": describe}[unit]
+        *parts, rest = re.split(" (?:right|wrong)[,.]? ?", lesson.completion)
+        assert rest == "" and len(parts) == len(lesson.loss_spans or ())
+        is_right = [names(each).rstrip(".") == part.rstrip(".") for each, part in zip(true, parts, strict=True)]
+        marks = re.findall(" (right|wrong)", lesson.completion)
+        assert marks == ["right" if each else "wrong" for each in is_right]
+        verdicts.update(marks)
+    assert min(verdicts["right"], verdicts["wrong"]) > 0.25 * verdicts.total()
+
+
+def row_text(cells: list[tuple[str, Item]]) -> str:
+    return ", ".join(f"{name} {item}" for name, item in cells)
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+def test_reasoning_is_right_if_it_is_the_whole_solution(by_step: bool) -> None:
+    verdicts = Counter()
+    for number in range(80):
+        scene = draw_scene(random.Random(f"scene/{number}"), layout=(3, 3), split="train")
+        lesson = check_reasoning(random.Random(number), scene, by_step=by_step)
+        solution = solve(ask(random.Random(number), scene), scene)
+        whole = f"{write_reasoning(solution)}\n<answer>{solution.answer}</answer>"
+        marks = re.findall("(?<= )(?:right|wrong)$", lesson.completion, re.MULTILINE)
+        assert (set(marks) == {"right"}) == (unmarked(lesson) == whole)
+        assert len(marks) == (unmarked(lesson).count("\n") + 1 if by_step else 1)
+        verdicts[marks[-1]] += 1
+    assert min(verdicts["right"], verdicts["wrong"]) > 10
 
 
 def test_following_a_wrong_description_puts_no_loss_on_it(lessons: list[Example]) -> None:

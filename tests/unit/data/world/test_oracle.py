@@ -131,7 +131,8 @@ def test_reasoning_and_answer_follow_from_what_was_described(kind: str) -> None:
         expected = solve(question, described)
         assert response.answer == expected.answer
         assert response.think == "\n".join(f"{number}. {step}." for number, step in enumerate(expected.steps, 1))
-        cited = re.findall(r"[a-d]\d [a-z]+ (?:circle|square|triangle|star|thing) (?:\d|\?)", response.think)
+        colours, shapes = "red|blue|green|yellow|purple|some", "circle|square|triangle|star|thing"
+        cited = re.findall(rf"[a-d]\d (?:{colours}) (?:{shapes}) (?:\d|\?)", response.think)
         assert set(cited) <= set(re.split(r"[,.] ?", response.caption))
         words = {name: words for name, *words in map(str.split, re.findall(r"[a-d]\d [^,.]+", response.caption))}
         for name, word in re.findall(r"([a-d]\d) (?:is (?![a-d]\d))?(?!is )(\w+|\?)", response.think):

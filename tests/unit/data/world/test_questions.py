@@ -1,5 +1,6 @@
 """Answers worked by hand, and recomputed from the question's wording by code that shares nothing with the solvers."""
 
+import itertools
 import random
 import re
 
@@ -24,9 +25,9 @@ BY_HAND = [
         "3",
         (
             "find red",
-            "row a: a1 red makes 1, a2 blue no, a3 red makes 2",
-            "row b: b1 green no, b2 red makes 3, b3 yellow no",
-            "row c: c1 blue no, c2 purple no, c3 blue no",
+            "row a: a1 red red makes 1, a2 blue red no, a3 red red makes 2",
+            "row b: b1 green red no, b2 red red makes 3, b3 yellow red no",
+            "row c: c1 blue red no, c2 purple red no, c3 blue red no",
             "the count is 3",
         ),
     ),
@@ -35,9 +36,9 @@ BY_HAND = [
         "4",
         (
             "find circle",
-            "row a: a1 circle makes 1, a2 square no, a3 star no",
-            "row b: b1 circle makes 2, b2 circle makes 3, b3 triangle no",
-            "row c: c1 star no, c2 square no, c3 circle makes 4",
+            "row a: a1 circle circle makes 1, a2 square circle no, a3 star circle no",
+            "row b: b1 circle circle makes 2, b2 circle circle makes 3, b3 triangle circle no",
+            "row c: c1 star circle no, c2 square circle no, c3 circle circle makes 4",
             "the count is 4",
         ),
     ),
@@ -46,9 +47,9 @@ BY_HAND = [
         "1",
         (
             "find triangle",
-            "row a: a1 circle no, a2 square no, a3 star no",
-            "row b: b1 circle no, b2 circle no, b3 triangle makes 1",
-            "row c: c1 star no, c2 square no, c3 circle no",
+            "row a: a1 circle triangle no, a2 square triangle no, a3 star triangle no",
+            "row b: b1 circle triangle no, b2 circle triangle no, b3 triangle triangle makes 1",
+            "row c: c1 star triangle no, c2 square triangle no, c3 circle triangle no",
             "the count is 1",
         ),
     ),
@@ -57,9 +58,9 @@ BY_HAND = [
         "10",
         (
             "find circle",
-            "row a: a1 circle 2 makes 2, a2 square no, a3 star no",
-            "row b: b1 circle 4 makes 6, b2 circle 3 makes 9, b3 triangle no",
-            "row c: c1 star no, c2 square no, c3 circle 1 makes 10",
+            "row a: a1 circle circle 2 makes 2, a2 square circle no, a3 star circle no",
+            "row b: b1 circle circle 4 makes 6, b2 circle circle 3 makes 9, b3 triangle circle no",
+            "row c: c1 star circle no, c2 square circle no, c3 circle circle 1 makes 10",
             "the sum is 10",
         ),
     ),
@@ -68,9 +69,9 @@ BY_HAND = [
         "11",
         (
             "find blue",
-            "row a: a1 red no, a2 blue 5 makes 5, a3 red no",
-            "row b: b1 green no, b2 red no, b3 yellow no",
-            "row c: c1 blue 5 makes 10, c2 purple no, c3 blue 1 makes 11",
+            "row a: a1 red blue no, a2 blue blue 5 makes 5, a3 red blue no",
+            "row b: b1 green blue no, b2 red blue no, b3 yellow blue no",
+            "row c: c1 blue blue 5 makes 10, c2 purple blue no, c3 blue blue 1 makes 11",
             "the sum is 11",
         ),
     ),
@@ -110,9 +111,9 @@ BY_HAND = [
         "circle",
         (
             "find square and circle",
-            "row a: a1 circle 0 1, a2 square 1 1, a3 star 1 1",
-            "row b: b1 circle 1 2, b2 circle 1 3, b3 triangle 1 3",
-            "row c: c1 star 1 3, c2 square 2 3, c3 circle 2 4",
+            "row a: a1 circle square 0 circle 1, a2 square square 1 circle 1, a3 star square 1 circle 1",
+            "row b: b1 circle square 1 circle 2, b2 circle square 1 circle 3, b3 triangle square 1 circle 3",
+            "row c: c1 star square 1 circle 3, c2 square square 2 circle 3, c3 circle square 2 circle 4",
             "circle 4 is more than square 2",
         ),
     ),
@@ -121,9 +122,9 @@ BY_HAND = [
         "red",
         (
             "find red and green",
-            "row a: a1 red 1 0, a2 blue 1 0, a3 red 2 0",
-            "row b: b1 green 2 1, b2 red 3 1, b3 yellow 3 1",
-            "row c: c1 blue 3 1, c2 purple 3 1, c3 blue 3 1",
+            "row a: a1 red red 1 green 0, a2 blue red 1 green 0, a3 red red 2 green 0",
+            "row b: b1 green red 2 green 1, b2 red red 3 green 1, b3 yellow red 3 green 1",
+            "row c: c1 blue red 3 green 1, c2 purple red 3 green 1, c3 blue red 3 green 1",
             "red 3 is more than green 1",
         ),
     ),
@@ -253,7 +254,8 @@ def test_steps_cite_items_of_the_scene_only(kind: str) -> None:
         if question is None:
             continue
         text = "; ".join(solve(question, scene).steps)
-        cited = re.findall(r"([a-d]\d) (?:is )?([a-z]+ (?:circle|square|triangle|star) \d)", text)
+        colours = "red|blue|green|yellow|purple"
+        cited = re.findall(rf"([a-d]\d) (?:is )?((?:{colours}) (?:circle|square|triangle|star) \d)", text)
         placed = {f"{'abcd'[index // 3]}{index % 3 + 1}": str(item) for index, item in enumerate(scene.items)}
         assert set(cited) <= set(placed.items())
         assert cited or kind in ("compare", "count", "sum")
@@ -302,13 +304,15 @@ def test_scans_pass_every_cell_and_carry_the_result_so_far(kind: str) -> None:
                 best = max(range(index + 1), key=lambda other: int(so_far[other][2]))
                 assert words == [cell[2], "best", f"{question.arguments[1]}{best + 1}"]
             elif kind == "compare":
-                assert words == [cell[place], *(str(len(cells)) for cells in matching)]
+                counts = [str(len(cells)) for cells in matching]
+                assert words == [cell[place], *itertools.chain(*zip(question.arguments, counts, strict=True))]
             elif cell not in matching[0]:
-                assert words == [cell[place], "no"]
+                assert words == [cell[place], question.arguments[0], "no"]
             elif kind == "count":
-                assert words == [cell[place], "makes", str(len(matching[0]))]
+                assert words == [cell[place], cell[place], "makes", str(len(matching[0]))]
             else:
-                assert words == [cell[place], cell[2], "makes", str(sum(int(cell[2]) for cell in matching[0]))]
+                total = str(sum(int(cell[2]) for cell in matching[0]))
+                assert words == [cell[place], cell[place], cell[2], "makes", total]
         cells = [cell for cell, _ in pairs]
         if kind == "compare":
             (few, less), (many, more) = sorted(
@@ -332,9 +336,17 @@ VAGUE = decode_scene("1x3:red circle ?,some circle 2,red thing 4")
         (
             ("sum", ("circle",)),
             "2",
-            ("find circle", "row a: a1 circle ? makes 0, a2 circle 2 makes 2, a3 thing no", "the sum is 2"),
+            (
+                "find circle",
+                "row a: a1 circle circle ? makes 0, a2 circle circle 2 makes 2, a3 thing circle no",
+                "the sum is 2",
+            ),
         ),
-        (("count", ("red",)), "2", ("find red", "row a: a1 red makes 1, a2 some no, a3 red makes 2", "the count is 2")),
+        (
+            ("count", ("red",)),
+            "2",
+            ("find red", "row a: a1 red red makes 1, a2 some red no, a3 red red makes 2", "the count is 2"),
+        ),
         (
             ("largest", ("shape", "a")),
             "thing",
@@ -350,7 +362,7 @@ VAGUE = decode_scene("1x3:red circle ?,some circle 2,red thing 4")
             "circle",
             (
                 "find star and circle",
-                "row a: a1 circle 0 1, a2 circle 0 2, a3 thing 0 2",
+                "row a: a1 circle star 0 circle 1, a2 circle star 0 circle 2, a3 thing star 0 circle 2",
                 "circle 2 is more than star 0",
             ),
         ),
