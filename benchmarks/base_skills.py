@@ -3,14 +3,15 @@
     python benchmarks/base_skills.py [MODEL] [--count 300]
 
 On scenes of the dev split, greedy. `describe`: descriptions without a mistake. `read`: right answers to
-questions over a description given as text, by kind. `check`: marks given rightly to statements that are
-wrong, and to those that are right.
+questions over a description given as text, by kind. `check`: marks given rightly to words, cells, rows or whole
+descriptions, steps or whole reasonings that are wrong, and to those that are right (see `marks`).
 """
 
 import argparse
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ from prism.stages.workspace import SHIPPED_BASE
 Lesson = Callable[..., Example]
 LAYOUTS = ((3, 3), (2, 4))
 MAX_TOKENS, TOKEN_BUDGET = 240, 4096
+CHECKS: dict[str, Lesson] = {
+    "words": check_description,
+    **{f"{unit}s": partial(check_description, unit=unit) for unit in ("cell", "row")},
+    "descriptions": partial(check_description, unit="whole"),
+    "steps": check_reasoning,
+    "reasonings": partial(check_reasoning, by_step=False),
+}
 
 
 def draw(lesson: Lesson, name: str, count: int) -> list[Example]:
@@ -62,15 +70,18 @@ def part(text: str) -> str:
 
 @torch.no_grad()
 def marks(policy: Any, encoder: PromptEncoder, lesson: Example) -> list[tuple[bool, bool]]:
-    """For every mark of a lesson whether the statement is right, and whether the model prefers the true mark."""
-    right, wrong = (encoder.completion_ids(word)[0] for word in (" right", " wrong"))
+    """For every judgement of a lesson whether it finds no fault, and whether the model prefers it to its opposite:
+    "right" to "wrong", a count of faults to none, and none to one."""
     [packed] = pack_examples(encoder, [lesson], TOKEN_BUDGET)
-    [flipped] = pack_examples(encoder, [lesson], TOKEN_BUDGET)
-    is_mark = (packed.target_ids == right) | (packed.target_ids == wrong)
-    is_mark[is_mark.nonzero()[-1]] = False  # the last one belongs to the count of wrong statements
-    flipped.target_ids[is_mark] = right + wrong - packed.target_ids[is_mark]
-    true, false = (branch_logprobs(policy, found).logprobs[is_mark] for found in (packed, flipped))
-    return list(zip((packed.target_ids[is_mark] == right).tolist(), (true > false).tolist(), strict=True))
+    words = [encoder.decode([token]) for token in packed.target_ids.tolist()]
+    is_count = any(word.strip().isdigit() for word in words)
+    places = [place for place, word in enumerate(words) if word.strip().isdigit() or not is_count]
+    opposites = {" right": " wrong", " wrong": " right", " 0": " 1"}
+    [opposed] = pack_examples(encoder, [lesson], TOKEN_BUDGET)
+    for place in places:
+        opposed.target_ids[place] = encoder.completion_ids(opposites.get(words[place], " 0"))[0]
+    true, other = (branch_logprobs(policy, found).logprobs for found in (packed, opposed))
+    return [(words[place] in (" right", " 0"), bool(true[place] > other[place])) for place in places]
 
 
 def report(name: str, hits: Sequence[bool]) -> None:
@@ -97,7 +108,7 @@ def main() -> None:
         report(f"read: {kind}", hits)
         everything += hits
     report("read: all", everything)
-    for name, lesson in (("description", check_description), ("reasoning", check_reasoning)):
+    for name, lesson in CHECKS.items():
         found = defaultdict[bool, list[bool]](list)
         for checked in draw(lesson, name, arguments.count // 3):
             for is_right, is_hit in marks(policy, encoder, checked):

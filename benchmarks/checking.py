@@ -1,20 +1,23 @@
-"""How the tiny base learns to check a description against an image: from marks alone, or with corrections.
+"""How the tiny base learns to judge a description: from counts for the whole alone, or in steps.
 
-    python benchmarks/checking.py [--num-steps 400]
+    python benchmarks/checking.py [--num-steps 800]
 
-A model that has learned to describe goes on in two ways. One sees descriptions in which every attribute is
-followed by "right" or "wrong"; for the other, half of the lessons have the right word before the mark. Prints,
-every hundred steps, the share of the wrong and of the right words that each marks so, without corrections.
+A model that has learned to describe goes on with one of four mixtures of lessons (`prism.data.world.lessons`):
+faults of whole descriptions counted; a mark behind every word; the same, half of them with the right word before the
+mark; or those and counts for cells, rows and the whole. Prints which share of the wrong and of the right words, and of
+the faulty and of the faultless descriptions, each model recognises.
 """
 
 import argparse
 import copy
 import random
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from base_skills import draw, marks
+from base_skills import marks
 
 from prism.data.world.lessons import LAYOUTS, check_description, draw_lesson, tokenizer_texts
 from prism.data.world.scene import draw_scene
@@ -24,9 +27,18 @@ from prism.records import Example
 from prism.runtime.optimizer import descend, make_muon
 from prism.stages.imitation import imitate, pack_examples
 
-BATCH_SIZE, TOKEN_BUDGET, EVERY, NUM_TESTED = 32, 512, 100, 60
-NUM_DESCRIBING = 300
-"""Steps before checking begins: as many as in `recipes/tiny/base.toml`."""
+Lesson = Callable[..., Example]
+BATCH_SIZE, TOKEN_BUDGET, EVERY, NUM_TESTED = 16, 512, 200, 100
+NUM_DESCRIBING = 600
+"""Steps before judging begins: as many as in `recipes/tiny/base.toml`."""
+WORDS, CORRECTED = check_description, partial(check_description, correct=True)
+CELLS, ROWS, WHOLE = (partial(check_description, unit=unit) for unit in ("cell", "row", "whole"))
+MIXTURES: dict[str, tuple[Lesson, ...]] = {
+    "whole": (WHOLE,),
+    "words": (WORDS,),
+    "words, corrected": (WORDS, CORRECTED),
+    "in steps": (WORDS, CORRECTED, CELLS, ROWS, WHOLE),
+}
 
 
 class Learner:
@@ -40,27 +52,25 @@ class Learner:
         imitate(self.policy, pack_examples(self._encoder, lessons, TOKEN_BUDGET))
         descend(self.policy, self._optimizers, 1.0, name="policy", step=step)
 
-    def measure(self) -> dict[bool, float]:
-        """Share of marks that are right, among those of wrong (False) and of right words (True)."""
-        found = defaultdict[bool, list[bool]](list)
-        for lesson in draw(check_description, "checking", NUM_TESTED):
-            for is_right, is_hit in marks(self.policy, self._encoder, lesson):
+    def measure(self, lesson: Lesson) -> str:
+        """Shares of right marks among those of what is wrong, and among those of what is right."""
+        found, source = defaultdict[bool, list[bool]](list), random.Random("measure")
+        for _ in range(NUM_TESTED):
+            checked = lesson(source, draw_scene(source, layout=source.choice(LAYOUTS), split="dev"))
+            for is_right, is_hit in marks(self.policy, self._encoder, checked):
                 found[is_right].append(is_hit)
-        return {is_right: sum(hits) / len(hits) for is_right, hits in found.items()}
+        return ", ".join(f"{sum(found[key]) / len(found[key]):6.1%}" for key in (False, True))
 
 
-def check_lessons(step: int, correction_share: float) -> list[Example]:
+def draw(mixture: tuple[Lesson, ...], step: int) -> list[Example]:
     source = random.Random(f"checking/{step}")
-    lessons = []
-    for _ in range(BATCH_SIZE):
-        scene = draw_scene(source, layout=source.choice(LAYOUTS), split="train")
-        lessons.append(check_description(source, scene, correct=source.random() < correction_share))
-    return lessons
+    scenes = [draw_scene(source, layout=source.choice(LAYOUTS), split="train") for _ in range(BATCH_SIZE)]
+    return [source.choice(mixture)(source, scene) for scene in scenes]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-steps", type=int, default=400)
+    parser.add_argument("--num-steps", type=int, default=800)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     encoder = tiny_encoder(train_tokenizer(tokenizer_texts()))
@@ -68,15 +78,13 @@ def main() -> None:
     for step in range(1, NUM_DESCRIBING + 1):
         source = random.Random(f"describing/{step}")
         first.learn([draw_lesson(source, progress=0.0) for _ in range(BATCH_SIZE)], step)
-    print("steps   marks alone: wrong, right    with corrections: wrong, right")
-    arms = {share: Learner(copy.deepcopy(first.policy), encoder) for share in (0.0, 0.5)}
-    for step in range(1, arguments.num_steps + 1):
-        for share, learner in arms.items():
-            learner.learn(check_lessons(step, share), step)
-        if step % EVERY == 0:
-            alone, corrected = (learner.measure() for learner in arms.values())
-            values = f"{alone[False]:17.1%}, {alone[True]:6.1%} {corrected[False]:24.1%}, {corrected[True]:6.1%}"
-            print(f"{step:>5} {values}", flush=True)
+    print("lessons            steps   words: wrong, right   descriptions: faulty, faultless")
+    for name, mixture in MIXTURES.items():
+        learner = Learner(copy.deepcopy(first.policy), encoder)
+        for step in range(1, arguments.num_steps + 1):
+            learner.learn(draw(mixture, step), step)
+            if step % EVERY == 0:
+                print(f"{name:<18} {step:>5}   {learner.measure(WORDS):>19}   {learner.measure(WHOLE)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -123,23 +123,29 @@ def _follow(random_source: random.Random, scene: Scene) -> Example:
 
 
 class _Marked:
-    """A text with marks in it, each of which says whether all that was stated since the last one is right, and
-    the spans of the marks."""
+    """A text with marks in it, each of which judges what was stated since the last one, and the spans of the marks."""
 
     def __init__(self) -> None:
         self.text = ""
         self.spans: list[tuple[int, int]] = []
-        self._is_right = True
+        self._num_wrong = 0
 
-    def state(self, text: str, *, is_right: bool) -> None:
+    def state(self, text: str, *, is_right: bool = True) -> None:
         self.text += text
-        self._is_right &= is_right
+        self._num_wrong += not is_right
 
     def mark(self, correction: str = "") -> None:
-        mark = correction + (" right" if self._is_right else " wrong")
-        self.spans.append((len(self.text), len(self.text) + len(mark)))
-        self.text += mark
-        self._is_right = True
+        """Whether all of it is right."""
+        self._judge(correction + (" wrong" if self._num_wrong else " right"))
+
+    def count(self) -> None:
+        """How many statements are wrong."""
+        self._judge(f" {self._num_wrong} wrong")
+
+    def _judge(self, text: str) -> None:
+        self.spans.append((len(self.text), len(self.text) + len(text)))
+        self.text += text
+        self._num_wrong = 0
 
     def example(self, prompt: Prompt) -> Example:
         return Example(prompt, self.text, tuple(self.spans))
@@ -149,40 +155,38 @@ Unit = Literal["word", "cell", "row", "whole"]
 _WRONG_RATES: dict[Unit, tuple[float, ...]] = {
     "word": (0.1, 0.3, 0.5),
     "cell": (0.05, 0.1, 0.3),
-    "row": (0.0, 0.05, 0.1),
-    "whole": (0.0, 0.0, 0.02, 0.05),
+    "row": (0.0, 0.05, 0.1, 0.3),
+    "whole": (0.0, 0.02, 0.05, 0.1, 0.3),
 }
-"""Chances of a wrong word at which about as many units are right as wrong: of rare mistakes little is learned."""
+"""Chances of a wrong word such that units with and without one are both frequent: of rare cases little is learned."""
 
 
 def check_description(
     random_source: random.Random, scene: Scene, *, unit: Unit = "word", correct: bool = False
 ) -> Example:
-    """A description, partly wrong, with a mark behind each `unit`, after the bare question: what a discriminator reads.
+    """A description, partly wrong, judged unit by unit, after the bare question: what a discriminator reads.
 
-    A tiny model learns to judge the whole only in steps (`benchmarks/checking.py`). With `correct` the right word
-    stands before a word's mark, which teaches where to look; marks of cells and rows teach to gather what was found.
+    Words are marked right or wrong, of larger units the wrong words are counted. A tiny model learns to judge the
+    whole only in steps (`benchmarks/checking.py`): with `correct` the right word stands before a word's mark, which
+    teaches where to look; counts of cells and rows teach to gather what was found.
     """
     question = ask(random_source, scene)
     fidelity = Fidelity(wrong=random_source.choice(_WRONG_RATES[unit]), vague=random_source.choice((0.0, 0.05)))
     perceived, marked = perceive(scene, fidelity, random_source), _Marked()
     for row in range(1, scene.rows + 1):
         for column in range(1, scene.columns + 1):
-            lead = "" if row == column == 1 else " "
-            marked.state(f"{lead}{scene.name(row, column)}", is_right=True)
+            marked.state(("" if row == column == 1 else " ") + scene.name(row, column))
             item, seen = perceived.at(row, column), scene.at(row, column)
             for attribute in ATTRIBUTES:
                 word, true = getattr(item, attribute), getattr(seen, attribute)
                 marked.state(f" {word}", is_right=word == true)
                 if unit == "word":
                     marked.mark(f" {true}" if correct else "")
-            if unit == "cell":
-                marked.mark()
-            marked.state("." if column == scene.columns else ",", is_right=True)
-        if unit == "row":
-            marked.mark()
+            marked.state("." if column == scene.columns else ",")
+            if unit == "cell" or (unit == "row" and column == scene.columns):
+                marked.count()
     if unit == "whole":
-        marked.mark()
+        marked.count()
     task = " Correct the description." if correct else ""
     return marked.example(_with_image(random_source, scene, question.text + task))
 
@@ -201,7 +205,7 @@ def check_reasoning(random_source: random.Random, scene: Scene, *, by_step: bool
         marked.state(f"{index + 1}. {step}.", is_right=is_right)
         if by_step:
             marked.mark()
-        marked.state("\n", is_right=True)
+        marked.state("\n")
     is_complete = len(claimed.steps) == len(truth.steps)
     marked.state(f"<answer>{claimed.answer}</answer>", is_right=claimed.answer == truth.answer and is_complete)
     marked.mark()
@@ -209,17 +213,17 @@ def check_reasoning(random_source: random.Random, scene: Scene, *, by_step: bool
 
 
 _LESSONS: dict[str, tuple[float, Callable[[random.Random, Scene], Example]]] = {
-    "describe": (0.10, describe_lesson),
-    "repeat": (0.05, _repeat),
+    "describe": (0.08, describe_lesson),
+    "repeat": (0.04, _repeat),
     "brief": (0.04, _brief),
-    "read": (0.34, read_lesson),
-    "follow": (0.12, _follow),
-    "correct-words": (0.06, partial(check_description, correct=True)),
-    "check-words": (0.06, check_description),
+    "read": (0.32, read_lesson),
+    "follow": (0.11, _follow),
+    "correct-words": (0.08, partial(check_description, correct=True)),
+    "check-words": (0.08, check_description),
     "check-cells": (0.04, partial(check_description, unit="cell")),
     "check-rows": (0.06, partial(check_description, unit="row")),
-    "check-description": (0.06, partial(check_description, unit="whole")),
-    "check-steps": (0.04, check_reasoning),
+    "check-description": (0.07, partial(check_description, unit="whole")),
+    "check-steps": (0.05, check_reasoning),
     "check-reasoning": (0.03, partial(check_reasoning, by_step=False)),
 }
 _AFTER_WORDS = ("check-cells", "check-rows", "check-description")
