@@ -55,7 +55,9 @@ def test_cells_of_ones_own(tmp_path: Path) -> None:
     ablation = load_ablation(file)
     assert ablation.directory == Path("runs/mine") and list(ablation.cells) == ["slow", "fast"]
     rates = [cell.rlvr.learning_rate for cell in ablation.cells.values() if cell.rlvr]
-    assert rates == [2e-5, 1e-4] and ablation.cells["fast"].seeds == (5,)
+    unchanged = load_recipe(FULL).rlvr
+    assert unchanged is not None and unchanged.learning_rate != 1e-4
+    assert rates == [unchanged.learning_rate, 1e-4] and ablation.cells["fast"].seeds == (5,)
 
 
 @pytest.mark.parametrize(

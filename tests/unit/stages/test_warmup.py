@@ -62,7 +62,7 @@ def test_a_few_steps_tell_a_careless_writer_from_the_teacher(
 ) -> None:
     batch = ContestBatch(encoder, contests, 4096, discriminator.mode)
     torch.nn.init.zeros_(discriminator.head.weight)
-    optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-3)
 
     def learn() -> ContestScores:
         scores = score(discriminator, batch)
