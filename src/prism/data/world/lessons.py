@@ -166,9 +166,9 @@ def check_description(
 ) -> Example:
     """A description, partly wrong, judged unit by unit, after the bare question: what a discriminator reads.
 
-    Words are marked right or wrong, of larger units the wrong words are counted. A tiny model learns to judge the
-    whole only in steps (`benchmarks/checking.py`): with `correct` the right word stands before a word's mark, which
-    teaches where to look; counts of cells and rows teach to gather what was found.
+    Words are marked right or wrong, of larger units the wrong words are counted. With `correct` the right word stands
+    before a word's mark, which teaches where to look (`benchmarks/checking.py`); counts of cells and rows are there
+    to teach how to gather what was found.
     """
     question = ask(random_source, scene)
     fidelity = Fidelity(wrong=random_source.choice(_WRONG_RATES[unit]), vague=random_source.choice((0.0, 0.05)))
