@@ -23,8 +23,8 @@ class PretrainConfig(OptimizerSettings):
 
     num_steps: Count = 4000
     batch_size: Count = 16
-    learning_rate: Positive = 2e-3
-    muon_learning_rate: Positive = 0.02
+    learning_rate: Positive = 1e-3
+    muon_learning_rate: Positive = 0.01
     schedule: Schedule = "cosine"
     warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     weight_decay: NonNegative = 0.01
