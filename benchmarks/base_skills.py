@@ -75,8 +75,12 @@ def marks(policy: Any, encoder: PromptEncoder, lesson: Example) -> list[tuple[bo
     [packed] = pack_examples(encoder, [lesson], TOKEN_BUDGET)
     words = [encoder.decode([token]) for token in packed.target_ids.tolist()]
     is_count = any(word.strip().isdigit() for word in words)
-    places = [place for place, word in enumerate(words) if word.strip().isdigit() or not is_count]
     opposites = {" right": " wrong", " wrong": " right", " 0": " 1"}
+    # Not the words around a count, a mark's correction, or the end token.
+    places = [
+        place for place, word in enumerate(words) if word.strip().isdigit() or (word in opposites and not is_count)
+    ]
+    assert len(places) == len(lesson.loss_spans)
     [opposed] = pack_examples(encoder, [lesson], TOKEN_BUDGET)
     for place in places:
         opposed.target_ids[place] = encoder.completion_ids(opposites.get(words[place], " 0"))[0]

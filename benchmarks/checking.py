@@ -1,11 +1,12 @@
-"""How the tiny base learns to judge a description: from counts for the whole alone, or in steps.
+"""How the tiny base learns to judge a description: among all other lessons, or in parts of its own.
 
     python benchmarks/checking.py [--num-steps 800]
 
-A model that has learned to describe goes on with one of four mixtures of lessons (`prism.data.world.lessons`):
-faults of whole descriptions counted; a mark behind every word; the same, half of them with the right word before the
-mark; or those and counts for cells, rows and the whole. Prints which share of the wrong and of the right words, and of
-the faulty and of the faultless descriptions, each model recognises.
+A model that has learned to describe goes on with one of four mixtures of lessons (`prism.data.world.lessons`): all that
+pretraining ends with; a mark behind every word; the same, half of them with the right word before the mark; or that for
+half of the steps and then also counts of wrong words for cells, rows and the whole. Prints which share of the wrong and
+of the right words, and of the faulty and of the faultless descriptions, each model recognises; a dash where it was not
+taught.
 """
 
 import argparse
@@ -14,12 +15,12 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from base_skills import marks
 
-from prism.data.world.lessons import LAYOUTS, check_description, draw_lesson, tokenizer_texts
+from prism.data.world.lessons import LAYOUTS, Unit, check_description, draw_lesson, tokenizer_texts
 from prism.data.world.scene import draw_scene
 from prism.models import PromptEncoder
 from prism.models.tiny import build_tiny, tiny_config, tiny_encoder, train_tokenizer
@@ -31,14 +32,16 @@ Lesson = Callable[..., Example]
 BATCH_SIZE, TOKEN_BUDGET, EVERY, NUM_TESTED = 16, 512, 200, 100
 NUM_DESCRIBING = 600
 """Steps before judging begins: as many as in `recipes/tiny/base.toml`."""
-WORDS, CORRECTED = check_description, partial(check_description, correct=True)
-CELLS, ROWS, WHOLE = (partial(check_description, unit=unit) for unit in ("cell", "row", "whole"))
-MIXTURES: dict[str, tuple[Lesson, ...]] = {
-    "whole": (WHOLE,),
-    "words": (WORDS,),
-    "words, corrected": (WORDS, CORRECTED),
-    "in steps": (WORDS, CORRECTED, CELLS, ROWS, WHOLE),
+WORDS, CORRECTED, CELLS, ROWS, WHOLE = (partial(check_description, unit=unit) for unit in get_args(Unit))
+JUDGING = (WORDS, CORRECTED, CELLS, ROWS, WHOLE)
+MIXTURES: dict[str, tuple[tuple[Lesson, ...], ...]] = {
+    "everything": ((lambda source, _: draw_lesson(source),),),
+    "words": ((WORDS,),),
+    "words, corrected": ((WORDS, CORRECTED),),
+    "in parts": ((WORDS, CORRECTED), JUDGING),
 }
+"""Of each the parts, which take equal shares of the steps."""
+NUM_DESCRIPTIONS = 300
 
 
 class Learner:
@@ -52,14 +55,14 @@ class Learner:
         imitate(self.policy, pack_examples(self._encoder, lessons, TOKEN_BUDGET))
         descend(self.policy, self._optimizers, 1.0, name="policy", step=step)
 
-    def measure(self, lesson: Lesson) -> str:
-        """Shares of right marks among those of what is wrong, and among those of what is right."""
+    def measure(self, lesson: Lesson, num_tested: int) -> str:
+        """Shares of right marks among those of what is wrong, and among those of what is right, and their counts."""
         found, source = defaultdict[bool, list[bool]](list), random.Random("measure")
-        for _ in range(NUM_TESTED):
+        for _ in range(num_tested):
             checked = lesson(source, draw_scene(source, layout=source.choice(LAYOUTS), split="dev"))
             for is_right, is_hit in marks(self.policy, self._encoder, checked):
                 found[is_right].append(is_hit)
-        return ", ".join(f"{sum(found[key]) / len(found[key]):6.1%}" for key in (False, True))
+        return ", ".join(f"{sum(found[key]) / len(found[key]):6.1%} of {len(found[key]):>4}" for key in (False, True))
 
 
 def draw(mixture: tuple[Lesson, ...], step: int) -> list[Example]:
@@ -78,13 +81,17 @@ def main() -> None:
     for step in range(1, NUM_DESCRIBING + 1):
         source = random.Random(f"describing/{step}")
         first.learn([draw_lesson(source, progress=0.0) for _ in range(BATCH_SIZE)], step)
-    print("lessons            steps   words: wrong, right   descriptions: faulty, faultless")
-    for name, mixture in MIXTURES.items():
+    print("lessons            steps   words: wrong, right               descriptions: faulty, faultless")
+    for name, parts in MIXTURES.items():
         learner = Learner(copy.deepcopy(first.policy), encoder)
+        counts_wholes = name == "everything"
         for step in range(1, arguments.num_steps + 1):
+            mixture = parts[(step - 1) * len(parts) // arguments.num_steps]
+            counts_wholes |= WHOLE in mixture
             learner.learn(draw(mixture, step), step)
             if step % EVERY == 0:
-                print(f"{name:<18} {step:>5}   {learner.measure(WORDS):>19}   {learner.measure(WHOLE)}", flush=True)
+                whole = learner.measure(WHOLE, NUM_DESCRIPTIONS) if counts_wholes else "–"
+                print(f"{name:<18} {step:>5}   {learner.measure(WORDS, NUM_TESTED):<32}  {whole}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,42 +1,52 @@
 """Does alignment before RLVR help? Runs `recipes/ablations/effect.toml` seed by seed and puts the seeds together.
 
     python benchmarks/effect.py run 0 [1 …]    # every cell of these seeds, then their archive
-    python benchmarks/effect.py report         # the table over all archived seeds, and runs/tiny-effect/report.html
+    python benchmarks/effect.py report         # the table over all archived seeds, and a page
 
 A seed takes about an hour of one core and is resumed when it was cut off. Its archive in
-`benchmarks/results/effect/` holds all that a report reads, but no weights and no texts of responses, so that seeds
-can be run on several machines, or days.
+`benchmarks/results/effect/` holds what a report reads, except samples and texts of responses, and no weights, so that
+seeds can be run on several machines, or days.
 """
 
 import argparse
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from prism.cli import main as prism
 from prism.report import print_ablation_table
 
 RECIPE = Path("recipes/ablations/effect.toml")
-RUNS, ARCHIVES = Path("runs/tiny-effect"), Path(__file__).parent / "results" / "effect"
-KEPT = {"recipe.json", "ablation.json", "manifest.json", "metrics.jsonl", "events.jsonl", "summary.json"}
+RUNS, ARCHIVES = Path("runs"), Path(__file__).parent / "results" / "effect"
+KEPT = {
+    *("recipe.json", "ablation.json", "manifest.json", "teacher_distribution.json"),
+    *("metrics.jsonl", "timings.jsonl", "events.jsonl", "summary.json", "audit.json"),
+}
 ITEMS = "items.jsonl"
 
 
 def run(seed: int) -> None:
-    directory = RUNS.with_name(f"{RUNS.name}-{seed}")
+    directory = RUNS / f"tiny-effect-{seed}"
     if status := prism(["ablate", str(RECIPE), f"seeds=[{seed}]", "--output", str(directory)]):
         raise SystemExit(status)
-    ARCHIVES.mkdir(exist_ok=True)
-    with tarfile.open(ARCHIVES / f"seed-{seed}.tar.xz", "w:xz") as archive:
-        for path in kept(directory):
-            add(archive, path, str(path.relative_to(directory)))
+    pack(directory, ARCHIVES / f"seed-{seed}.tar.xz")
 
 
-def kept(directory: Path) -> Iterator[Path]:
+def pack(directory: Path, path: Path) -> None:
+    """The archive `path` of one seed's ablation in `directory`."""
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w:xz") as archive:
+        for kept in kept_files(directory):
+            add(archive, kept, str(kept.relative_to(directory)))
+
+
+def kept_files(directory: Path) -> Iterator[Path]:
     """Links of the cells' stages, and the small files behind them."""
     for path in sorted(directory.rglob("*")):
         is_stale = any(".stale-" in part for part in path.parts)
@@ -56,14 +66,39 @@ def add(archive: tarfile.TarFile, path: Path, name: str) -> None:
     archive.addfile(entry, io.BytesIO(data))
 
 
-def report() -> int:
-    archives = sorted(ARCHIVES.glob("seed-*.tar.xz"))
-    print("seeds:", ", ".join(path.name.removesuffix(".tar.xz").removeprefix("seed-") for path in archives))
+def unite(archives: list[Path], directory: Path) -> None:
+    """Puts the seeds of `archives` into `directory`, anew, as if one command had run them all.
+
+    Raises SystemExit where two seeds ran different recipes: their mean would be that of no experiment.
+    """
+    if directory.exists():
+        shutil.rmtree(directory)
+    cells: dict[str, dict[str, Any]] = {}
     for path in archives:
         with tarfile.open(path) as archive:
-            archive.extractall(RUNS, filter="data")
-    print(print_ablation_table(RUNS))
-    return prism(["report", str(RUNS)])
+            archive.extractall(directory, filter="data")
+        for file in sorted(directory.glob("cells/*/recipe.json")):
+            recipe = json.loads(file.read_text(encoding="utf-8"))
+            [seed], recipe["output"] = recipe["seeds"], str(file.parent)
+            first = cells.setdefault(file.parent.name, recipe | {"seeds": []})
+            if differing := [key for key in recipe if key != "seeds" and recipe[key] != first[key]]:
+                raise SystemExit(
+                    f"{path}: the recipe of cell {file.parent.name} differs from that of {archives[0].name} in "
+                    f"{', '.join(differing)}: run the seed again"
+                )
+            first["seeds"].append(seed)
+    for name, recipe in cells.items():
+        (directory / "cells" / name / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+
+
+def report() -> int:
+    archives = sorted(ARCHIVES.glob("seed-*.tar.xz"))
+    if not archives:
+        raise SystemExit(f"{ARCHIVES}: no seed is archived yet: run one first")
+    united = RUNS / "tiny-effect-united"
+    unite(archives, united)
+    print(print_ablation_table(united))
+    return prism(["report", str(united)])
 
 
 def main() -> int:

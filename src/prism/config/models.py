@@ -21,7 +21,7 @@ class PretrainConfig(OptimizerSettings):
     """Pretraining of the tiny base on the built-in world's lessons: Muon for the language layers' matrices at
     `muon_learning_rate`, AdamW at `learning_rate` for the rest."""
 
-    num_steps: Count = 4000
+    num_steps: Count = 5000
     batch_size: Count = 16
     learning_rate: Positive = 1e-3
     muon_learning_rate: Positive = 0.01

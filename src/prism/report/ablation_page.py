@@ -25,7 +25,7 @@ from prism.report.ablation_text import (
 )
 from prism.report.document import document, page_header, status, write_page
 from prism.report.markup import Html, element, join
-from prism.report.page import code_versions, describe_base, describe_discriminator
+from prism.report.page import code_versions, describe_base, describe_discriminator, dev_note
 from prism.report.results import MODES
 from prism.report.rundir import CELLS
 from prism.report.tables import (
@@ -92,7 +92,7 @@ def _header(title: str, listing: Listing, cells: Sequence[Cell], versions: Itera
     shown = {
         "Cells": f"{num_begun} of {len(cells)} begun",
         "Reference": listing.reference,
-        "Seeds": ", ".join(map(str, listing.seeds)) or "none yet",
+        "Seeds": (", ".join(map(str, listing.seeds)) or "none yet") + (dev_note(reference) if reference else ""),
         "Policy": describe_base(reference) if reference else "not begun",
         "Discriminator of the reference": describe_discriminator(reference) if reference else "not begun",
         "Code version": ", ".join(sorted(versions)) or "not recorded",

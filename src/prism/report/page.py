@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from prism.config import CheckpointBase, DenseDiscriminator, Recipe
+from prism.config import CheckpointBase, DenseDiscriminator, Recipe, WorldData
 from prism.report.audit import audit_section
 from prism.report.completeness import missing_parts
 from prism.report.curves import alignment_section, losses_section, other_metrics, policy_section
@@ -67,7 +67,7 @@ def _header(run: Run) -> Html:
         "Discriminator": describe_discriminator(run.recipe),
         "Stage files written": _dates(run),
         "Code version": ", ".join(code_versions(run)) or "not recorded",
-        "Test items per checkpoint": _num_items(run),
+        "Test items per checkpoint": f"{_num_items(run)}{dev_note(run.recipe)}",
     }
     return page_header("PRISM run report", run.recipe.name, facts, _status(run))
 
@@ -76,6 +76,12 @@ def describe_base(recipe: Recipe) -> str:
     if isinstance(recipe.base, CheckpointBase):
         return str(recipe.base.path)
     return "tiny Qwen3-VL, " + ("shipped weights" if recipe.base.source == "shipped" else "pretrained in this run")
+
+
+def dev_note(recipe: Recipe) -> str:
+    """Says so where a run was evaluated on the scenes that settings are chosen on."""
+    is_dev = isinstance(recipe.data, WorldData) and recipe.data.test_split == "dev"
+    return " (scenes of the dev split)" if is_dev else ""
 
 
 def describe_discriminator(recipe: Recipe) -> str:

@@ -237,3 +237,12 @@ def test_a_place_that_cannot_be_written_is_named(single_seed_run: Path, tmp_path
         with pytest.raises(StorageError, match=target.name):
             render_report(single_seed_run, target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
+
+
+def test_a_run_that_settings_were_chosen_on_says_so(make_run: MakeRun) -> None:
+    run = make_run()
+    assert "scenes of the dev split" not in render_report(run).read_text(encoding="utf-8")
+    recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    recipe["data"] |= {"test_split": "dev"}
+    (run / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+    assert "scenes of the dev split" in render_report(run).read_text(encoding="utf-8")

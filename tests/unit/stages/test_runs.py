@@ -1,5 +1,6 @@
 """Whole stages over a random policy and data of the world: what they write, and that they repeat exactly."""
 
+import copy
 import itertools
 import json
 import math
@@ -145,6 +146,33 @@ def test_a_penalty_for_length_alone_moves_the_policy_and_the_seed_repeats_it(
     assert all(torch.equal(end[name], repeated[name]) for name in end)
     assert any(not torch.equal(start[name], end[name]) for name in start)
     assert any(row["policy/grad_norm"] > 0 and row["reward/total"] > -1 for row in metrics[0])
+
+
+def test_ratios_of_every_mini_batch_refer_to_the_policy_that_sampled(
+    make_workspace: MakeWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first mini-batch meets that very policy and needs no log-probabilities of it; the second one a policy that
+    has moved on since."""
+    settings = SIZES | {"algorithms": ({"type": "grpo"},), "learning_rate": 1e-2, "num_steps": 1, "num_mini_batches": 2}
+    workspace = make_workspace(rlvr=settings)
+    monkeypatch.setattr(rlvr, "total_rewards", lambda *_: torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    accumulate, sampling_policies, drifts = rlvr.accumulate_policy_gradient, [], []
+
+    def observed(policy: Any, packs: Any, advantages: Any, objective: Any, *, old_logprobs: Any, **options: Any) -> Any:
+        if old_logprobs is None:
+            sampling_policies.append(copy.deepcopy(policy))
+        else:
+            for old, packed in zip(old_logprobs, packs, strict=True):
+                sampled, current = (
+                    objective.logprobs(found, packed).logprobs for found in (*sampling_policies, policy)
+                )
+                torch.testing.assert_close(old, sampled, atol=1e-6, rtol=0)
+                drifts.append((current - sampled).abs().max().item())
+        return accumulate(policy, packs, advantages, objective, old_logprobs=old_logprobs, **options)
+
+    monkeypatch.setattr(rlvr, "accumulate_policy_gradient", observed)
+    run_stages(workspace, rlvr=rlvr.run)
+    assert len(sampling_policies) == 1 and drifts and max(drifts) > 1e-3
 
 
 def test_warm_up_without_a_valid_rollout_says_so(make_workspace: MakeWorkspace) -> None:

@@ -1,15 +1,16 @@
 """What the tiny base is pretrained on: the skills that real pretrained models bring along.
 
 Describing an image, repeating a text, answering briefly, reasoning over a description that is given
-as text, and marking statements right or wrong, one by one. Reasoning comes in think and answer tags,
-as real models know them; the description in tags before it is for supervised fine-tuning to teach.
+as text, and judging statements: single ones, and how many of a description are wrong. Reasoning comes
+in think and answer tags, as real models know them; the description in tags before it is for
+supervised fine-tuning to teach.
 """
 
 import itertools
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 from prism.data.world.choices import choose, draw_choices, write_choices
 from prism.data.world.datasets import PUBLIC, demonstrations
@@ -29,7 +30,6 @@ from prism.records import Example, ImageSource, Prompt
 LAYOUTS = ((3, 3), (2, 4), (3, 4), (4, 3), (2, 3), (3, 2))
 MISTAKEN = Fidelity(wrong=0.12, vague=0.03)
 CARELESS = Fidelity(wrong=0.2, vague=0.2, terse=0.3)
-FIRST_PART, SECOND_PART = 0.15, 0.3
 BRIEF = " Answer briefly."
 CHOICE_RATE = 0.2
 """Share of the questions to reason about that offer choices."""
@@ -44,19 +44,11 @@ def ask(random_source: random.Random, scene: Scene, kinds: tuple[str, ...] = KIN
 
 
 def draw_lesson(random_source: random.Random, *, progress: float = 1.0) -> Example:
-    """One pretraining example about a scene of the training split.
-
-    `progress` is the share of pretraining that is done. Its first part holds nothing but describing and
-    repeating: perception and copying, on which everything else builds, emerge several times faster
-    alone than among the other lessons. The same holds for checking words, the only lesson of the second
-    part: among the others it is learned late and suddenly, and not from every seed (`benchmarks/checking.py`).
-    """
+    """One pretraining example about a scene of the training split, from the part of the curriculum to which
+    `progress`, the share of pretraining that is done, belongs."""
     scene = draw_scene(random_source, layout=random_source.choice(LAYOUTS), split="train")
-    if progress <= FIRST_PART:
-        return random_source.choice((describe_lesson, _repeat))(random_source, scene)
-    if progress <= SECOND_PART:
-        return check_description(random_source, scene, correct=random_source.random() < 0.5)
-    [(_, lesson)] = random_source.choices(_LESSONS, weights=[weight for weight, _ in _LESSONS])
+    lessons = next(lessons for end, lessons in _CURRICULUM if progress <= end)
+    [(_, lesson)] = random_source.choices(lessons, weights=[weight for weight, _ in lessons])
     return lesson(random_source, scene)
 
 
@@ -152,9 +144,10 @@ class _Marked:
         return Example(prompt, self.text, tuple(self.spans))
 
 
-Unit = Literal["word", "cell", "row", "whole"]
+Unit = Literal["word", "corrected word", "cell", "row", "whole"]
 _WRONG_RATES: dict[Unit, tuple[float, ...]] = {
     "word": (0.1, 0.3, 0.5),
+    "corrected word": (0.1, 0.3, 0.5),
     "cell": (0.05, 0.1, 0.3),
     "row": (0.0, 0.05, 0.1, 0.3),
     "whole": (0.0, 0.02, 0.05, 0.1, 0.3),
@@ -162,14 +155,12 @@ _WRONG_RATES: dict[Unit, tuple[float, ...]] = {
 """Chances of a wrong word such that units with and without one are both frequent: of rare cases little is learned."""
 
 
-def check_description(
-    random_source: random.Random, scene: Scene, *, unit: Unit = "word", correct: bool = False
-) -> Example:
+def check_description(random_source: random.Random, scene: Scene, unit: Unit = "word") -> Example:
     """A description, partly wrong, judged unit by unit, after the bare question: what a discriminator reads.
 
-    Words are marked right or wrong, of larger units the wrong words are counted. With `correct` the right word stands
-    before a word's mark, which teaches where to look (`benchmarks/checking.py`); counts of cells and rows are there
-    to teach how to gather what was found.
+    Words are marked right or wrong, a corrected word with the right one before its mark, which teaches where to look
+    (`benchmarks/checking.py`). Of larger units the wrong words are counted: cells and rows teach how to gather what
+    was found.
     """
     question = ask(random_source, scene)
     fidelity = Fidelity(wrong=random_source.choice(_WRONG_RATES[unit]), vague=random_source.choice((0.0, 0.05)))
@@ -181,14 +172,14 @@ def check_description(
             for attribute in ATTRIBUTES:
                 word, true = getattr(item, attribute), getattr(seen, attribute)
                 marked.state(f" {word}", is_right=word == true)
-                if unit == "word":
-                    marked.mark(f" {true}" if correct else "")
+                if unit in ("word", "corrected word"):
+                    marked.mark(f" {true}" if unit == "corrected word" else "")
             marked.state("." if column == scene.columns else ",")
             if unit == "cell" or (unit == "row" and column == scene.columns):
                 marked.count()
     if unit == "whole":
         marked.count()
-    task = " Correct the description." if correct else ""
+    task = " Correct the description." if unit == "corrected word" else ""
     return marked.example(_with_image(random_source, scene, question.text + task))
 
 
@@ -213,18 +204,39 @@ def check_reasoning(random_source: random.Random, scene: Scene, *, by_step: bool
     return marked.example(_with_image(random_source, scene, question.text))
 
 
-_LESSONS: tuple[tuple[float, Callable[[random.Random, Scene], Example]], ...] = (
-    (0.08, describe_lesson),
-    (0.04, _repeat),
+_Lessons = tuple[tuple[float, Callable[[random.Random, Scene], Example]], ...]
+"""What can be drawn, each with its weight."""
+
+_check_words, _correct_words, _check_cells, _check_rows, _check_whole = (
+    partial(check_description, unit=unit) for unit in get_args(Unit)
+)
+
+_SEEING: _Lessons = ((0.5, describe_lesson), (0.5, _repeat))
+_COMPARING: _Lessons = ((0.5, _correct_words), (0.5, _check_words))
+_JUDGING: _Lessons = (
+    (0.15, _correct_words),
+    (0.15, _check_words),
+    (0.2, _check_cells),
+    (0.2, _check_rows),
+    (0.3, _check_whole),
+)
+_EVERYTHING: _Lessons = (
+    (0.06, describe_lesson),
+    (0.03, _repeat),
     (0.04, _brief),
-    (0.32, read_lesson),
-    (0.11, _follow),
-    (0.08, partial(check_description, correct=True)),
-    (0.08, check_description),
-    (0.04, partial(check_description, unit="cell")),
-    (0.06, partial(check_description, unit="row")),
-    (0.07, partial(check_description, unit="whole")),
-    (0.05, check_reasoning),
+    (0.36, read_lesson),
+    (0.12, _follow),
+    (0.03, _correct_words),
+    (0.05, _check_words),
+    (0.05, _check_cells),
+    (0.07, _check_rows),
+    (0.10, _check_whole),
+    (0.06, check_reasoning),
     (0.03, partial(check_reasoning, by_step=False)),
 )
-"""After the first two parts, how often each lesson comes."""
+_CURRICULUM = ((0.12, _SEEING), (0.2, _COMPARING), (0.32, _JUDGING), (1.0, _EVERYTHING))
+"""Up to which share of pretraining each part lasts.
+
+Perception and copying, on which everything else builds, emerge several times faster alone than among other lessons,
+and so does comparing a word with the image: among others it is learned late and suddenly, and not from every seed.
+"""

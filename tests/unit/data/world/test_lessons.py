@@ -77,20 +77,20 @@ def unmarked(lesson: Example) -> str:
     return kept + lesson.completion[cursor:]
 
 
-@pytest.mark.parametrize("correct", [False, True])
-def test_every_word_of_a_description_is_marked_by_what_the_scene_holds(correct: bool) -> None:
+@pytest.mark.parametrize("unit", ["word", "corrected word"])
+def test_every_word_of_a_description_is_marked_by_what_the_scene_holds(unit: Unit) -> None:
     random_source = random.Random(6)
     num_wrong = 0
     for _ in range(20):
         scene = draw_scene(random_source, layout=(2, 4), split="train")
-        lesson = check_description(random_source, scene, correct=correct)
+        lesson = check_description(random_source, scene, unit)
         assert lesson.loss_spans is not None
         answers = [lesson.completion[start:end].split() for start, end in lesson.loss_spans]
         stated = [cell.split()[1:] for cell in re.split(r"[,.] ?", unmarked(lesson)) if cell]
         words = [word for cell in stated for word in cell]
         true = [word for item in scene.items for word in str(item).split()]
         marks = ["right" if word == other else "wrong" for word, other in zip(words, true, strict=True)]
-        assert answers == [[other, mark] if correct else [mark] for other, mark in zip(true, marks, strict=True)]
+        assert answers == [[mark] if unit == "word" else [other, mark] for other, mark in zip(true, marks, strict=True)]
         num_wrong += marks.count("wrong")
     assert 50 < num_wrong < 350
 
@@ -102,7 +102,7 @@ def test_the_wrong_words_of_larger_units_are_counted(unit: Unit) -> None:
     counts = Counter()
     for _ in range(60):
         scene = draw_scene(random_source, layout=(2, 4), split="train")
-        lesson = check_description(random_source, scene, unit=unit)
+        lesson = check_description(random_source, scene, unit)
         *parts, rest = re.split(r" \d+ wrong ?", lesson.completion)
         assert rest == "" and len(parts) == len(lesson.loss_spans or ()) == {"cell": 8, "row": 2, "whole": 1}[unit]
         stated = [re.sub(r"[,.]", "", part).split() for part in parts]
