@@ -18,20 +18,20 @@ from typing import Any
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
-from prism.data.world.lessons import check_description, check_reasoning, describe_lesson, read_lesson
+from prism.data.world.lessons import Lesson, check_description, check_reasoning, describe_lesson, read_lesson
 from prism.data.world.questions import KINDS, draw_question
 from prism.data.world.scene import draw_scene
 from prism.models import PromptEncoder
 from prism.packing import branch_logprobs
 from prism.records import Example, Prompt
 from prism.rollout import Sampling, TransformersEngine
-from prism.stages.imitation import pack_examples
+from prism.stages.base import pack_lessons
 from prism.stages.workspace import SHIPPED_BASE
 
-Lesson = Callable[..., Example]
+MakeLesson = Callable[..., Lesson]
 LAYOUTS = ((3, 3), (2, 4))
 MAX_TOKENS, TOKEN_BUDGET = 240, 4096
-CHECKS: dict[str, Lesson] = {
+CHECKS: dict[str, MakeLesson] = {
     "words": check_description,
     **{f"{unit}s": partial(check_description, unit=unit) for unit in ("cell", "row")},
     "descriptions": partial(check_description, unit="whole"),
@@ -40,7 +40,7 @@ CHECKS: dict[str, Lesson] = {
 }
 
 
-def draw(lesson: Lesson, name: str, count: int) -> list[Example]:
+def draw(lesson: MakeLesson, name: str, count: int) -> list[Lesson]:
     source = random.Random(f"skills/{name}")
     scenes = [draw_scene(source, layout=source.choice(LAYOUTS), split="dev") for _ in range(count)]
     return [lesson(source, scene) for scene in scenes]
@@ -69,10 +69,10 @@ def part(text: str) -> str:
 
 
 @torch.no_grad()
-def marks(policy: Any, encoder: PromptEncoder, lesson: Example) -> list[tuple[bool, bool]]:
+def marks(policy: Any, encoder: PromptEncoder, lesson: Lesson) -> list[tuple[bool, bool]]:
     """For every judgement of a lesson whether it finds no fault, and whether the model prefers it to its opposite:
     "right" to "wrong", a count of faults to none, and none to one."""
-    [packed] = pack_examples(encoder, [lesson], TOKEN_BUDGET)
+    [packed] = pack_lessons(encoder, [lesson], TOKEN_BUDGET)
     words = [encoder.decode([token]) for token in packed.target_ids.tolist()]
     is_count = any(word.strip().isdigit() for word in words)
     opposites = {" right": " wrong", " wrong": " right", " 0": " 1"}
@@ -80,8 +80,8 @@ def marks(policy: Any, encoder: PromptEncoder, lesson: Example) -> list[tuple[bo
     places = [
         place for place, word in enumerate(words) if word.strip().isdigit() or (word in opposites and not is_count)
     ]
-    assert len(places) == len(lesson.loss_spans)
-    [opposed] = pack_examples(encoder, [lesson], TOKEN_BUDGET)
+    assert len(places) == (1 if lesson.verdict else len(lesson.loss_spans))
+    [opposed] = pack_lessons(encoder, [lesson], TOKEN_BUDGET)
     for place in places:
         opposed.target_ids[place] = encoder.completion_ids(opposites.get(words[place], " 0"))[0]
     true, other = (branch_logprobs(policy, found).logprobs for found in (packed, opposed))

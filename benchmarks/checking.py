@@ -20,21 +20,22 @@ from typing import Any, get_args
 import torch
 from base_skills import marks
 
-from prism.data.world.lessons import LAYOUTS, Unit, check_description, draw_lesson, tokenizer_texts
+from prism.data.world.lessons import LAYOUTS, Lesson, Unit, check_description, draw_lesson, tokenizer_texts
 from prism.data.world.scene import draw_scene
 from prism.models import PromptEncoder
 from prism.models.tiny import build_tiny, tiny_config, tiny_encoder, train_tokenizer
 from prism.records import Example
 from prism.runtime.optimizer import descend, make_muon
-from prism.stages.imitation import imitate, pack_examples
+from prism.stages.base import pack_lessons
+from prism.stages.imitation import imitate
 
-Lesson = Callable[..., Example]
+MakeLesson = Callable[..., Lesson]
 BATCH_SIZE, TOKEN_BUDGET, EVERY, NUM_TESTED = 16, 512, 200, 100
 NUM_DESCRIBING = 600
 """Steps before judging begins: as many as in `recipes/tiny/base.toml`."""
 WORDS, CORRECTED, CELLS, ROWS, WHOLE = (partial(check_description, unit=unit) for unit in get_args(Unit))
 JUDGING = (WORDS, CORRECTED, CELLS, ROWS, WHOLE)
-MIXTURES: dict[str, tuple[tuple[Lesson, ...], ...]] = {
+MIXTURES: dict[str, tuple[tuple[MakeLesson, ...], ...]] = {
     "everything": ((lambda source, _: draw_lesson(source),),),
     "words": ((WORDS,),),
     "words, corrected": ((WORDS, CORRECTED),),
@@ -52,10 +53,10 @@ class Learner:
         self._optimizers = make_muon(policy, learning_rate=0.01, weight_decay=0.01, rest_learning_rate=1e-3)
 
     def learn(self, lessons: list[Example], step: int) -> None:
-        imitate(self.policy, pack_examples(self._encoder, lessons, TOKEN_BUDGET))
+        imitate(self.policy, pack_lessons(self._encoder, lessons, TOKEN_BUDGET))
         descend(self.policy, self._optimizers, 1.0, name="policy", step=step)
 
-    def measure(self, lesson: Lesson, num_tested: int) -> str:
+    def measure(self, lesson: MakeLesson, num_tested: int) -> str:
         """Shares of right marks among those of what is wrong, and among those of what is right, and their counts."""
         found, source = defaultdict[bool, list[bool]](list), random.Random("measure")
         for _ in range(num_tested):
@@ -65,7 +66,7 @@ class Learner:
         return ", ".join(f"{sum(found[key]) / len(found[key]):6.1%} of {len(found[key]):>4}" for key in (False, True))
 
 
-def draw(mixture: tuple[Lesson, ...], step: int) -> list[Example]:
+def draw(mixture: tuple[MakeLesson, ...], step: int) -> list[Example]:
     source = random.Random(f"checking/{step}")
     scenes = [draw_scene(source, layout=source.choice(LAYOUTS), split="train") for _ in range(BATCH_SIZE)]
     return [source.choice(mixture)(source, scene) for scene in scenes]

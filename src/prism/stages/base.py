@@ -1,14 +1,20 @@
 """The model everything starts from: a checkpoint, the shipped tiny base, or a tiny base pretrained here."""
 
+from collections.abc import Sequence
+
+import torch
 from torch.optim import Optimizer
 
 from prism.config import CheckpointBase, PlannedStage, PretrainConfig, TinyBase
-from prism.data.world.lessons import draw_lesson, tokenizer_texts
+from prism.data.world.lessons import Lesson, draw_lesson, tokenizer_texts
+from prism.models import PromptEncoder
 from prism.models.tiny import build_tiny, tiny_config, tiny_encoder, train_tokenizer
+from prism.packing import Branch, PackedTrees, PromptTree, pack_trees
+from prism.records import Example
 from prism.runtime.optimizer import descend, make_muon, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.runtime.stage import StageRun
-from prism.stages.imitation import imitate, num_tokens, pack_examples
+from prism.stages.imitation import example_branch, imitate, num_tokens
 from prism.stages.workspace import Workspace
 
 
@@ -63,10 +69,25 @@ def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfi
     for step in run.steps():
         random_source = python_random(workspace.seed, "lessons", step)
         lessons = [draw_lesson(random_source, progress=step / config.num_steps) for _ in range(config.batch_size)]
-        packs = pack_examples(encoder, lessons, config.token_budget)
+        packs = pack_lessons(encoder, lessons, config.token_budget)
         loss = imitate(policy, packs)
         grad_norm = descend(policy, (muon, adamw), config.max_grad_norm, name="policy", step=step)
         for schedule in schedules.values():
             schedule.step()
         run.record(step, {"loss/nll": loss, "policy/grad_norm": grad_norm}, tokens=num_tokens(packs))
     workspace.save_policy(run, policy, encoder)
+
+
+def pack_lessons(encoder: PromptEncoder, lessons: Sequence[Example], token_budget: int) -> list[PackedTrees]:
+    """As `pack_examples`; the verdict of a `Lesson` stands behind its end token."""
+    trees = [PromptTree(encoder.encode(lesson.prompt), (_lesson_branch(encoder, lesson),)) for lesson in lessons]
+    return pack_trees(trees, token_budget=token_budget)
+
+
+def _lesson_branch(encoder: PromptEncoder, lesson: Example) -> Branch:
+    if not isinstance(lesson, Lesson) or not lesson.verdict:
+        return example_branch(encoder, lesson)
+    judged = encoder.completion_ids(lesson.completion)
+    verdict = encoder.completion_ids(lesson.verdict)[:-1]
+    mask = [False] * len(judged) + [True] * len(verdict)
+    return Branch(torch.tensor(judged + verdict), torch.tensor(mask))

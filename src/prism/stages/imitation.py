@@ -38,13 +38,13 @@ def _epoch_order(length: int, *seed: int | str) -> list[int]:
 
 def pack_examples(encoder: PromptEncoder, examples: Sequence[Example], token_budget: int) -> list[PackedTrees]:
     """Each example a tree with one branch; only the completion (or its `loss_spans`) is a target."""
-    trees = []
-    for example in examples:
-        ids = encoder.completion_ids(example.completion)
-        mask = encoder.completion_mask(example.completion, example.loss_spans)
-        branch = Branch(torch.tensor(ids), torch.tensor(mask))
-        trees.append(PromptTree(encoder.encode(example.prompt), (branch,)))
+    trees = [PromptTree(encoder.encode(example.prompt), (example_branch(encoder, example),)) for example in examples]
     return pack_trees(trees, token_budget=token_budget)
+
+
+def example_branch(encoder: PromptEncoder, example: Example) -> Branch:
+    ids = encoder.completion_ids(example.completion)
+    return Branch(torch.tensor(ids), torch.tensor(encoder.completion_mask(example.completion, example.loss_spans)))
 
 
 def imitate(policy: Any, packs: Sequence[PackedTrees]) -> float:

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from prism.config import plan_stages
+from prism.data.world.lessons import Lesson
+from prism.models import PromptEncoder
+from prism.records import Example, Prompt
 from prism.stages import base
 from prism.stages.imitation import imitate
 from prism.stages.workspace import Workspace
@@ -52,3 +55,17 @@ def test_pretraining_that_was_cut_off_ends_in_the_same_bytes(
     base.run(cut, planned)
     assert files(cut) == files(whole)
     assert files(whole)["metrics.jsonl"].count(b"\n") == 4
+
+
+def test_the_verdict_of_a_lesson_stands_behind_the_end_token_and_alone_is_learned(encoder: PromptEncoder) -> None:
+    """There, on the end token, a discriminator reads its score."""
+    prompt = Prompt("", "What is there?")
+    [judged] = base.pack_lessons(encoder, [Lesson(prompt, "a1 red star 5.", verdict=" 2 wrong")], 512)
+    [plain] = base.pack_lessons(encoder, [Example(prompt, "a1 red star 5.")], 512)
+    length = len(plain)
+    assert judged.input_ids[:length].equal(plain.input_ids)
+    assert judged.input_ids[length - 1] == encoder.end_token_id
+    assert judged.target_ids.tolist() == judged.input_ids[length:].tolist()
+    assert encoder.tokenizer.decode(judged.target_ids) == " 2 wrong"
+    assert judged.target_positions[0] == length - 1
+    assert plain.target_ids[-1] == encoder.end_token_id

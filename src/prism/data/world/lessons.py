@@ -9,6 +9,7 @@ supervised fine-tuning to teach.
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
@@ -33,6 +34,14 @@ CARELESS = Fidelity(wrong=0.2, vague=0.2, terse=0.3)
 BRIEF = " Answer briefly."
 CHOICE_RATE = 0.2
 """Share of the questions to reason about that offer choices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson(Example):
+    """`verdict` is a judgement of the completion. It follows the end token, on which a discriminator reads its score;
+    where there is one, the loss is on it alone."""
+
+    verdict: str = ""
 
 
 def ask(random_source: random.Random, scene: Scene, kinds: tuple[str, ...] = KINDS) -> Question:
@@ -133,15 +142,21 @@ class _Marked:
 
     def count(self) -> None:
         """How many statements are wrong."""
-        self._judge(f" {self._num_wrong} wrong")
+        self._judge(self._count())
+
+    def example(self, prompt: Prompt) -> Lesson:
+        return Lesson(prompt, self.text, tuple(self.spans))
+
+    def judged_as_a_whole(self, prompt: Prompt) -> Lesson:
+        return Lesson(prompt, self.text, verdict=self._count())
+
+    def _count(self) -> str:
+        return f" {self._num_wrong} wrong"
 
     def _judge(self, text: str) -> None:
         self.spans.append((len(self.text), len(self.text) + len(text)))
         self.text += text
         self._num_wrong = 0
-
-    def example(self, prompt: Prompt) -> Example:
-        return Example(prompt, self.text, tuple(self.spans))
 
 
 Unit = Literal["word", "corrected word", "cell", "row", "whole"]
@@ -155,18 +170,23 @@ _WRONG_RATES: dict[Unit, tuple[float, ...]] = {
 """Chances of a wrong word such that units with and without one are both frequent: of rare cases little is learned."""
 
 
-def check_description(random_source: random.Random, scene: Scene, unit: Unit = "word") -> Example:
+def check_description(random_source: random.Random, scene: Scene, unit: Unit = "word") -> Lesson:
     """A description, partly wrong, judged unit by unit, after the bare question: what a discriminator reads.
 
     Words are marked right or wrong, a corrected word with the right one before its mark, which teaches where to look
     (`benchmarks/checking.py`). Of larger units the wrong words are counted: cells and rows teach how to gather what
-    was found.
+    was found. Half of the descriptions that are judged as a whole stop after any of their cells: short ones are the
+    first that a model can count.
     """
     question = ask(random_source, scene)
     fidelity = Fidelity(wrong=random_source.choice(_WRONG_RATES[unit]), vague=random_source.choice((0.0, 0.05)))
     perceived, marked = perceive(scene, fidelity, random_source), _Marked()
+    is_cut = unit == "whole" and random_source.random() < 0.5
+    end = random_source.randint(1, scene.rows * scene.columns) if is_cut else scene.rows * scene.columns
     for row in range(1, scene.rows + 1):
         for column in range(1, scene.columns + 1):
+            if (row - 1) * scene.columns + column > end:
+                break
             marked.state(("" if row == column == 1 else " ") + scene.name(row, column))
             item, seen = perceived.at(row, column), scene.at(row, column)
             for attribute in ATTRIBUTES:
@@ -177,15 +197,14 @@ def check_description(random_source: random.Random, scene: Scene, unit: Unit = "
             marked.state("." if column == scene.columns else ",")
             if unit == "cell" or (unit == "row" and column == scene.columns):
                 marked.count()
-    if unit == "whole":
-        marked.count()
     task = " Correct the description." if unit == "corrected word" else ""
-    return marked.example(_with_image(random_source, scene, question.text + task))
+    prompt = _with_image(random_source, scene, question.text + task)
+    return marked.judged_as_a_whole(prompt) if unit == "whole" else marked.example(prompt)
 
 
-def check_reasoning(random_source: random.Random, scene: Scene, *, by_step: bool = True) -> Example:
-    """Reasoning and answer with a mark behind each step, or one at the end; partly from what is not in the image,
-    and partly without its last step."""
+def check_reasoning(random_source: random.Random, scene: Scene, *, by_step: bool = True) -> Lesson:
+    """Reasoning and answer with a mark behind each step, or the count of the wrong ones as verdict; partly from what
+    is not in the image, and partly without its last step."""
     question = ask(random_source, scene)
     fidelity = Fidelity(wrong=random_source.choice((0.0, 0.1)), vague=random_source.choice((0.0, 0.05)))
     truth, claimed = solve(question, scene), solve(question, perceive(scene, fidelity, random_source))
@@ -200,8 +219,11 @@ def check_reasoning(random_source: random.Random, scene: Scene, *, by_step: bool
         marked.state("\n")
     is_complete = len(claimed.steps) == len(truth.steps)
     marked.state(f"<answer>{claimed.answer}</answer>", is_right=claimed.answer == truth.answer and is_complete)
+    prompt = _with_image(random_source, scene, question.text)
+    if not by_step:
+        return marked.judged_as_a_whole(prompt)
     marked.mark()
-    return marked.example(_with_image(random_source, scene, question.text))
+    return marked.example(prompt)
 
 
 _Lessons = tuple[tuple[float, Callable[[random.Random, Scene], Example]], ...]

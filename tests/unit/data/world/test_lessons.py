@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from prism.data.world.lessons import Unit, ask, check_description, check_reasoning, draw_lesson
+from prism.data.world.lessons import Lesson, Unit, ask, check_description, check_reasoning, draw_lesson
 from prism.data.world.oracle import Fidelity, describe, perceive, write_reasoning
 from prism.data.world.questions import solve
 from prism.data.world.scene import decode_scene, draw_scene
@@ -62,6 +62,10 @@ def test_every_lesson_comes_up(lessons: list[Example]) -> None:
 
 def test_the_loss_is_on_the_marks_alone_where_statements_are_checked(lessons: list[Example]) -> None:
     for lesson in filter(is_checked, lessons):
+        assert isinstance(lesson, Lesson) and bool(lesson.loss_spans) != bool(lesson.verdict)
+        if lesson.verdict:
+            assert re.fullmatch(r" \d+ wrong", lesson.verdict) and not re.search("right|wrong", lesson.completion)
+            continue
         assert lesson.loss_spans
         marks = [lesson.completion[start:end].split()[-1] for start, end in lesson.loss_spans]
         assert set(marks) <= {"right", "wrong"}  # " 2 wrong" counts the wrong words
@@ -99,18 +103,25 @@ def test_every_word_of_a_description_is_marked_by_what_the_scene_holds(unit: Uni
 def test_the_wrong_words_of_larger_units_are_counted(unit: Unit) -> None:
     """The words of each unit are compared with those the scene holds there."""
     random_source = random.Random(9)
-    counts = Counter()
+    counts, lengths = Counter(), Counter()
     for _ in range(60):
         scene = draw_scene(random_source, layout=(2, 4), split="train")
         lesson = check_description(random_source, scene, unit)
-        *parts, rest = re.split(r" \d+ wrong ?", lesson.completion)
-        assert rest == "" and len(parts) == len(lesson.loss_spans or ()) == {"cell": 8, "row": 2, "whole": 1}[unit]
+        judged = lesson.completion + lesson.verdict
+        *parts, rest = re.split(r" \d+ wrong ?", judged)
+        assert rest == "" and len(parts) == {"cell": 8, "row": 2, "whole": 1}[unit]
         stated = [re.sub(r"[,.]", "", part).split() for part in parts]
         true = iter(re.sub(r"[,.]", "", describe(scene)).split())
         expected = [sum(word != next(true) for word in words) for words in stated]
-        assert [int(count) for count in re.findall(r" (\d+) wrong", lesson.completion)] == expected
+        assert [int(count) for count in re.findall(r" (\d+) wrong", judged)] == expected
+        assert (len(lesson.loss_spans or ()), bool(lesson.verdict)) == (
+            (0, True) if unit == "whole" else (len(parts), False)
+        )
         counts.update(expected)
+        lengths[sum(map(len, stated)) // 4] += 1
     assert 0.15 < counts[0] / counts.total() < 0.85
+    # Every cell is there, but where a whole stops early.
+    assert lengths[8] == 60 if unit != "whole" else (25 < lengths[8] < 50 and len(lengths) == 8)
 
 
 @pytest.mark.parametrize("by_step", [False, True])
@@ -120,12 +131,12 @@ def test_reasoning_is_right_if_it_is_the_whole_solution(by_step: bool) -> None:
         scene = draw_scene(random.Random(f"scene/{number}"), layout=(3, 3), split="train")
         lesson = check_reasoning(random.Random(number), scene, by_step=by_step)
         solution = solve(ask(random.Random(number), scene), scene)
-        whole = f"{write_reasoning(solution)}\n<answer>{solution.answer}</answer>"
+        is_right = unmarked(lesson) == f"{write_reasoning(solution)}\n<answer>{solution.answer}</answer>"
         marks = re.findall("(?<= )(?:right|wrong)$", lesson.completion, re.MULTILINE)
-        assert (set(marks) == {"right"}) == (unmarked(lesson) == whole)
-        assert len(marks) == (unmarked(lesson).count("\n") + 1 if by_step else 1)
-        verdicts[marks[-1]] += 1
-    assert min(verdicts["right"], verdicts["wrong"]) > 10
+        assert len(marks) == (unmarked(lesson).count("\n") + 1 if by_step else 0)
+        assert is_right == (set(marks) == {"right"} if by_step else lesson.verdict == " 0 wrong")
+        verdicts[is_right] += 1
+    assert min(verdicts.values()) > 10
 
 
 def test_following_a_wrong_description_puts_no_loss_on_it(lessons: list[Example]) -> None:
