@@ -1,11 +1,13 @@
 """Loads and saves policies: any Hugging Face Qwen3-VL, dense or mixture-of-experts."""
 
+from collections.abc import Iterator
 from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from prism.errors import ModelError
 from prism.models.checkpoint import LOAD_ERRORS, Dtype, check_loading_report, first_line, read_config
@@ -47,3 +49,12 @@ def save_policy(
     """
     model.save_pretrained(directory, state_dict=state_dict)
     encoder.save_pretrained(directory)
+
+
+def checkpoint_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """The parameters as `save_policy` would write them, one at a time and detached; tied ones once.
+
+    Experts are the case where names do not tell: transformers keeps their matrices transposed.
+    """
+    for name, parameter in model.named_parameters():
+        yield from revert_weight_conversion(model, {name: parameter.detach()}).items()
