@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
-from transformers.core_model_loading import revert_weight_conversion
 
 from prism.errors import ModelError
 from prism.models.checkpoint import LOAD_ERRORS, Dtype, check_loading_report, first_line, read_config
 from prism.models.processor import PromptEncoder
+
+_EXPERT_MATRICES = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
 
 
 def load_policy(path: str | PathLike[str], *, dtype: Dtype = "float32", device: str = "cpu") -> PreTrainedModel:
@@ -52,9 +53,10 @@ def save_policy(
 
 
 def checkpoint_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """The parameters as `save_policy` would write them, one at a time and detached; tied ones once.
+    """The parameters as Qwen publishes them, one at a time and detached; tied ones once.
 
-    Experts are the case where names do not tell: transformers keeps their matrices transposed.
+    transformers keeps the matrices of experts transposed, and writes them so as well.
     """
     for name, parameter in model.named_parameters():
-        yield from revert_weight_conversion(model, {name: parameter.detach()}).items()
+        tensor = parameter.detach()
+        yield name, tensor.transpose(1, 2) if name.endswith(_EXPERT_MATRICES) else tensor
