@@ -190,8 +190,7 @@ def _sampled_logprobs(
     found = tuple(given[token].logprob for token, given in zip(token_ids, reported, strict=True))
     if not all(map(math.isfinite, found)):
         raise NumericsError(
-            f"prompt {prompt.id!r}: a log-probability of its rollout is {next(x for x in found if not math.isfinite(x))}; "
-            "the policy's logits are NaN or infinite while sampling: lower the learning rate"
+            f"prompt {prompt.id!r}: the policy's logits are NaN or infinite while sampling: lower the learning rate"
         )
     return found
 
@@ -200,7 +199,7 @@ def _import_vllm() -> Any:
     """The module; its first import reads the environment."""
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError(
-            'rollout.type = "vllm": vLLM is not installed: pip install "prism-vlm[vllm]", or set rollout.type=transformers'
+            'rollout.type = "vllm": vLLM is not installed: pip install "prism-vlm[vllm]", or leave rollout.type out'
         )
     os.environ |= _ENVIRONMENT
     for name, value in _ENVIRONMENT_DEFAULTS.items():
