@@ -8,6 +8,7 @@ A copy can be wrong without a sign: vLLM only logs a weight that it did not get,
 prompts and images with earlier weights. Here a missing weight is an error, and an update empties every cache.
 """
 
+import importlib
 import importlib.util
 import math
 import os
@@ -204,8 +205,6 @@ def _import_vllm() -> Any:
     os.environ |= _ENVIRONMENT
     for name, value in _ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    import vllm
-    import vllm.distributed
-    import vllm.platforms
-
-    return vllm
+    for submodule in ("distributed", "platforms"):
+        importlib.import_module(f"vllm.{submodule}")
+    return importlib.import_module("vllm")
