@@ -72,7 +72,7 @@ def test_200_rollouts_follow_a_policy_that_trains(
             objective_of(encoder),
             sampler_logprobs=sampler_logprobs(groups, packs),
         )
-        check_sampler(update.mismatch, settings, step)
+        check_sampler(update.mismatch, settings, f"step {step}")
         assert update.mismatch is not None
         worst = max(worst, largest(update.mismatch))
         if previous is not None:
@@ -145,10 +145,10 @@ def test_what_was_computed_with_earlier_weights_is_noticed(
         engine.update_weights(checkpoint_weights(policy))
     groups = engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=3)
     with pytest.raises(RolloutError, match="step 7: vLLM samples from another policy"):
-        check_sampler(measure(policy, encoder, groups), settings, 7)
+        check_sampler(measure(policy, encoder, groups), settings, "step 7")
     engine.update_weights(checkpoint_weights(policy))
     groups = engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=3)
-    check_sampler(measure(policy, encoder, groups), settings, 7)
+    check_sampler(measure(policy, encoder, groups), settings, "step 7")
 
 
 def test_a_wrong_a_missing_and_a_misshapen_weight_are_refused(
@@ -305,9 +305,11 @@ def test_experts_that_do_not_arrive_are_noticed(
     assert load_file(directory / "model.safetensors").keys() == dict(checkpoint_weights(sparse)).keys()
     engine = VllmEngine(directory, encoder, settings, max_length=300)
     check_sampler(
-        measure(sparse, encoder, engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=8)), settings, 0
+        measure(sparse, encoder, engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=8)),
+        settings,
+        "from the files",
     )
     engine.update_weights(checkpoint_weights(sparse))
     groups = engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=8)
     with pytest.raises(RolloutError, match="samples from another policy"):
-        check_sampler(measure(sparse, encoder, groups), settings, 1)
+        check_sampler(measure(sparse, encoder, groups), settings, "step 1")

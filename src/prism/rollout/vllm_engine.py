@@ -74,16 +74,19 @@ class VllmEngine:
     ) -> list[RolloutGroup]:
         """Raises DataError for a prompt that is too long or has too many images, RolloutError where vLLM does not
         read a prompt as the policy does or gives up, and NumericsError for NaN."""
-        inputs, parameters = [], []
+        lengths, inputs, parameters = [], [], []
         for prompt, stream in zip(prompts, streams(prompts, seed), strict=True):
-            self._check_limits(prompt, sampling)
+            lengths.append(self._length(prompt, sampling))
             inputs += [self._input(prompt)] * num_samples
             parameters += [self._parameters(sampling, derive_seed(*stream, sample)) for sample in range(num_samples)]
         outputs = iter(self._llm.generate(inputs, parameters, use_tqdm=False))
-        return [
-            RolloutGroup(prompt, tuple(self._rollout(prompt, sample, next(outputs)) for sample in range(num_samples)))
-            for prompt in prompts
-        ]
+        groups = []
+        for prompt, length in zip(prompts, lengths, strict=True):
+            own = [next(outputs) for _ in range(num_samples)]
+            _check_prompts(prompt, length, own)
+            rollouts = [self._rollout(prompt, sample, output) for sample, output in enumerate(own)]
+            groups.append(RolloutGroup(prompt, tuple(rollouts)))
+        return groups
 
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Raises RolloutError unless `weights` are exactly those of the checkpoint, by name and shape."""
@@ -134,7 +137,8 @@ class VllmEngine:
         self._llm.reset_mm_cache()
         self._llm.llm_engine.reset_encoder_cache()
 
-    def _check_limits(self, prompt: Prompt, sampling: Sampling) -> None:
+    def _length(self, prompt: Prompt, sampling: Sampling) -> int:
+        """Tokens of the prompt as the policy reads it; DataError where it is beyond a limit."""
         if len(prompt.images) > self._settings.max_images:
             raise DataError(
                 f"prompt {prompt.id!r} has {len(prompt.images)} images, more than rollout.max_images "
@@ -146,6 +150,7 @@ class VllmEngine:
                 f"prompt {prompt.id!r} has {length} tokens and its completion may have {sampling.max_tokens}, together "
                 f"more than {self._max_length}; raise max_prompt_tokens or drop the row"
             )
+        return length
 
     def _input(self, prompt: Prompt) -> dict[str, Any]:
         images = self._encoder.fitted_images(prompt)
@@ -167,7 +172,6 @@ class VllmEngine:
         )
 
     def _rollout(self, prompt: Prompt, sample: int, output: Any) -> Rollout:
-        self._check_prompt(prompt, output.prompt_token_ids)
         [completion] = output.outputs
         if completion.finish_reason not in ("stop", "length"):
             raise RolloutError(f"vLLM: prompt {prompt.id!r}: gave up with {completion.finish_reason!r}; see its log")
@@ -176,12 +180,13 @@ class VllmEngine:
         is_finished = bool(ids) and ids[-1] == self._encoder.end_token_id
         return Rollout(sample, ids, self._encoder.decode(ids), is_finished, logprobs=logprobs)
 
-    def _check_prompt(self, prompt: Prompt, token_ids: Sequence[int]) -> None:
-        expected = self._encoder.prompt_length(prompt)
-        if len(token_ids) != expected:
+
+def _check_prompts(prompt: Prompt, length: int, outputs: Sequence[Any]) -> None:
+    for output in outputs:
+        if len(output.prompt_token_ids) != length:
             raise RolloutError(
-                f"vLLM: prompt {prompt.id!r} has {len(token_ids)} tokens there and {expected} in training; the image "
-                "processor must be that of the checkpoint (patch size, merge size)"
+                f"vLLM: prompt {prompt.id!r} has {len(output.prompt_token_ids)} tokens there and {length} in training; "
+                "the image processor must be that of the checkpoint (patch size, merge size)"
             )
 
 

@@ -157,7 +157,7 @@ def update_policy(
         sampler_logprobs=sampler_logprobs(played.groups, packs),
         reference=players.reference,
     )
-    check_sampler(update.mismatch, rollout, step)
+    check_sampler(update.mismatch, rollout, f"step {step}")
     if decision.policy_updates:
         with scaled_rates(players.policy_optimizer, decision.policy_rate):
             norm = descend(players.policy, players.policy_optimizer, config.max_grad_norm, name="policy", step=step)

@@ -227,12 +227,13 @@ def _audit(
     trained_on = subject.trained_on(demonstrations)
     chosen = choose_prompts(workspace, demonstrations, trained_on, config.num_prompts)
     policy, encoder, discriminator = subject.load()
-    with open_engine(workspace, policy, encoder, max_response_tokens=game.max_response_tokens) as engine:
+    limit = game.max_response_tokens
+    with open_engine(workspace, policy, encoder, max_response_tokens=limit, is_checked=True) as engine:
         engine.update_weights(checkpoint_weights(policy))
         groups = engine.generate(
             [demonstration.prompt for demonstration in chosen],
             num_samples=config.samples_per_prompt,
-            sampling=Sampling(game.temperature, game.max_response_tokens),
+            sampling=Sampling(game.temperature, limit),
             seed=derive_seed(workspace.seed, "audit"),
         )
     measures = measure(

@@ -51,8 +51,14 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if run.is_complete:
         return
     policy, encoder = workspace.load_policy(planned.name)
-    limits = {"max_response_tokens": config.max_response_tokens, "batch_size": config.batch_size}
-    with open_engine(workspace, policy, encoder, **limits) as engine:
+    with open_engine(
+        workspace,
+        policy,
+        encoder,
+        max_response_tokens=config.max_response_tokens,
+        batch_size=config.batch_size,
+        is_checked=True,
+    ) as engine:
         engine.update_weights(checkpoint_weights(policy))
         rows = questioning.ask(run, engine, partial(grade, described_fraction=described_fraction), ITEMS)
     teacher = _reference(workspace, prompts)

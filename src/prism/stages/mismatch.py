@@ -54,8 +54,8 @@ def join(parts: Sequence[Mismatch | None]) -> Mismatch | None:
     return Mismatch(torch.cat(found)) if found else None
 
 
-def check_sampler(mismatch: Mismatch | None, rollout: RolloutConfig, step: int) -> None:
-    """To be called before the step that `mismatch` was measured in changes weights.
+def check_sampler(mismatch: Mismatch | None, rollout: RolloutConfig, where: str) -> None:
+    """To be called before the step that `mismatch` was measured in changes weights; `where` names it.
 
     Raises RolloutError where the engine does not sample from the policy within the recipe's tolerance.
     """
@@ -64,7 +64,7 @@ def check_sampler(mismatch: Mismatch | None, rollout: RolloutConfig, step: int) 
     # Also true of NaN, which would compare as no mismatch.
     if not mismatch.mean <= rollout.tolerance:
         raise RolloutError(
-            f"step {step}: vLLM samples from another policy than the one that trains: log-probabilities of "
+            f"{where}: vLLM samples from another policy than the one that trains: log-probabilities of "
             f"{mismatch.differences.numel()} tokens differ by {mismatch.mean:.3g} nats in the mean, more than "
             f"rollout.tolerance ({rollout.tolerance:g}); set rollout.type=transformers, or raise the tolerance if "
             f"{rollout.dtype} explains it (rollout.dtype=float32 tells)"

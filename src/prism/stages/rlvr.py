@@ -133,7 +133,7 @@ def update_policy(
             old_logprobs=old_logprobs,
             sampler_logprobs=part.sampler_logprobs,
         )
-        check_sampler(update.mismatch, rollout, step)
+        check_sampler(update.mismatch, rollout, f"step {step}")
         norm = descend(policy, optimizer, config.max_grad_norm, name="policy", step=step)
         updates.append(update.named() | {"policy/grad_norm": norm})
         mismatches.append(update.mismatch)

@@ -92,12 +92,13 @@ def sample_pairs(workspace: Workspace, pool: Sequence[Demonstration]) -> tuple[l
     assert config is not None
     policy, encoder = workspace.load_policy(policy_before_alignment(recipe))
     pool = pool[: config.num_heldout + config.num_steps * config.batch_size]
-    with open_engine(workspace, policy, encoder, max_response_tokens=config.max_response_tokens) as engine:
+    limit = config.max_response_tokens
+    with open_engine(workspace, policy, encoder, max_response_tokens=limit, is_checked=True) as engine:
         engine.update_weights(checkpoint_weights(policy))
         groups = engine.generate(
             [demonstration.prompt for demonstration in pool],
             num_samples=SAMPLES_PER_PROMPT,
-            sampling=Sampling(config.temperature, config.max_response_tokens),
+            sampling=Sampling(config.temperature, limit),
             seed=derive_seed(workspace.seed, "warmup", "rollouts"),
         )
     contests = []

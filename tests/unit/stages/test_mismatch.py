@@ -73,9 +73,9 @@ def test_the_mean_decides(differences: list[float], stops: bool) -> None:
     mismatch = Mismatch(torch.tensor(differences))
     if stops:
         with pytest.raises(RolloutError, match=r"step 3: .* of \d tokens differ .* rollout\.tolerance \(0\.051\)"):
-            check_sampler(mismatch, rollout, 3)
+            check_sampler(mismatch, rollout, "step 3")
     else:
-        check_sampler(mismatch, rollout, 3)
+        check_sampler(mismatch, rollout, "step 3")
 
 
 def test_the_training_model_is_not_compared_with_itself(
@@ -85,7 +85,7 @@ def test_the_training_model_is_not_compared_with_itself(
     assert sampler_logprobs(groups, packs) is None
     update = accumulate_policy_gradient(make_policy(), packs, ADVANTAGES, OBJECTIVE)
     assert update.mismatch is None and "policy/importance" not in update.named()
-    check_sampler(update.mismatch, TransformersRollout(), 1)
+    check_sampler(update.mismatch, TransformersRollout(), "step 1")
     assert mismatch_metrics(update.mismatch, TransformersRollout()) == {}
 
 
