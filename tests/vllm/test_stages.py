@@ -2,15 +2,19 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from prism.config import load_recipe
 from prism.errors import RolloutError
 from prism.rollout import VllmEngine
+from prism.stages import rlvr
 from prism.stages.pipeline import run_recipe
+from prism.stages.rlvr import RewardedGroup
 
 pytestmark = pytest.mark.vllm
 
@@ -61,3 +65,34 @@ def test_a_run_stops_where_the_copy_is_not_the_policy(tmp_path: Path, monkeypatc
     recipe = load_recipe(DEMO, [*SMALL, f"output={tmp_path / 'run'}", *stages])
     with pytest.raises(RolloutError, match="step 2: vLLM samples from another policy"):
         run_recipe(recipe)
+
+
+def lengths(groups: Sequence[RewardedGroup], *_: Any) -> torch.Tensor:
+    return torch.tensor([float(len(rollout.token_ids)) for given in groups for rollout in given.group.rollouts])
+
+
+def test_a_run_that_was_cut_off_ends_in_the_same_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy goes on from its checkpoint, so vLLM must not sample from the weights it started with.
+
+    The base earns nothing yet; here it is rewarded for what is long.
+    """
+    monkeypatch.setattr(rlvr, "total_rewards", lengths)
+    stages = ["warmup=none", "audit=none", "align=none", "evaluation=none", "sft=none", "rlvr.baselines=none"]
+    settings = [*SMALL, *stages, "rlvr.num_steps=5", "rlvr.checkpoint_every=1", "rlvr.learning_rate=0.001"]
+    whole = run_recipe(load_recipe(DEMO, [*settings, f"output={tmp_path / 'whole'}"]))
+    recipe, generate, calls = load_recipe(DEMO, [*settings, f"output={tmp_path / 'cut'}"]), VllmEngine.generate, []
+
+    def fail(engine: VllmEngine, *arguments: Any, **options: Any) -> Any:
+        calls.append(engine)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return generate(engine, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VllmEngine, "generate", fail)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe)
+    run_recipe(recipe)
+    [stage] = [path.name for path in (whole / "seed-0").iterdir() if path.name.endswith("grpo")]
+    assert rows(tmp_path / "cut" / "seed-0" / stage) == rows(whole / "seed-0" / stage)
+    assert all(row["policy/grad_norm"] > 0 for row in rows(whole / "seed-0" / stage)[:3])
