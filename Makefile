@@ -4,13 +4,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint
+VLLM_VENV ?= .venv-vllm
+VLLM_INSTALLED := $(VLLM_VENV)/.installed
+
+.PHONY: demo test test-vllm lint
 
 demo: $(INSTALLED)
 	$(BIN)/prism run recipes/tiny/demo.toml
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# vLLM brings hundreds of packages, so it has an environment of its own: vLLM for CPUs, about 4 GB.
+test-vllm: $(VLLM_INSTALLED)
+	$(VLLM_VENV)/bin/python -m pytest -m vllm -p no:logging tests/vllm $(PYTEST_ARGS)
+
+$(VLLM_INSTALLED): tests/vllm/environment pyproject.toml
+	tests/vllm/environment $(VLLM_VENV) $(PYTHON)
+	touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -42,7 +42,7 @@ class AuditError(PrismError):
 
 
 class RolloutError(PrismError):
-    """A server that generates text refused a request or kept failing. Names the server and what was asked."""
+    """What generates text refused, kept failing, or does not follow the policy. Names it and what was asked."""
 
 
 class StorageError(PrismError):

@@ -85,6 +85,7 @@ class Rollout:
 
     `token_ids` ends with the end token exactly when `is_finished`. It is empty where the engine is a
     server that tells only the text; `reported_tokens` is then the server's own count, if it gave one.
+    `logprobs` are those of `token_ids` as an engine with a forward of its own computed them when it sampled.
     """
 
     sample: int
@@ -92,6 +93,7 @@ class Rollout:
     text: str
     is_finished: bool
     reported_tokens: int | None = None
+    logprobs: tuple[float, ...] | None = None
 
     @property
     def num_tokens(self) -> int | None:

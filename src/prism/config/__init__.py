@@ -33,8 +33,9 @@ from prism.config.plan import (
     policy_before_alignment,
     select_stages,
 )
-from prism.config.recipe import EvaluationConfig, Recipe, RolloutConfig
+from prism.config.recipe import EvaluationConfig, Recipe
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
+from prism.config.rollout import ImportanceConfig, RolloutConfig, TransformersRollout, VllmRollout
 from prism.config.training import (
     AddedAdvantage,
     Advantage,
@@ -69,6 +70,7 @@ __all__ = [
     "GatedAdvantage",
     "Grpo",
     "Gspo",
+    "ImportanceConfig",
     "JudgeConfig",
     "KlConfig",
     "LocalModel",
@@ -87,6 +89,8 @@ __all__ = [
     "SignAwareAdvantage",
     "TextOnlyDiscriminator",
     "TinyBase",
+    "TransformersRollout",
+    "VllmRollout",
     "WarmupConfig",
     "WholeResponseDiscriminator",
     "WorldData",

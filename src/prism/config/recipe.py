@@ -10,6 +10,7 @@ from prism.config.base import Config, Count, PathSafeName, Positive, contradicti
 from prism.config.data import Data, FilesData, WorldData
 from prism.config.models import Base, DiscriminatorConfig, MoeDiscriminator, TinyBase
 from prism.config.rlvr import RlvrConfig
+from prism.config.rollout import RolloutConfig, TransformersRollout
 from prism.config.training import AlignConfig, SftConfig, WarmupConfig
 
 
@@ -21,12 +22,6 @@ def _check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[tuple[Seed, ...], AfterValidator(_check_seeds)]
-
-
-class RolloutConfig(Config):
-    """How training stages sample: `batch_size` sequences are generated at a time."""
-
-    batch_size: Count = 64
 
 
 class EvaluationConfig(Config):
@@ -58,7 +53,7 @@ class Recipe(Config):
     data: Data
     base: Base
     discriminator: DiscriminatorConfig = MoeDiscriminator()
-    rollout: RolloutConfig = RolloutConfig()
+    rollout: RolloutConfig = TransformersRollout()
     sft: SftConfig | None = None
     warmup: WarmupConfig | None = None
     audit: AuditConfig | None = None

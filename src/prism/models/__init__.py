@@ -1,7 +1,7 @@
 """Policies, prompt encoding, sparse upcycling and the discriminator."""
 
 from prism.models.discriminator import Discriminator
-from prism.models.policy import load_policy, save_policy
+from prism.models.policy import checkpoint_weights, load_policy, save_policy
 from prism.models.processor import PromptEncoder
 from prism.models.upcycle import upcycle, widen
 from prism.models.views import Mode, View, response_branch, view_text, views_of, visible_prompt
@@ -11,6 +11,7 @@ __all__ = [
     "Mode",
     "PromptEncoder",
     "View",
+    "checkpoint_weights",
     "load_policy",
     "response_branch",
     "save_policy",

@@ -1,5 +1,6 @@
 """Loads and saves policies: any Hugging Face Qwen3-VL, dense or mixture-of-experts."""
 
+from collections.abc import Iterator
 from os import PathLike
 from typing import Any
 
@@ -10,6 +11,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 from prism.errors import ModelError
 from prism.models.checkpoint import LOAD_ERRORS, Dtype, check_loading_report, first_line, read_config
 from prism.models.processor import PromptEncoder
+
+_EXPERT_MATRICES = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
 
 
 def load_policy(path: str | PathLike[str], *, dtype: Dtype = "float32", device: str = "cpu") -> PreTrainedModel:
@@ -47,3 +50,13 @@ def save_policy(
     """
     model.save_pretrained(directory, state_dict=state_dict)
     encoder.save_pretrained(directory)
+
+
+def checkpoint_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """The parameters as Qwen publishes them, one at a time and detached; tied ones once.
+
+    transformers keeps the matrices of experts transposed, and writes them so as well.
+    """
+    for name, parameter in model.named_parameters():
+        tensor = parameter.detach()
+        yield name, tensor.transpose(1, 2) if name.endswith(_EXPERT_MATRICES) else tensor

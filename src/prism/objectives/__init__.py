@@ -21,6 +21,7 @@ from prism.objectives.adversarial import (
 )
 from prism.objectives.aggregation import AGGREGATIONS, Aggregation, aggregate
 from prism.objectives.balance import expert_load, load_balancing_loss
+from prism.objectives.importance import ImportanceLevel, importance_weights
 from prism.objectives.length import length_corrected
 from prism.objectives.likelihood import KlKind, completion_nll, entropy_from_logits, kl_estimate
 from prism.objectives.policy import PolicyLoss, RatioLevel, policy_loss
@@ -29,6 +30,7 @@ __all__ = [
     "AGGREGATIONS",
     "Aggregation",
     "DiscriminatorLoss",
+    "ImportanceLevel",
     "KlKind",
     "PolicyLoss",
     "RatioLevel",
@@ -46,6 +48,7 @@ __all__ = [
     "group_normalize",
     "grpo_advantages",
     "has_signal",
+    "importance_weights",
     "kl_estimate",
     "length_corrected",
     "load_balancing_loss",

@@ -54,13 +54,15 @@ def policy_loss(
     dual_clip: float | None = None,
     aggregation: Aggregation = "token-mean",
     denominator: float | Tensor | None = None,
+    weights: Float[Tensor, "rollout token"] | None = None,
 ) -> PolicyLoss:
     """max(−A·ρ, −A·clip(ρ, 1 − `clip_low`, 1 + `clip_high`)), averaged as `aggregate` does.
 
     ρ is the ratio of the token's probability to that under the sampling policy (`level="token"`), or
     the geometric mean of a sequence's token ratios (`"sequence"`, GSPO), whose gradient flows through
     each token's own log-probability. Log ratios are clamped: ±20 for tokens, at most 10 for sequences.
-    With `dual_clip` c > 1 the loss of a token with A < 0 is at most −A·c.
+    With `dual_clip` c > 1 the loss of a token with A < 0 is at most −A·c. `weights` multiply the tokens'
+    losses after clipping (`importance_weights`).
 
     Only `logprobs` receives a gradient. Masked places may hold anything. With an empty mask the loss
     is 0 and has a zero gradient, so that every rank can call `backward`. `denominator` is the count
@@ -81,6 +83,9 @@ def policy_loss(
         cap = -advantages * dual_clip
         is_capped = (losses > cap) & (advantages < 0)
         losses = torch.where(advantages < 0, torch.minimum(losses, cap), losses)
+    if weights is not None:
+        require_like("weights", weights, "logprobs", logprobs)
+        losses = losses * weights.detach()
     return PolicyLoss(
         loss=aggregate(losses, mask, aggregation, denominator),
         clip_fraction=aggregate(is_clipped.to(ratio.dtype), mask),

@@ -1,6 +1,7 @@
 """Rollout engines."""
 
-from prism.rollout.engine import RolloutEngine, Sampling
+from prism.rollout.engine import PolicyEngine, RolloutEngine, Sampling
 from prism.rollout.transformers_engine import TransformersEngine
+from prism.rollout.vllm_engine import VllmEngine
 
-__all__ = ["RolloutEngine", "Sampling", "TransformersEngine"]
+__all__ = ["PolicyEngine", "RolloutEngine", "Sampling", "TransformersEngine", "VllmEngine"]

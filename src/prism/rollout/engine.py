@@ -1,8 +1,11 @@
 """What every rollout engine offers to the stages."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from torch import Tensor
 
 from prism.records import Prompt, RolloutGroup
 
@@ -25,3 +28,39 @@ class RolloutEngine(Protocol):
     def generate(
         self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
     ) -> list[RolloutGroup]: ...
+
+
+class PolicyEngine(RolloutEngine, Protocol):
+    """An engine in the training process that follows a policy whose weights change.
+
+    A step is `update_weights`, `generate` as often as it takes, `sleep`, then training.
+    """
+
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Samples from `weights` (checkpoint names and tensors, one at a time) from now on, and wakes up.
+
+        An engine that shares the training model's memory does not look at them.
+        """
+        ...
+
+    def sleep(self) -> None:
+        """Frees what memory it can until the next `update_weights`."""
+        ...
+
+    def close(self) -> None:
+        """Gives everything back; the engine is of no use afterwards."""
+        ...
+
+
+Stream = tuple[int | str, ...]
+"""What the random numbers of one prompt's samples are derived from."""
+
+
+def streams(prompts: Sequence[Prompt], seed: int) -> list[Stream]:
+    """One stream per prompt; a prompt that occurs again in the same call must not repeat its samples."""
+    occurrences: Counter[str] = Counter()
+    found: list[Stream] = []
+    for prompt in prompts:
+        found.append((seed, prompt.id, occurrences[prompt.id]))
+        occurrences[prompt.id] += 1
+    return found

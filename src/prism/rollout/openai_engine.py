@@ -1,7 +1,6 @@
 """Rollouts from a server: the model is wherever an OpenAI-compatible endpoint serves it."""
 
 import base64
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from prism.data.images import describe_source, read_bytes
 from prism.data.questions import question_parts
 from prism.errors import DataError
 from prism.records import ImageSource, Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling
+from prism.rollout.engine import Sampling, streams
 from prism.rollout.openai_client import ChatReply, ChatRequest, chat
 from prism.rollout.openai_server import ChatServer
 from prism.runtime.seeding import derive_seed
@@ -60,9 +59,7 @@ class OpenAIEngine:
 
 
 def _requests(prompts: Sequence[Prompt], num_samples: int, sampling: Sampling, seed: int) -> Iterator[ChatRequest]:
-    # A prompt that occurs again in the same call must not repeat its samples.
-    occurrences: Counter[str] = Counter()
-    for prompt in prompts:
+    for prompt, stream in zip(prompts, streams(prompts, seed), strict=True):
         messages = chat_messages(prompt)
         for sample in range(num_samples):
             yield ChatRequest(
@@ -70,9 +67,8 @@ def _requests(prompts: Sequence[Prompt], num_samples: int, sampling: Sampling, s
                 messages=messages,
                 temperature=sampling.temperature,
                 max_tokens=sampling.max_tokens,
-                seed=derive_seed(seed, prompt.id, occurrences[prompt.id], sample) % 2**_SEED_BITS,
+                seed=derive_seed(*stream, sample) % 2**_SEED_BITS,
             )
-        occurrences[prompt.id] += 1
 
 
 def chat_messages(prompt: Prompt) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Rollouts with the training model itself: the prompt is read once and shared by its samples."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,25 +11,11 @@ from prism.errors import NumericsError
 from prism.models.processor import PromptEncoder
 from prism.packing import EncodedPrompt
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling
+from prism.rollout.engine import Sampling, Stream, streams
 from prism.runtime.seeding import generator
 
 _COMPACT_BELOW = 0.75
 """Finished rows leave the batch once fewer than this share of it is still growing."""
-
-
-Stream = tuple[int | str, ...]
-"""What the random numbers of one prompt's samples are derived from."""
-
-
-def _streams(prompts: Sequence[Prompt], seed: int) -> list[Stream]:
-    """One stream per prompt; a prompt that occurs again in the same call must not repeat its samples."""
-    occurrences: Counter[str] = Counter()
-    streams: list[Stream] = []
-    for prompt in prompts:
-        streams.append((seed, prompt.id, occurrences[prompt.id]))
-        occurrences[prompt.id] += 1
-    return streams
 
 
 class TransformersEngine:
@@ -54,7 +39,7 @@ class TransformersEngine:
         was_training = self._policy.training
         self._policy.eval()
         per_batch = max(1, self._batch_size // num_samples)
-        streams = _streams(prompts, seed)
+        sources = streams(prompts, seed)
         groups: list[RolloutGroup] = []
         for start in range(0, len(prompts), per_batch):
             batch = prompts[start : start + per_batch]
@@ -62,22 +47,31 @@ class TransformersEngine:
             # A group larger than the batch size is sampled in several passes.
             for first in range(0, num_samples, self._batch_size):
                 samples = range(first, min(first + self._batch_size, num_samples))
-                parts = self._sample(batch, streams[start : start + per_batch], samples, sampling)
+                parts = self._sample(batch, sources[start : start + per_batch], samples, sampling)
                 for group, part in zip(rollouts, parts, strict=True):
                     group += part
             groups += [RolloutGroup(prompt, tuple(group)) for prompt, group in zip(batch, rollouts, strict=True)]
         self._policy.train(was_training)
         return groups
 
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Nothing to do: the policy that trains is the one that samples."""
+
+    def sleep(self) -> None:
+        """Nothing to do: no memory is held between calls."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
     def _sample(
-        self, prompts: Sequence[Prompt], streams: Sequence[Stream], samples: range, sampling: Sampling
+        self, prompts: Sequence[Prompt], sources: Sequence[Stream], samples: range, sampling: Sampling
     ) -> list[list[Rollout]]:
         """For each prompt those of its rollouts that `samples` names."""
         encoded = [self._encoder.encode(prompt) for prompt in prompts]
         draws = torch.stack(
             [
                 torch.rand(sampling.max_tokens, generator=generator(*stream, sample), dtype=torch.float64)
-                for stream in streams
+                for stream in sources
                 for sample in samples
             ]
         )

@@ -57,8 +57,8 @@ def link_stages(directory: Path, recipe: Recipe, seed: int) -> None:
 def stage_keys(recipe: Recipe, seed: int) -> dict[str, str]:
     """For the data and every planned stage a hash of all that its results depend on, by the recipe alone."""
     keys = {"data": config_sha256({"data": recipe.data.model_dump(mode="json"), "seed": seed})}
-    common = {name: _dumped(getattr(recipe, name)) for name in ("evaluation", "rollout")}
-    common["max_prompt_tokens"] = recipe.max_prompt_tokens
+    common = {"evaluation": _dumped(recipe.evaluation), "max_prompt_tokens": recipe.max_prompt_tokens}
+    common["rollout"] = recipe.rollout.model_dump(mode="json", exclude={"type"})
     for stage in plan_stages(recipe):
         own = {"stage": _settings(recipe, stage), "inputs": [keys[name] for name in ("data", *stage.inputs)]}
         keys[stage.name] = config_sha256(common | own)

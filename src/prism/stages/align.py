@@ -14,18 +14,20 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from prism.config import AlignConfig, PlannedStage
+from prism.config import AlignConfig, PlannedStage, RolloutConfig
 from prism.errors import ConfigError
-from prism.models import Discriminator, PromptEncoder
-from prism.rollout import Sampling, TransformersEngine
+from prism.models import Discriminator, PromptEncoder, checkpoint_weights
+from prism.rollout import Sampling
 from prism.runtime.optimizer import clip_gradients, descend, make_optimizer
 from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import StageRun
 from prism.stages.control import Control, Decision, scaled_rates
 from prism.stages.datasets import read_alignment
 from prism.stages.discriminators import load_discriminator_for_alignment, open_game
+from prism.stages.engines import open_engine
 from prism.stages.game import record_routing, score_checked, update_discriminator
 from prism.stages.imitation import draw_batch, num_tokens
+from prism.stages.mismatch import check_sampler, importance_of, mismatch_metrics, sampler_logprobs
 from prism.stages.policy_update import PolicyObjective, UpdateMetrics, accumulate_policy_gradient, pack_groups
 from prism.stages.rollouts import record_samples
 from prism.stages.round import Round, by_prompt_id, make_contest, make_round, replayed_contests
@@ -61,37 +63,42 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     control = _attach(run, players, config)
     control.check()
     teachers = by_prompt_id(demonstrations) if config.control and config.control.replay else {}
-    engine = TransformersEngine(players.policy, encoder, batch_size=workspace.recipe.rollout.batch_size)
     sampling = Sampling(config.temperature, config.max_response_tokens)
-    for step in run.steps():
-        decision = control.decision
-        batch = draw_batch(
-            demonstrations, (step - 1) * config.prompts_per_step, config.prompts_per_step, workspace.seed, "align"
-        )
-        groups = engine.generate(
-            [demonstration.prompt for demonstration in batch],
-            num_samples=config.group_size,
-            sampling=sampling,
-            seed=derive_seed(workspace.seed, "align", step),
-        )
-        contests = [make_contest(demonstration, group) for demonstration, group in zip(batch, groups, strict=True)]
-        replayed = replayed_contests(control, step, contests, teachers)
-        game = ContestBatch(encoder, [*contests, *replayed], config.token_budget, discriminator.mode)
-        scores = score_checked(discriminator, game, step)
-        played = make_round(batch, groups, contests, game.pair_scores(scores), config)
-        metrics = played.metrics(config)
+    with open_engine(workspace, players.policy, encoder, max_response_tokens=sampling.max_tokens) as engine:
+        for step in run.steps():
+            decision = control.decision
+            batch = draw_batch(
+                demonstrations, (step - 1) * config.prompts_per_step, config.prompts_per_step, workspace.seed, "align"
+            )
+            engine.update_weights(checkpoint_weights(players.policy))
+            groups = engine.generate(
+                [demonstration.prompt for demonstration in batch],
+                num_samples=config.group_size,
+                sampling=sampling,
+                seed=derive_seed(workspace.seed, "align", step),
+            )
+            engine.sleep()
+            contests = [make_contest(demonstration, group) for demonstration, group in zip(batch, groups, strict=True)]
+            replayed = replayed_contests(control, step, contests, teachers)
+            game = ContestBatch(encoder, [*contests, *replayed], config.token_budget, discriminator.mode)
+            scores = score_checked(discriminator, game, step)
+            played = make_round(batch, groups, contests, game.pair_scores(scores), config)
+            metrics = played.metrics(config)
 
-        update, policy_norm = update_policy(players, played, config, decision, step)
-        metrics |= update.named() | {"policy/grad_norm": policy_norm}
-        metrics |= _update_discriminator(players, game, scores, config, decision, step)
-        metrics |= record_routing(run, step, discriminator, game)
-        control.remember(step, played.valid_texts)
-        metrics |= _observe(control, run, step, metrics, replayed)
-        run.record(step, metrics, tokens=update.num_tokens + num_tokens(game.packs))
-        record_samples(workspace, run, step, groups, played.responses, advantages=played.advantages, pairs=played.pairs)
-        if control.has_collapsed:
-            run.save(step)
-        control.check()
+            rollout = workspace.recipe.rollout
+            update, policy_norm = update_policy(players, played, config, decision, rollout, step)
+            metrics |= update.named() | {"policy/grad_norm": policy_norm} | mismatch_metrics(update.mismatch, rollout)
+            metrics |= _update_discriminator(players, game, scores, config, decision, step)
+            metrics |= record_routing(run, step, discriminator, game)
+            control.remember(step, played.valid_texts)
+            metrics |= _observe(control, run, step, metrics, replayed)
+            run.record(step, metrics, tokens=update.num_tokens + num_tokens(game.packs))
+            record_samples(
+                workspace, run, step, groups, played.responses, advantages=played.advantages, pairs=played.pairs
+            )
+            if control.has_collapsed:
+                run.save(step)
+            control.check()
     workspace.save_aligned(run, players.policy, discriminator, encoder)
 
 
@@ -124,9 +131,12 @@ def _attach(run: StageRun, players: Players, config: AlignConfig) -> Control:
 
 
 def update_policy(
-    players: Players, played: Round, config: AlignConfig, decision: Decision, step: int
+    players: Players, played: Round, config: AlignConfig, decision: Decision, rollout: RolloutConfig, step: int
 ) -> tuple[UpdateMetrics, float]:
-    """The policy's step and the norm of its gradient, which a policy that is held has without taking the step."""
+    """The policy's step and the norm of its gradient, which a policy that is held has without taking the step.
+
+    Raises RolloutError where the rollouts are not the policy's.
+    """
     objective = PolicyObjective(
         level="token",
         clip_low=config.clip_low,
@@ -136,11 +146,18 @@ def update_policy(
         temperature=config.temperature,
         banned_token_ids=players.encoder.banned_token_ids,
         kl=config.kl,
+        importance=importance_of(rollout),
     )
     packs = pack_groups(players.encoder, played.groups, config.token_budget)
     update = accumulate_policy_gradient(
-        players.policy, packs, played.advantages, objective, reference=players.reference
+        players.policy,
+        packs,
+        played.advantages,
+        objective,
+        sampler_logprobs=sampler_logprobs(played.groups, packs),
+        reference=players.reference,
     )
+    check_sampler(update.mismatch, rollout, f"step {step}")
     if decision.policy_updates:
         with scaled_rates(players.policy_optimizer, decision.policy_rate):
             norm = descend(players.policy, players.policy_optimizer, config.max_grad_norm, name="policy", step=step)

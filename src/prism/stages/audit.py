@@ -22,9 +22,9 @@ from prism.config import (
 from prism.errors import AuditError, ConfigError
 from prism.evals.audit import audit_document
 from prism.evals.shortcuts import MIN_PROMPTS
-from prism.models import Discriminator, PromptEncoder
+from prism.models import Discriminator, PromptEncoder, checkpoint_weights
 from prism.records import Demonstration
-from prism.rollout import Sampling, TransformersEngine
+from prism.rollout import Sampling
 from prism.runtime.atomic import write_json
 from prism.runtime.checkpoint import checkpoint_step, list_checkpoints, load_modules
 from prism.runtime.manifest import read_manifest
@@ -32,6 +32,7 @@ from prism.runtime.seeding import derive_seed
 from prism.stages import discriminators
 from prism.stages.audit_measures import AuditInputs, measure
 from prism.stages.datasets import read_alignment
+from prism.stages.engines import open_engine
 from prism.stages.imitation import draw_batch
 from prism.stages.warmup import read_pool, shuffled
 from prism.stages.workspace import Workspace
@@ -152,7 +153,7 @@ def _is_of_recipe(workspace: Workspace, manifest: Mapping[str, Any]) -> bool:
         return False
     settings: dict[str, Any] = {
         type(part).__name__: part.model_dump(mode="json", exclude={"checkpoint_every"})
-        for part in (recipe.align, recipe.discriminator)
+        for part in (recipe.align, recipe.discriminator, *workspace.sampling_settings)
         if part is not None
     }
     settings |= {"start": planned.start, "max_prompt_tokens": recipe.max_prompt_tokens}
@@ -201,7 +202,12 @@ def _run(workspace: Workspace, subject: Subject) -> Path:
     run = workspace.open_stage(
         subject.planned,
         # What is found does not depend on what the run then does about it.
-        [config.model_copy(update={"stop_on_flags": True}), game, recipe.discriminator],
+        [
+            config.model_copy(update={"stop_on_flags": True}),
+            game,
+            recipe.discriminator,
+            *workspace.sampling_settings,
+        ],
         num_steps=0,
         data=("alignment",),
         directories=subject.directories,
@@ -221,12 +227,15 @@ def _audit(
     trained_on = subject.trained_on(demonstrations)
     chosen = choose_prompts(workspace, demonstrations, trained_on, config.num_prompts)
     policy, encoder, discriminator = subject.load()
-    groups = TransformersEngine(policy, encoder, batch_size=recipe.rollout.batch_size).generate(
-        [demonstration.prompt for demonstration in chosen],
-        num_samples=config.samples_per_prompt,
-        sampling=Sampling(game.temperature, game.max_response_tokens),
-        seed=derive_seed(workspace.seed, "audit"),
-    )
+    limit = game.max_response_tokens
+    with open_engine(workspace, policy, encoder, max_response_tokens=limit, is_checked=True) as engine:
+        engine.update_weights(checkpoint_weights(policy))
+        groups = engine.generate(
+            [demonstration.prompt for demonstration in chosen],
+            num_samples=config.samples_per_prompt,
+            sampling=Sampling(game.temperature, limit),
+            seed=derive_seed(workspace.seed, "audit"),
+        )
     measures = measure(
         AuditInputs(
             demonstrations=chosen,

@@ -50,7 +50,7 @@ def open_game(workspace: Workspace, planned: PlannedStage, config: WarmupConfig 
     recipe = workspace.recipe
     return workspace.open_stage(
         planned,
-        [config, recipe.discriminator],
+        [config, recipe.discriminator, *workspace.sampling_settings],
         num_steps=config.num_steps,
         checkpoint_every=config.checkpoint_every,
         data=("alignment",),

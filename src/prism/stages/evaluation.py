@@ -2,20 +2,22 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
-from prism.config import PlannedStage, TinyBase
+from prism.config import EvaluationConfig, PlannedStage, TinyBase
 from prism.data.world.datasets import described_fraction
 from prism.data.world.lessons import BRIEF
 from prism.errors import ConfigError
 from prism.evals.grading import grade
 from prism.evals.runner import Questioning, decodings
 from prism.evals.summary import Reference, summarize
+from prism.models import checkpoint_weights
 from prism.records import Prompt
-from prism.rollout import TransformersEngine
 from prism.runtime.atomic import write_json
 from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import StageRun
 from prism.stages.datasets import read_teacher, read_test
+from prism.stages.engines import open_engine
 from prism.stages.workspace import Workspace
 
 ITEMS, SUMMARY = "items.jsonl", "summary.json"
@@ -40,7 +42,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         workspace.stage_directory(planned.name) / "evaluation",
         name=f"{planned.name} evaluation",
         kind="evaluation",
-        config=config.model_dump(mode="json") | {"max_prompt_tokens": workspace.recipe.max_prompt_tokens},
+        config=_identity(workspace, config),
         inputs={"model": checkpoint_sha256} | {f"data/{name}": sha256 for name, sha256 in hashes.items() if sha256},
         num_steps=questioning.num_steps,
         checkpoint_every=1,
@@ -49,12 +51,25 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if run.is_complete:
         return
     policy, encoder = workspace.load_policy(planned.name)
-    engine = TransformersEngine(policy, encoder, batch_size=config.batch_size)
-    rows = questioning.ask(run, engine, partial(grade, described_fraction=described_fraction), ITEMS)
+    with open_engine(
+        workspace,
+        policy,
+        encoder,
+        max_response_tokens=config.max_response_tokens,
+        batch_size=config.batch_size,
+        is_checked=True,
+    ) as engine:
+        engine.update_weights(checkpoint_weights(policy))
+        rows = questioning.ask(run, engine, partial(grade, described_fraction=described_fraction), ITEMS)
     teacher = _reference(workspace, prompts)
     summary = summarize(rows, checkpoint=planned.name, checkpoint_sha256=checkpoint_sha256, teacher=teacher)
     write_json(run.directory / SUMMARY, summary)
     run.finish({"items": ITEMS, "summary": SUMMARY})
+
+
+def _identity(workspace: Workspace, config: EvaluationConfig) -> dict[str, Any]:
+    settings = {type(part).__name__: part.model_dump(mode="json") for part in workspace.sampling_settings}
+    return config.model_dump(mode="json") | {"max_prompt_tokens": workspace.recipe.max_prompt_tokens} | settings
 
 
 def _instructed(workspace: Workspace, planned: PlannedStage, prompt: Prompt) -> Prompt:

@@ -8,18 +8,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from prism.config import KlConfig
+from prism.config import ImportanceConfig, KlConfig
+from prism.errors import RolloutError
 from prism.models import PromptEncoder
-from prism.objectives import Aggregation, RatioLevel, aggregate, kl_estimate, policy_loss
+from prism.objectives import Aggregation, RatioLevel, aggregate, importance_weights, kl_estimate, policy_loss
 from prism.packing import Branch, PackedTrees, PromptTree, TargetLogprobs, branch_logprobs, pack_trees, to_rows
 from prism.records import RolloutGroup
+from prism.stages.mismatch import Mismatch
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyObjective:
     """How rollouts become a loss; see `prism.objectives.policy_loss`. GRPO, DAPO and GSPO differ here only.
 
-    `temperature` and `banned_token_ids` are those of sampling.
+    `temperature` and `banned_token_ids` are those of sampling. `importance` corrects for an engine whose
+    probabilities are not quite the policy's.
     """
 
     level: RatioLevel
@@ -30,6 +33,7 @@ class PolicyObjective:
     temperature: float
     banned_token_ids: tuple[int, ...]
     kl: KlConfig | None = None
+    importance: ImportanceConfig | None = None
 
     def logprobs(self, policy: Any, packed: PackedTrees, *, with_entropy: bool = False) -> TargetLogprobs:
         """Of the targets of `packed`, under `policy` as it samples."""
@@ -41,7 +45,7 @@ class PolicyObjective:
 
 @dataclass(frozen=True, slots=True)
 class UpdateMetrics:
-    """Means over all tokens of the update."""
+    """Means over all tokens of the update. `mismatch` is there where an engine told its log-probabilities."""
 
     loss: float
     clip_fraction: float
@@ -49,9 +53,12 @@ class UpdateMetrics:
     entropy: float
     kl: float | None
     num_tokens: int
+    importance: float | None = None
+    mismatch: Mismatch | None = None
 
     def named(self) -> dict[str, float | None]:
-        return {
+        weight: dict[str, float | None] = {} if self.importance is None else {"policy/importance": self.importance}
+        return weight | {
             "loss/policy": self.loss,
             "policy/clip_fraction": self.clip_fraction,
             "policy/clip_fraction_dual": self.clip_fraction_dual,
@@ -82,26 +89,34 @@ def accumulate_policy_gradient(
     objective: PolicyObjective,
     *,
     old_logprobs: Sequence[Tensor] | None = None,
+    sampler_logprobs: Sequence[Tensor] | None = None,
     reference: Any | None = None,
 ) -> UpdateMetrics:
     """Adds the gradient of the objective over all `packs`, divided by counts over all of them.
 
     `old_logprobs` (per pack) are those of the policy that sampled; None says that it is this very
-    policy, whose log-probabilities then serve as the old ones and save a pass. `reference` is the
-    policy that the KL term, if any, refers to.
+    policy, whose log-probabilities then serve as the old ones and save a pass. `sampler_logprobs` (per
+    pack) are the same as another implementation of that policy, which did the sampling, had them.
+    `reference` is the policy that the KL term, if any, refers to.
     """
     num_tokens = sum(packed.target_ids.numel() for packed in packs)
     num_rollouts = sum(packed.rows.numel() for packed in packs)
     denominator = num_tokens if objective.aggregation == "token-mean" else num_rollouts
-    sums = dict.fromkeys(("loss", "clip", "dual", "entropy", "kl"), 0.0)
+    sums = dict.fromkeys(("loss", "clip", "dual", "entropy", "kl", "importance"), 0.0)
+    differences: list[Tensor] = []
     for index, packed in enumerate(packs):
         width = int(packed.target_columns.max()) + 1
         result = objective.logprobs(policy, packed, with_entropy=True)
         old = result.logprobs.detach() if old_logprobs is None else old_logprobs[index]
+        sampler = None if sampler_logprobs is None else sampler_logprobs[index].to(old)
+        if sampler is not None:
+            differences.append((old - sampler).abs())
         logprobs, mask = to_rows(result.logprobs, packed, num_columns=width)
+        old_rows, _ = to_rows(old, packed, num_columns=width)
+        weights = _importance(old_rows, sampler, packed, objective)
         update = policy_loss(
             logprobs,
-            to_rows(old, packed, num_columns=width)[0],
+            old_rows,
             advantages[packed.rows],
             mask,
             level=objective.level,
@@ -110,6 +125,7 @@ def accumulate_policy_gradient(
             dual_clip=objective.dual_clip,
             aggregation=objective.aggregation,
             denominator=denominator,
+            weights=weights,
         )
         loss = update.loss
         if objective.kl is not None:
@@ -122,6 +138,7 @@ def accumulate_policy_gradient(
         sums["clip"] += float(update.clip_fraction) * count
         sums["dual"] += float(update.clip_fraction_dual) * count
         sums["entropy"] += float(result.entropies.sum()) if result.entropies is not None else 0.0
+        sums["importance"] += 0.0 if weights is None else float(weights[mask].sum())
     return UpdateMetrics(
         loss=sums["loss"],
         clip_fraction=sums["clip"] / num_tokens,
@@ -129,6 +146,24 @@ def accumulate_policy_gradient(
         entropy=sums["entropy"] / num_tokens,
         kl=None if objective.kl is None else sums["kl"] / num_tokens,
         num_tokens=sum(len(packed) for packed in packs),
+        importance=None if objective.importance is None else sums["importance"] / num_tokens,
+        mismatch=Mismatch(torch.cat(differences)) if differences else None,
+    )
+
+
+def _importance(
+    old_logprobs: Float[Tensor, "rollout token"],
+    sampler: Tensor | None,
+    packed: PackedTrees,
+    objective: PolicyObjective,
+) -> Float[Tensor, "rollout token"] | None:
+    if objective.importance is None:
+        return None
+    if sampler is None:
+        raise RolloutError("rollout.importance: the engine did not report log-probabilities; leave it out")
+    sampler_rows, mask = to_rows(sampler, packed, num_columns=old_logprobs.shape[1])
+    return importance_weights(
+        old_logprobs, sampler_rows, mask, level=objective.importance.level, cap=objective.importance.cap
     )
 
 

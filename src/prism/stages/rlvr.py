@@ -7,19 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from prism.config import Dapo, Grpo, Gspo, PlannedStage, RlvrConfig
+from prism.config import Dapo, Grpo, Gspo, PlannedStage, RlvrConfig, RolloutConfig
 from prism.errors import ConfigError
-from prism.models import PromptEncoder
+from prism.models import PromptEncoder, checkpoint_weights
 from prism.objectives import grpo_advantages, has_signal, overlong_penalty
 from prism.packing import PackedTrees
 from prism.records import Prompt, Response, RolloutGroup
 from prism.rewards import Reward, mix_reward
-from prism.rollout import RolloutEngine, Sampling, TransformersEngine
+from prism.rollout import RolloutEngine, Sampling
 from prism.runtime.optimizer import descend, make_optimizer
 from prism.runtime.seeding import derive_seed
 from prism.stages.datasets import read_rl
+from prism.stages.engines import open_engine
 from prism.stages.imitation import draw_batch, num_tokens
+from prism.stages.mismatch import check_sampler, importance_of, join, mismatch_metrics, sampler_logprobs
 from prism.stages.policy_update import PolicyObjective, accumulate_policy_gradient, pack_groups, rollout_logprobs
 from prism.stages.rollouts import description_metrics, mean, parse_rollout, record_samples, rollout_metrics
 from prism.stages.workspace import Workspace
@@ -47,7 +50,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     prompts = {prompt.id: prompt for prompt in read_rl(workspace)}
     run = workspace.open_stage(
         planned,
-        [config.model_copy(update={"algorithms": (algorithm,), "baselines": None})],
+        [config.model_copy(update={"algorithms": (algorithm,), "baselines": None}), *workspace.sampling_settings],
         num_steps=planned.num_steps,
         checkpoint_every=config.checkpoint_every,
         data=("rl",),
@@ -59,42 +62,36 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     state: dict[str, Any] = {"position": 0, "leftover": []}
     run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, state=state)
-    objective = _objective(config, algorithm, encoder)
+    objective = _objective(config, algorithm, encoder, workspace.recipe.rollout)
     sampler = PromptSampler(prompts, state, workspace.seed)
-    engine = TransformersEngine(policy, encoder, batch_size=workspace.recipe.rollout.batch_size)
-    for step in run.steps():
-        kept, metrics = collect(engine, sampler, config, algorithm, seed=derive_seed(workspace.seed, "rlvr", step))
-        groups = [rewarded.group for rewarded in kept]
-        responses = [response for rewarded in kept for response in rewarded.responses]
-        rewards = total_rewards(kept, config, algorithm)
-        metrics |= rollout_metrics(groups, responses) | reward_metrics(kept, rewards)
-        metrics |= description_metrics(groups, responses)
-        advantages = grpo_advantages(rewards, torch.arange(len(kept)).repeat_interleave(config.group_size))
+    with open_engine(workspace, policy, encoder, max_response_tokens=config.max_response_tokens) as engine:
+        for step in run.steps():
+            engine.update_weights(checkpoint_weights(policy))
+            kept, metrics = collect(engine, sampler, config, algorithm, seed=derive_seed(workspace.seed, "rlvr", step))
+            engine.sleep()
+            groups = [rewarded.group for rewarded in kept]
+            responses = [response for rewarded in kept for response in rewarded.responses]
+            rewards = total_rewards(kept, config, algorithm)
+            metrics |= rollout_metrics(groups, responses) | reward_metrics(kept, rewards)
+            metrics |= description_metrics(groups, responses)
+            advantages = grpo_advantages(rewards, torch.arange(len(kept)).repeat_interleave(config.group_size))
 
-        parts = pack_mini_batches(encoder, groups, advantages, config)
-        # Updates after the first are off-policy: their ratios refer to the policy that sampled.
-        old = [None, *(rollout_logprobs(policy, part.packs, objective) for part in parts[1:])]
-        updates = []
-        for part, old_logprobs in zip(parts, old, strict=True):
-            update = accumulate_policy_gradient(
-                policy, part.packs, part.advantages, objective, old_logprobs=old_logprobs
-            )
-            norm = descend(policy, optimizer, config.max_grad_norm, name="policy", step=step)
-            updates.append(update.named() | {"policy/grad_norm": norm})
-        metrics |= {
-            name: mean([value for update in updates if (value := update[name]) is not None]) for name in updates[0]
-        }
-        run.record(step, metrics, tokens=sum(num_tokens(part.packs) for part in parts))
-        record_samples(workspace, run, step, groups, responses, advantages=advantages, rewards=rewards)
+            parts = pack_mini_batches(encoder, groups, advantages, config)
+            metrics |= update_policy(policy, optimizer, parts, objective, config, workspace.recipe.rollout, step)
+            run.record(step, metrics, tokens=sum(num_tokens(part.packs) for part in parts))
+            record_samples(workspace, run, step, groups, responses, advantages=advantages, rewards=rewards)
     workspace.save_policy(run, policy, encoder)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MiniBatch:
-    """The packed rollouts of one optimizer step and their advantages, in the order of the packs' rows."""
+    """The packed rollouts of one optimizer step and their advantages, in the order of the packs' rows.
+
+    `sampler_logprobs` (per pack) are what the engine reported of them, if it did."""
 
     packs: list[PackedTrees]
     advantages: Tensor
+    sampler_logprobs: list[Tensor] | None
 
 
 def pack_mini_batches(
@@ -103,13 +100,45 @@ def pack_mini_batches(
     """`num_mini_batches` parts of whole groups (fewer if there are fewer groups), sizes as even as can be."""
     num_parts = min(config.num_mini_batches, len(groups))
     bounds = [len(groups) * part // num_parts for part in range(num_parts + 1)]
-    return [
-        MiniBatch(
-            pack_groups(encoder, groups[start:end], config.token_budget),
-            advantages[start * config.group_size : end * config.group_size],
+    parts = []
+    for start, end in itertools.pairwise(bounds):
+        packs = pack_groups(encoder, groups[start:end], config.token_budget)
+        own = advantages[start * config.group_size : end * config.group_size]
+        parts.append(MiniBatch(packs, own, sampler_logprobs(groups[start:end], packs)))
+    return parts
+
+
+def update_policy(
+    policy: Any,
+    optimizer: Optimizer,
+    parts: Sequence[MiniBatch],
+    objective: PolicyObjective,
+    config: RlvrConfig,
+    rollout: RolloutConfig,
+    step: int,
+) -> dict[str, float | None]:
+    """One optimizer step per part; means over the parts.
+
+    Raises RolloutError where the rollouts are not the policy's.
+    """
+    # Updates after the first are off-policy: their ratios refer to the policy that sampled.
+    old = [None, *(rollout_logprobs(policy, part.packs, objective) for part in parts[1:])]
+    updates, mismatches = [], []
+    for part, old_logprobs in zip(parts, old, strict=True):
+        update = accumulate_policy_gradient(
+            policy,
+            part.packs,
+            part.advantages,
+            objective,
+            old_logprobs=old_logprobs,
+            sampler_logprobs=part.sampler_logprobs,
         )
-        for start, end in itertools.pairwise(bounds)
-    ]
+        check_sampler(update.mismatch, rollout, f"step {step}")
+        norm = descend(policy, optimizer, config.max_grad_norm, name="policy", step=step)
+        updates.append(update.named() | {"policy/grad_norm": norm})
+        mismatches.append(update.mismatch)
+    means = {name: mean([value for update in updates if (value := update[name]) is not None]) for name in updates[0]}
+    return means | mismatch_metrics(join(mismatches), rollout)
 
 
 class PromptSampler:
@@ -207,7 +236,9 @@ def total_rewards(groups: Sequence[RewardedGroup], config: RlvrConfig, algorithm
     )
 
 
-def _objective(config: RlvrConfig, algorithm: Algorithm, encoder: PromptEncoder) -> PolicyObjective:
+def _objective(
+    config: RlvrConfig, algorithm: Algorithm, encoder: PromptEncoder, rollout: RolloutConfig
+) -> PolicyObjective:
     return PolicyObjective(
         level=algorithm.level,
         clip_low=algorithm.clip_low,
@@ -216,6 +247,7 @@ def _objective(config: RlvrConfig, algorithm: Algorithm, encoder: PromptEncoder)
         aggregation=algorithm.aggregation,
         temperature=config.temperature,
         banned_token_ids=encoder.banned_token_ids,
+        importance=importance_of(rollout),
     )
 
 

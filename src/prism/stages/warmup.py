@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from prism.config import PlannedStage, policy_before_alignment
 from prism.errors import ConfigError, DataError
-from prism.models import Discriminator, PromptEncoder
+from prism.models import Discriminator, PromptEncoder, checkpoint_weights
 from prism.records import Demonstration
-from prism.rollout import Sampling, TransformersEngine
+from prism.rollout import Sampling
 from prism.runtime.optimizer import make_optimizer, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.stages.datasets import read_alignment
 from prism.stages.discriminators import make_discriminator, open_game
+from prism.stages.engines import open_engine
 from prism.stages.game import game_loss, game_metrics, record_routing, score_checked, update_discriminator
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.rollouts import parse_rollout
@@ -87,17 +88,19 @@ def shuffled(workspace: Workspace, demonstrations: Sequence[Demonstration]) -> l
 def sample_pairs(workspace: Workspace, pool: Sequence[Demonstration]) -> tuple[list[Contest], PromptEncoder]:
     """For each prompt the warm-up needs of its pool, the demonstration against one valid rollout of the policy."""
     recipe = workspace.recipe
-    assert recipe.warmup is not None
+    config = recipe.warmup
+    assert config is not None
     policy, encoder = workspace.load_policy(policy_before_alignment(recipe))
-    engine = TransformersEngine(policy, encoder, batch_size=recipe.rollout.batch_size)
-    wanted = recipe.warmup.num_heldout + recipe.warmup.num_steps * recipe.warmup.batch_size
-    pool = pool[:wanted]
-    groups = engine.generate(
-        [demonstration.prompt for demonstration in pool],
-        num_samples=SAMPLES_PER_PROMPT,
-        sampling=Sampling(recipe.warmup.temperature, recipe.warmup.max_response_tokens),
-        seed=derive_seed(workspace.seed, "warmup", "rollouts"),
-    )
+    pool = pool[: config.num_heldout + config.num_steps * config.batch_size]
+    limit = config.max_response_tokens
+    with open_engine(workspace, policy, encoder, max_response_tokens=limit, is_checked=True) as engine:
+        engine.update_weights(checkpoint_weights(policy))
+        groups = engine.generate(
+            [demonstration.prompt for demonstration in pool],
+            num_samples=SAMPLES_PER_PROMPT,
+            sampling=Sampling(config.temperature, limit),
+            seed=derive_seed(workspace.seed, "warmup", "rollouts"),
+        )
     contests = []
     for demonstration, group in zip(pool, groups, strict=True):
         valid = [response for response in map(parse_rollout, group.rollouts) if response.is_valid]

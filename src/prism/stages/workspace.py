@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from rich.console import Console
 
-from prism.config import CheckpointBase, PlannedStage, Recipe
+from prism.config import CheckpointBase, PlannedStage, Recipe, VllmRollout
 from prism.data.image_references import image_suffix
 from prism.data.images import read_bytes
 from prism.errors import CheckpointError
@@ -92,6 +92,15 @@ class Workspace:
             seed=self.seed,
             show=show,
         )
+
+    @property
+    def sampling_settings(self) -> list[BaseModel]:
+        """What of the rollout settings the results of a stage that samples depend on: nothing where the training
+        model samples, and nothing that is only about memory or when to stop."""
+        rollout = self.recipe.rollout
+        if not isinstance(rollout, VllmRollout):
+            return []
+        return [VllmRollout(dtype=rollout.dtype, eager=rollout.eager, importance=rollout.importance)]
 
     def load_encoder(self, stage: str) -> PromptEncoder:
         return PromptEncoder.from_pretrained(self.model_directory(stage))

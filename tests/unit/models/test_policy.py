@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
 
 from prism.errors import ModelError
-from prism.models.policy import load_policy, save_policy
+from prism.models.checkpoint import read_weight_shapes
+from prism.models.policy import checkpoint_weights, load_policy, save_policy
 from prism.models.processor import PromptEncoder
+from prism.models.upcycle import upcycle
 from prism.records import Prompt
 
 Build = Callable[..., Any]
@@ -113,3 +115,50 @@ def test_cut_file_and_pickles_are_refused(saved: Path) -> None:
     weights.rename(saved / "pytorch_model.bin")
     with pytest.raises(ModelError, match="cannot load weights"):
         load_policy(saved)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_checkpoint_weights_are_what_the_files_hold(
+    build_dense: Build, encoder: PromptEncoder, tmp_path: Path, tied: bool
+) -> None:
+    model = build_dense(tied=tied)
+    save_policy(model, encoder, tmp_path)
+    written, given = load_file(tmp_path / "model.safetensors"), dict(checkpoint_weights(model))
+    assert ("lm_head.weight" in given) is not tied
+    assert given.keys() == written.keys()
+    assert all(torch.equal(given[name], weight) and not given[name].requires_grad for name, weight in written.items())
+    assert read_weight_shapes(tmp_path) == {name: tuple(weight.shape) for name, weight in given.items()}
+
+
+def test_experts_are_given_as_qwen_publishes_them(build_dense: Build, encoder: PromptEncoder, tmp_path: Path) -> None:
+    """(expert, in, out), which transformers turns round when it reads them: the same model comes back."""
+    model = upcycle(build_dense(), num_experts=3, noise_std=0.1)
+    config = model.config.get_text_config()
+    save_policy(model, encoder, tmp_path)
+    given = dict(checkpoint_weights(model))
+    save_file({name: tensor.contiguous() for name, tensor in given.items()}, tmp_path / "model.safetensors")
+    name = "model.language_model.layers.0.mlp.experts.gate_up_proj"
+    assert given[name].shape == (3, config.hidden_size, 2 * config.moe_intermediate_size)
+    loaded = load_policy(tmp_path).state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_shapes_are_read_from_shards_without_a_tied_copy(
+    build_dense: Build, encoder: PromptEncoder, tmp_path: Path
+) -> None:
+    model = build_dense(tied=True)
+    save_policy(model, encoder, tmp_path)
+    expected = read_weight_shapes(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.language_model.embed_tokens.weight"].clone()
+    (tmp_path / "model.safetensors").unlink()
+    names = sorted(weights)
+    shards = {"a.safetensors": names[: len(names) // 2], "b.safetensors": names[len(names) // 2 :]}
+    for file, own in shards.items():
+        save_file({name: weights[name] for name in own}, tmp_path / file)
+    index = {"weight_map": {name: file for file, own in shards.items() for name in own}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert read_weight_shapes(tmp_path) == expected
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(ModelError, match="no readable safetensors files"):
+        read_weight_shapes(tmp_path)

@@ -12,19 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from prism.config import AlignConfig, plan_stages
+from prism.config import AlignConfig, TransformersRollout, plan_stages
 from prism.config.loading import build_config
 from prism.errors import AlignmentCollapseError, NumericsError
 from prism.models import Discriminator, PromptEncoder, load_policy
 from prism.records import Demonstration, Prompt, RolloutGroup
 from prism.rewards import parse_response
 from prism.runtime.checkpoint import list_checkpoints
-from prism.stages import align, base, datasets
+from prism.stages import align, base, datasets, engines
 from prism.stages.align import Players, update_policy
 from prism.stages.control import Control, Decision
 from prism.stages.round import Round, make_contest, make_round
 from prism.stages.scoring import ContestBatch, score
 from prism.stages.workspace import Workspace
+from still_engine import StillEngine
 
 Make = Callable[..., Any]
 TEXT = "<caption>{}</caption><think>{}</think><answer>{}</answer>"
@@ -70,7 +71,7 @@ def test_the_policys_rate_scales_one_step_only(players: Players, played: Round) 
     moves = []
     for rate in (1.0, 0.25, 1.0):
         players.policy.load_state_dict(weights)
-        update, norm = update_policy(players, played, config, Decision(policy_rate=rate), 1)
+        update, norm = update_policy(players, played, config, Decision(policy_rate=rate), TransformersRollout(), 1)
         moves.append(float((flat(players.policy) - start).norm()))
         assert players.policy_optimizer.param_groups[0]["lr"] == 0.1
     assert moves == pytest.approx([0.1 * min(norm, 1), 0.025 * min(norm, 1), 0.1 * min(norm, 1)], rel=1e-3)
@@ -80,11 +81,11 @@ def test_the_policys_rate_scales_one_step_only(players: Players, played: Round) 
 def test_a_held_policy_is_measured_and_left_as_it_is(players: Players, played: Round) -> None:
     """Nothing is left behind either: what follows is the step that would have been taken at first."""
     config, before = AlignConfig(num_steps=1, group_size=2), flat(players.policy)
-    held = update_policy(players, played, config, Decision(policy_updates=0), 1)
+    held = update_policy(players, played, config, Decision(policy_updates=0), TransformersRollout(), 1)
     assert torch.equal(flat(players.policy), before)
     assert all(weights.grad is None for weights in players.policy.parameters())
     assert not players.policy_optimizer.state
-    assert held == update_policy(players, played, config, Decision(), 1)
+    assert held == update_policy(players, played, config, Decision(), TransformersRollout(), 1)
     assert held[1] > 0 and not torch.equal(flat(players.policy), before)
 
 
@@ -98,7 +99,7 @@ def play(
     """
     make_discriminator("moe").save_pretrained(tmp_path / "judge")
 
-    class Engine:
+    class Engine(StillEngine):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             self.step = itertools.count(1)
 
@@ -127,7 +128,7 @@ def play(
                 self.num_observed += 1
                 return super().observe(*arguments)
 
-        monkeypatch.setattr(align, "TransformersEngine", Engine)
+        monkeypatch.setattr(engines, "TransformersEngine", Engine)
         monkeypatch.setattr(align, "Control", Decided)
         config = build_config(AlignConfig, ALIGN | fields, (), source="test")
         discriminator = {"type": "moe", "checkpoint": tmp_path / "judge"}

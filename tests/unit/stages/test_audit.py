@@ -5,6 +5,7 @@ The policy of these runs is a parrot: it says what the teacher says, so that bot
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from prism.records import Prompt, Rollout, RolloutGroup
 from prism.stages import align, audit, base, datasets, warmup
 from prism.stages.audit import choose_prompts, read_audit
 from prism.stages.workspace import Workspace
+from still_engine import StillEngine
 
 Make = Callable[..., Any]
 DATA = {"public": 2, "curated": 2, "alignment": 14, "rl": 2, "dev": 2, "test_per_benchmark": 2}
@@ -28,7 +30,7 @@ AUDIT = {"num_prompts": 4, "samples_per_prompt": 1}
 RUNNERS = {"base": base.run, "warmup": warmup.run, "audit": audit.run, "align": align.run}
 
 
-class Parrot:
+class Parrot(StillEngine):
     """In place of the engine of every stage; remembers what it was asked."""
 
     texts: dict[str, str]
@@ -55,7 +57,9 @@ def make_run(make_workspace: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[
     Parrot.asked, Parrot.texts = {}, {}
     for stage in (warmup, align, audit):
         name = stage.__name__.rpartition(".")[2]
-        monkeypatch.setattr(stage, "TransformersEngine", lambda policy, encoder, name=name, **_: Parrot(name, encoder))
+        monkeypatch.setattr(
+            stage, "open_engine", lambda space, policy, encoder, name=name, **_: nullcontext(Parrot(name, encoder))
+        )
 
     def make(**tables: Any) -> Workspace:
         workspace = make_workspace(**({"data": DATA, "warmup": WARMUP, "align": ALIGN} | tables))

@@ -16,8 +16,9 @@ from prism.errors import DataError
 from prism.models import Discriminator, Mode, load_policy
 from prism.records import Prompt, Response, RolloutGroup
 from prism.rewards import parse_response
-from prism.stages import align, base, datasets, rlvr, warmup
+from prism.stages import align, base, datasets, engines, rlvr, warmup
 from prism.stages.workspace import Workspace
+from still_engine import StillEngine
 
 MakeWorkspace = Callable[..., Workspace]
 SIZES = {"prompts_per_step": 2, "group_size": 2, "max_response_tokens": 6, "token_budget": 2100, "num_steps": 2}
@@ -186,7 +187,7 @@ def script(monkeypatch: pytest.MonkeyPatch, make_rollout: Callable[..., Any]) ->
     """Lets the policy of both stages write what a function of the teacher's response returns."""
 
     def use(workspace: Workspace, write: Callable[[Response], str]) -> None:
-        class Engine:
+        class Engine(StillEngine):
             def __init__(self, *arguments: Any, **options: Any) -> None:
                 self.teacher = {item.prompt.id: item.response for item in datasets.read_alignment(workspace, 170)}
 
@@ -197,8 +198,7 @@ def script(monkeypatch: pytest.MonkeyPatch, make_rollout: Callable[..., Any]) ->
                     for prompt, text in zip(prompts, texts, strict=True)
                 ]
 
-        monkeypatch.setattr(warmup, "TransformersEngine", Engine)
-        monkeypatch.setattr(align, "TransformersEngine", Engine)
+        monkeypatch.setattr(engines, "TransformersEngine", Engine)
 
     return use
 

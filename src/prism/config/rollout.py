@@ -1,0 +1,52 @@
+"""What samples from the policy: the training model itself, or vLLM with a copy of its weights."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag
+
+from prism.config.base import Config, Count, Positive, variant_or
+
+
+class TransformersRollout(Config):
+    """The training model decodes, `batch_size` sequences at a time."""
+
+    type: Literal["transformers"] = "transformers"
+    batch_size: Count = 64
+
+
+class ImportanceConfig(Config):
+    """Policy losses are multiplied by min(π_train / π_sampler, `cap`), both of the policy before its update.
+
+    `level` says whose probabilities: a `token`'s own, or those of its whole `sequence`.
+    """
+
+    level: Literal["token", "sequence"] = "token"
+    cap: float = Field(default=2.0, ge=1)
+
+
+class VllmRollout(Config):
+    """vLLM samples in this process, at most `batch_size` sequences at a time, from a copy of the weights in `dtype`.
+
+    `memory_fraction` is the share of the device's memory for that copy and its KV cache; `kv_cache_bytes` sets the
+    cache's size instead. `max_images` is the most a prompt may have. `eager` does without compiled graphs, `sleep`
+    frees the device's memory while the policy trains.
+    A step stops the run when the sampled tokens' log-probabilities differ from the training forward's by more than
+    `tolerance` nats in the mean: rounding to bfloat16 stays below the default, float32 below 0.001.
+    """
+
+    type: Literal["vllm"] = "vllm"
+    batch_size: Count = 256
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    memory_fraction: float = Field(default=0.4, gt=0, lt=1)
+    kv_cache_bytes: Count | None = None
+    max_images: Count = 8
+    eager: bool = False
+    sleep: bool = False
+    tolerance: Positive = 0.05
+    importance: ImportanceConfig | None = None
+
+
+RolloutConfig = Annotated[
+    Annotated[TransformersRollout, Tag("transformers")] | Annotated[VllmRollout, Tag("vllm")],
+    variant_or("transformers"),
+]

@@ -1,0 +1,90 @@
+"""The engine that a stage samples with, as the recipe says."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prism.config import RolloutConfig, VllmRollout
+from prism.models import PromptEncoder
+from prism.packing import branch_logprobs
+from prism.records import Prompt, RolloutGroup
+from prism.rollout import PolicyEngine, Sampling, TransformersEngine, VllmEngine
+from prism.stages.mismatch import Mismatch, check_sampler, sampler_logprobs
+from prism.stages.policy_update import pack_groups
+from prism.stages.workspace import Workspace
+
+
+@contextmanager
+def open_engine(
+    workspace: Workspace,
+    policy: Any,
+    encoder: PromptEncoder,
+    *,
+    max_response_tokens: int,
+    batch_size: int | None = None,
+    is_checked: bool = False,
+) -> Iterator[PolicyEngine]:
+    """An engine for `policy`, closed at the end; call `update_weights` before the first rollout.
+
+    vLLM starts from the base, which has the architecture of every later policy. `batch_size` replaces the
+    recipe's for the transformers engine. `is_checked` is for stages that do not compare the rollouts with the
+    policy in their update: the first group after `update_weights` is then looked at here.
+    """
+    settings = workspace.recipe.rollout
+    length = workspace.recipe.max_prompt_tokens + max_response_tokens
+    if isinstance(settings, VllmRollout):
+        engine: PolicyEngine = VllmEngine(workspace.model_directory("base"), encoder, settings, max_length=length)
+    else:
+        engine = TransformersEngine(policy, encoder, batch_size=batch_size or settings.batch_size)
+    try:
+        yield _Checked(engine, policy, encoder, settings, length) if is_checked else engine
+    finally:
+        engine.close()
+
+
+class _Checked:
+    """`engine`, whose first group of rollouts after an update is compared with what the policy says of it."""
+
+    def __init__(
+        self, engine: PolicyEngine, policy: Any, encoder: PromptEncoder, settings: RolloutConfig, token_budget: int
+    ) -> None:
+        self._engine, self._policy, self._encoder = engine, policy, encoder
+        self._settings, self._token_budget = settings, token_budget
+        self._is_due = True
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
+    ) -> list[RolloutGroup]:
+        groups = self._engine.generate(prompts, num_samples=num_samples, sampling=sampling, seed=seed)
+        if self._is_due and groups:
+            check_sampler(self._mismatch(groups[:1], sampling), self._settings, f"prompt {groups[0].prompt.id!r}")
+            self._is_due = False
+        return groups
+
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        self._engine.update_weights(weights)
+        self._is_due = True
+
+    def sleep(self) -> None:
+        self._engine.sleep()
+
+    def close(self) -> None:
+        self._engine.close()
+
+    @torch.no_grad()
+    def _mismatch(self, groups: Sequence[RolloutGroup], sampling: Sampling) -> Mismatch | None:
+        packs = pack_groups(self._encoder, groups, self._token_budget)
+        reported = sampler_logprobs(groups, packs)
+        if reported is None:
+            return None
+        banned = torch.tensor(self._encoder.banned_token_ids, dtype=torch.long)
+        # Greedy decoding leaves the logits as they are.
+        temperature = sampling.temperature or 1.0
+        trained = [
+            branch_logprobs(self._policy, packed, temperature=temperature, banned_ids=banned).logprobs
+            for packed in packs
+        ]
+        return Mismatch((torch.cat(trained) - torch.cat(reported)).abs())
