@@ -2,7 +2,8 @@
 
 Both log-probabilities of a rollout's tokens are of the policy before its update: the engine's from when it sampled,
 the training forward's from the update itself, so the comparison costs nothing. Rounding makes them differ by
-little in every token; weights that did not arrive, or embeddings of images from earlier weights, by much.
+little in every token. Weights that did not arrive, or embeddings of images from earlier weights, make them differ by
+more, but with bfloat16 not always by more than rounding does.
 """
 
 from collections.abc import Sequence
