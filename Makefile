@@ -17,10 +17,10 @@ test: $(INSTALLED)
 
 # vLLM brings hundreds of packages, so it has an environment of its own: vLLM for CPUs, about 4 GB.
 test-vllm: $(VLLM_INSTALLED)
-	$(VLLM_VENV)/bin/python -m pytest -m vllm -p no:logging tests/vllm $(PYTEST_ARGS)
+	$(VLLM_VENV)/bin/python -m pytest -m vllm -p no:logging tests/real_vllm $(PYTEST_ARGS)
 
-$(VLLM_INSTALLED): tests/vllm/environment pyproject.toml
-	tests/vllm/environment $(VLLM_VENV) $(PYTHON)
+$(VLLM_INSTALLED): tests/real_vllm/environment pyproject.toml
+	tests/real_vllm/environment $(VLLM_VENV) $(PYTHON)
 	touch $@
 
 lint: $(INSTALLED)

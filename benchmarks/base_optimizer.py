@@ -20,8 +20,7 @@ from prism.data.world.lessons import LAYOUTS, read_lesson, tokenizer_texts
 from prism.data.world.scene import draw_scene
 from prism.models.tiny import build_tiny, tiny_config, tiny_encoder, train_tokenizer
 from prism.runtime.optimizer import descend, make_muon, make_optimizer, make_schedule
-from prism.stages.base import pack_lessons
-from prism.stages.imitation import imitate
+from prism.stages.imitation import imitate, pack_examples
 
 BATCH_SIZE, TOKEN_BUDGET, WINDOW = 32, 512, 50
 
@@ -47,7 +46,7 @@ def train(kind: str, num_steps: int) -> tuple[list[float], float]:
             read_lesson(source, draw_scene(source, layout=source.choice(LAYOUTS), split="train"))
             for _ in range(BATCH_SIZE)
         ]
-        losses.append(imitate(policy, pack_lessons(encoder, lessons, TOKEN_BUDGET)))
+        losses.append(imitate(policy, pack_examples(encoder, lessons, TOKEN_BUDGET)))
         descend(policy, optimizers, 1.0, name="policy", step=step)
         for schedule in schedules:
             schedule.step()

@@ -21,7 +21,7 @@ from torch import Tensor
 from prism.config import VllmRollout
 from prism.errors import ConfigError, DataError, NumericsError, RolloutError
 from prism.models import PromptEncoder
-from prism.models.checkpoint import INPUT_WEIGHT, OUTPUT_WEIGHT, read_weight_shapes
+from prism.models.checkpoint import INPUT_WEIGHT, OUTPUT_WEIGHT, first_line, read_weight_shapes
 from prism.records import Prompt, Rollout, RolloutGroup
 from prism.rollout.engine import Sampling, streams
 from prism.runtime.seeding import derive_seed
@@ -53,21 +53,31 @@ class VllmEngine:
         if settings.sleep and not self._vllm.platforms.current_platform.is_sleep_mode_available():
             raise ConfigError("rollout.sleep: vLLM cannot free memory on this kind of device; set rollout.sleep=false")
         self._is_asleep = False
-        self._llm: Any = self._vllm.LLM(
-            str(directory),
-            dtype=settings.dtype,
-            max_model_len=max_length,
-            max_num_seqs=settings.batch_size,
-            gpu_memory_utilization=settings.memory_fraction,
-            kv_cache_memory_bytes=settings.kv_cache_bytes,
-            enforce_eager=settings.eager,
-            enable_sleep_mode=settings.sleep,
-            limit_mm_per_prompt={"image": settings.max_images, "video": 0},
-            mm_processor_kwargs={"do_resize": False},
-            skip_mm_profiling=settings.kv_cache_bytes is not None,
-            logprobs_mode="processed_logprobs",
-            generation_config="vllm",  # not the checkpoint's, which may limit sampling to the likeliest tokens
-        )
+        self._llm: Any = self._start(directory)
+
+    def _start(self, directory: Path) -> Any:
+        settings = self._settings
+        try:
+            return self._vllm.LLM(
+                str(directory),
+                dtype=settings.dtype,
+                max_model_len=self._max_length,
+                max_num_seqs=settings.batch_size,
+                gpu_memory_utilization=settings.memory_fraction,
+                kv_cache_memory_bytes=settings.kv_cache_bytes,
+                enforce_eager=settings.eager,
+                enable_sleep_mode=settings.sleep,
+                limit_mm_per_prompt={"image": settings.max_images, "video": 0},
+                mm_processor_kwargs={"do_resize": False},
+                skip_mm_profiling=settings.kv_cache_bytes is not None,
+                logprobs_mode="processed_logprobs",
+                generation_config="vllm",  # not the checkpoint's, which may limit sampling to the likeliest tokens
+            )
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"rollout: vLLM does not start: {first_line(error)}; where it is about memory, lower "
+                "rollout.memory_fraction or set rollout.kv_cache_bytes"
+            ) from error
 
     def generate(
         self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
@@ -203,7 +213,9 @@ def _sampled_logprobs(
 
 def _import_vllm() -> Any:
     """The module; its first import reads the environment."""
-    if importlib.util.find_spec("vllm") is None:
+    found = importlib.util.find_spec("vllm")
+    # A directory of that name on the path is found as well, but has no file to load.
+    if found is None or found.origin is None:
         raise ConfigError(
             'rollout.type = "vllm": vLLM is not installed: pip install "prism-vlm[vllm]", or leave rollout.type out'
         )

@@ -9,12 +9,12 @@ from prism.config import CheckpointBase, PlannedStage, PretrainConfig, TinyBase
 from prism.data.world.lessons import Lesson, draw_lesson, tokenizer_texts
 from prism.models import PromptEncoder
 from prism.models.tiny import build_tiny, tiny_config, tiny_encoder, train_tokenizer
-from prism.packing import Branch, PackedTrees, PromptTree, pack_trees
+from prism.packing import Branch, PackedTrees
 from prism.records import Example
 from prism.runtime.optimizer import descend, make_muon, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.runtime.stage import StageRun
-from prism.stages.imitation import example_branch, imitate, num_tokens
+from prism.stages.imitation import example_branch, imitate, num_tokens, pack_examples
 from prism.stages.workspace import Workspace
 
 
@@ -80,8 +80,7 @@ def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfi
 
 def pack_lessons(encoder: PromptEncoder, lessons: Sequence[Example], token_budget: int) -> list[PackedTrees]:
     """As `pack_examples`; the verdict of a `Lesson` stands behind its end token."""
-    trees = [PromptTree(encoder.encode(lesson.prompt), (_lesson_branch(encoder, lesson),)) for lesson in lessons]
-    return pack_trees(trees, token_budget=token_budget)
+    return pack_examples(encoder, lessons, token_budget, _lesson_branch)
 
 
 def _lesson_branch(encoder: PromptEncoder, lesson: Example) -> Branch:

@@ -12,9 +12,12 @@ from prism.models import PromptEncoder
 from prism.packing import branch_logprobs
 from prism.records import Prompt, RolloutGroup
 from prism.rollout import PolicyEngine, Sampling, TransformersEngine, VllmEngine
-from prism.stages.mismatch import Mismatch, check_sampler, sampler_logprobs
+from prism.stages.mismatch import Mismatch, check_sampler, join, sampler_logprobs
 from prism.stages.policy_update import pack_groups
 from prism.stages.workspace import Workspace
+
+MIN_COMPARED = 200
+"""Tokens that a check outside the update looks at: a brief answer may agree by chance."""
 
 
 @contextmanager
@@ -31,7 +34,7 @@ def open_engine(
 
     vLLM starts from the base, which has the architecture of every later policy. `batch_size` replaces the
     recipe's for the transformers engine. `is_checked` is for stages that do not compare the rollouts with the
-    policy in their update: the first group after `update_weights` is then looked at here.
+    policy in their update: the first `MIN_COMPARED` tokens after `update_weights` are then looked at here.
     """
     settings = workspace.recipe.rollout
     length = workspace.recipe.max_prompt_tokens + max_response_tokens
@@ -46,27 +49,33 @@ def open_engine(
 
 
 class _Checked:
-    """`engine`, whose first group of rollouts after an update is compared with what the policy says of it."""
+    """`engine`, whose first groups of rollouts after an update are compared with what the policy says of them, until
+    `MIN_COMPARED` tokens have been."""
 
     def __init__(
         self, engine: PolicyEngine, policy: Any, encoder: PromptEncoder, settings: RolloutConfig, token_budget: int
     ) -> None:
         self._engine, self._policy, self._encoder = engine, policy, encoder
         self._settings, self._token_budget = settings, token_budget
-        self._is_due = True
+        self._compared: list[Mismatch] = []
 
     def generate(
         self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
     ) -> list[RolloutGroup]:
         groups = self._engine.generate(prompts, num_samples=num_samples, sampling=sampling, seed=seed)
-        if self._is_due and groups:
-            check_sampler(self._mismatch(groups[:1], sampling), self._settings, f"prompt {groups[0].prompt.id!r}")
-            self._is_due = False
+        for group in groups:
+            if sum(part.differences.numel() for part in self._compared) >= MIN_COMPARED:
+                break
+            mismatch = self._mismatch(group, sampling)
+            if mismatch is None:
+                break
+            self._compared.append(mismatch)
+            check_sampler(join(self._compared), self._settings, f"prompt {group.prompt.id!r}")
         return groups
 
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         self._engine.update_weights(weights)
-        self._is_due = True
+        self._compared = []
 
     def sleep(self) -> None:
         self._engine.sleep()
@@ -75,9 +84,9 @@ class _Checked:
         self._engine.close()
 
     @torch.no_grad()
-    def _mismatch(self, groups: Sequence[RolloutGroup], sampling: Sampling) -> Mismatch | None:
-        packs = pack_groups(self._encoder, groups, self._token_budget)
-        reported = sampler_logprobs(groups, packs)
+    def _mismatch(self, group: RolloutGroup, sampling: Sampling) -> Mismatch | None:
+        packs = pack_groups(self._encoder, [group], self._token_budget)
+        reported = sampler_logprobs([group], packs)
         if reported is None:
             return None
         banned = torch.tensor(self._encoder.banned_token_ids, dtype=torch.long)
@@ -87,4 +96,5 @@ class _Checked:
             branch_logprobs(self._policy, packed, temperature=temperature, banned_ids=banned).logprobs
             for packed in packs
         ]
-        return Mismatch((torch.cat(trained) - torch.cat(reported)).abs())
+        found = torch.cat(trained)
+        return Mismatch((found - torch.cat(reported).to(found)).abs())

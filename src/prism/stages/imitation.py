@@ -1,6 +1,6 @@
 """One supervised step: completions imitated on packed prompt trees."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -36,15 +36,21 @@ def _epoch_order(length: int, *seed: int | str) -> list[int]:
     return order
 
 
-def pack_examples(encoder: PromptEncoder, examples: Sequence[Example], token_budget: int) -> list[PackedTrees]:
-    """Each example a tree with one branch; only the completion (or its `loss_spans`) is a target."""
-    trees = [PromptTree(encoder.encode(example.prompt), (example_branch(encoder, example),)) for example in examples]
-    return pack_trees(trees, token_budget=token_budget)
-
-
 def example_branch(encoder: PromptEncoder, example: Example) -> Branch:
+    """The completion and its end token; only the completion (or its `loss_spans`) is a target."""
     ids = encoder.completion_ids(example.completion)
     return Branch(torch.tensor(ids), torch.tensor(encoder.completion_mask(example.completion, example.loss_spans)))
+
+
+def pack_examples(
+    encoder: PromptEncoder,
+    examples: Sequence[Example],
+    token_budget: int,
+    to_branch: Callable[[PromptEncoder, Example], Branch] = example_branch,
+) -> list[PackedTrees]:
+    """Each example a tree with one branch."""
+    trees = [PromptTree(encoder.encode(example.prompt), (to_branch(encoder, example),)) for example in examples]
+    return pack_trees(trees, token_budget=token_budget)
 
 
 def imitate(policy: Any, packs: Sequence[PackedTrees]) -> float:

@@ -1,6 +1,5 @@
 """A small random Qwen3-VL, pictures of the built-in world, and logits bent at will."""
 
-import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prism.data.world.render import render_scene
-from prism.data.world.scene import draw_scene
+from pictures import picture
 from prism.models.processor import PromptEncoder
 from prism.models.tiny import build_tiny, tiny_config
-from prism.records import ImageSource, Prompt
+from prism.records import Prompt
 from prism.stages.workspace import SHIPPED_BASE
 
 
@@ -46,13 +44,6 @@ def make_policy(encoder: PromptEncoder) -> Callable[..., Any]:
         return policy
 
     return make
-
-
-def picture(rows: int, columns: int, seed: int) -> ImageSource:
-    random_source = random.Random(seed)
-    return ImageSource(
-        data=render_scene(draw_scene(random_source, layout=(rows, columns), split="train"), random_source)
-    )
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
-"""What the engine asks of vLLM and makes of its answers, with a stand-in; tests/vllm has the real one."""
+"""What the engine asks of vLLM and makes of its answers, with a stand-in; tests/real_vllm has the real one."""
 
+import importlib
 import math
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -243,7 +245,26 @@ def test_sleep_is_not_promised_where_there_is_none(make_engine: Make, fake: type
     assert llm.calls == [] and fake.closed == [True]
 
 
-def test_without_vllm_the_error_names_the_extra(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_engine.importlib.util, "find_spec", lambda name: None)
+@pytest.mark.parametrize("has_directory", [False, True])
+def test_without_vllm_the_error_names_the_extra(
+    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_directory: bool
+) -> None:
+    """A directory called vllm on the path is no vLLM."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    if has_directory:
+        (tmp_path / "vllm").mkdir()
+    importlib.invalidate_caches()
     with pytest.raises(ConfigError, match=r'pip install "prism-vlm\[vllm\]"'):
         VllmEngine(SHIPPED_BASE, encoder, VllmRollout(), max_length=100)
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_what_vllm_refuses_to_start_with_is_said_in_a_line(
+    make_engine: Make, fake: types.SimpleNamespace, kind: type[Exception]
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise kind("Free memory is less than desired\nmore about it")
+
+    fake.LLM = refuse
+    with pytest.raises(ConfigError, match=r"Free memory is less than desired; .*rollout\.memory_fraction"):
+        make_engine()

@@ -82,8 +82,13 @@ def test_it_is_closed_when_the_stage_fails(workspace: Workspace, encoder: Prompt
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_the_first_group_after_an_update_is_looked_at(
-    workspace: Workspace, encoder: PromptEncoder, make_policy: Make, make_prompt: Make, temperature: float
+def test_the_first_tokens_after_an_update_are_looked_at(
+    workspace: Workspace,
+    encoder: PromptEncoder,
+    make_policy: Make,
+    make_prompt: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    temperature: float,
 ) -> None:
     policy, prompts = make_policy(0), [make_prompt(index) for index in range(2)]
     options: dict[str, Any] = {"num_samples": 2, "sampling": Sampling(temperature, 12), "seed": 0}
@@ -92,11 +97,22 @@ def test_the_first_group_after_an_update_is_looked_at(
         copied.policy = make_policy(1)
         with pytest.raises(RolloutError, match="prompt 'p0': vLLM samples from another policy"):
             engine.generate(prompts, **options)
+
+        def disturb() -> None:
+            with torch.no_grad():
+                copied.policy.lm_head.weight *= 1.5
+
+        engine.update_weights(checkpoint_weights(policy))
+        engine.generate(prompts[:1], **options)
+        disturb()
+        with pytest.raises(RolloutError, match="prompt 'p1'"):  # one group that agrees is not enough
+            engine.generate(prompts[1:], **options)
+
+        monkeypatch.setattr(engines, "MIN_COMPARED", 3)
         engine.update_weights(checkpoint_weights(policy))
         engine.generate(prompts, **options)
-        with torch.no_grad():
-            copied.policy.lm_head.weight *= 1.5
-        engine.generate(prompts, **options)  # looked at once is enough
+        disturb()
+        engine.generate(prompts, **options)  # so many tokens are
         engine.update_weights(checkpoint_weights(policy))
         engine.generate(prompts, **options)
 

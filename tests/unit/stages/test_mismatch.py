@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from prism.config import ImportanceConfig, TransformersRollout, VllmRollout
+from prism.config import ImportanceConfig, RlvrConfig, TransformersRollout, VllmRollout
 from prism.errors import RolloutError
 from prism.models import PromptEncoder
 from prism.records import RolloutGroup
 from prism.stages.mismatch import Mismatch, check_sampler, join, mismatch_metrics, sampler_logprobs
 from prism.stages.policy_update import PolicyObjective, accumulate_policy_gradient, pack_groups, rollout_logprobs
+from prism.stages.rlvr import pack_mini_batches
 
 Make = Callable[..., Any]
 OBJECTIVE = PolicyObjective("token", 0.2, 0.2, None, "token-mean", 1.0, ())
@@ -109,6 +110,50 @@ def test_importance_weighs_the_gradient(
         )
         assert update.importance == pytest.approx(factor, abs=1e-5)
         assert_same_gradients(take_gradients(policy), {name: factor * grad for name, grad in plain.items()})
+
+
+def test_weights_and_mismatch_refer_to_the_policy_that_sampled(
+    make_policy: Make,
+    encoder: PromptEncoder,
+    groups: list[RolloutGroup],
+    take_gradients: Make,
+    assert_same_gradients: Make,
+) -> None:
+    """Not to the one that has moved on since, in a later mini-batch."""
+    sampling, policy = make_policy(0), make_policy(0)
+    with torch.no_grad():
+        policy.lm_head.weight *= 1.2
+    reported = reporting(sampling, encoder, groups, math.log(2))
+    packs = pack_groups(encoder, reported, 80)
+    old = rollout_logprobs(sampling, packs, OBJECTIVE)
+    accumulate_policy_gradient(policy, packs, ADVANTAGES, OBJECTIVE, old_logprobs=old)
+    plain = take_gradients(policy)
+    objective = dataclasses.replace(OBJECTIVE, importance=ImportanceConfig(cap=4.0))
+    update = accumulate_policy_gradient(
+        policy, packs, ADVANTAGES, objective, old_logprobs=old, sampler_logprobs=sampler_logprobs(reported, packs)
+    )
+    assert update.mismatch is not None and update.mismatch.mean == pytest.approx(math.log(2), abs=1e-5)
+    assert_same_gradients(take_gradients(policy), {name: 2 * grad for name, grad in plain.items()})
+
+
+def test_every_mini_batch_has_the_logprobs_of_its_own_rollouts(
+    make_policy: Make, encoder: PromptEncoder, groups: list[RolloutGroup]
+) -> None:
+    policy = make_policy()
+    reported = reporting(policy, encoder, [*groups, *groups[::-1]], 0.0)
+    # Of one length, as the stage's groups are.
+    size = min(len(group.rollouts) for group in reported)
+    reported = [RolloutGroup(group.prompt, group.rollouts[:size]) for group in reported]
+    sizes = {"prompts_per_step": len(reported), "group_size": size, "num_mini_batches": 2, "token_budget": 4096}
+    config = RlvrConfig.model_validate(
+        sizes | {"num_steps": 1, "max_response_tokens": 20, "algorithms": ({"type": "grpo"},)}
+    )
+    parts = pack_mini_batches(encoder, reported, torch.arange(size * len(reported)).float(), config)
+    assert len(parts) == 2
+    for part in parts:
+        assert part.sampler_logprobs is not None
+        exact = rollout_logprobs(policy, part.packs, OBJECTIVE)
+        torch.testing.assert_close(part.sampler_logprobs, exact, atol=1e-5, rtol=0)
 
 
 def test_importance_needs_the_engines_logprobs(

@@ -1,17 +1,15 @@
 """The shipped tiny policy in vLLM, and prompts of the built-in world."""
 
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from pictures import picture
 from prism.config import VllmRollout
-from prism.data.world.render import render_scene
-from prism.data.world.scene import draw_scene
 from prism.models import PromptEncoder, load_policy
-from prism.records import ImageSource, Prompt
+from prism.records import Prompt
 from prism.rollout import VllmEngine
 from prism.stages.workspace import SHIPPED_BASE
 
@@ -47,11 +45,6 @@ def engine(encoder: PromptEncoder, settings: VllmRollout) -> Iterator[VllmEngine
     made = VllmEngine(SHIPPED_BASE, encoder, settings, max_length=300)
     yield made
     made.close()
-
-
-def picture(rows: int, columns: int, seed: int) -> ImageSource:
-    source = random.Random(seed)
-    return ImageSource(data=render_scene(draw_scene(source, layout=(rows, columns), split="train"), source))
 
 
 @pytest.fixture(scope="session")
