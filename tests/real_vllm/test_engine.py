@@ -108,7 +108,7 @@ def test_each_weight_arrives(engine: VllmEngine, policy: Any, encoder: PromptEnc
         policy.load_state_dict(original)
         engine.update_weights(checkpoint_weights(policy))
         groups = engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=2)
-        disturb(policy, part, 0.4)
+        disturb(policy, part, 1.0)
         assert largest(measure(policy, encoder, groups)) > 1e-2, part
         engine.update_weights(checkpoint_weights(policy))
         groups = engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=2)
