@@ -69,11 +69,20 @@ def run_pipeline(arguments: argparse.Namespace) -> None:
     from prism.stages.pipeline import run_recipe
 
     directory = run_recipe(recipe, stop_after=arguments.stop_after)
+    if not _is_first():
+        return
     from prism.report import print_results_table, render_report
 
     if recipe.evaluation is not None:
         print(print_results_table(directory))
     print(f"report: {render_report(directory)}")
+
+
+def _is_first() -> bool:
+    """Whether this is the only process of a run, or the one that speaks for all."""
+    from prism.runtime.distributed import is_first
+
+    return is_first()
 
 
 def run_stage(arguments: argparse.Namespace) -> None:
@@ -119,6 +128,8 @@ def ablate(arguments: argparse.Namespace) -> None:
     from prism.stages.ablation import run_ablation
 
     run_ablation(ablation, arguments.cell)
+    if not _is_first():
+        return
     from prism.report import print_ablation_table, render_ablation
 
     print(print_ablation_table(ablation.directory))

@@ -1,11 +1,8 @@
 """The whole method in miniature, on the shipped base: what each stage leaves behind, and that nothing is done twice."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
@@ -16,15 +13,6 @@ from prism.stages.pipeline import run_recipe
 
 MICRO = Path(__file__).with_name("micro.toml")
 EVALUATED = ("base", "sft", "align", "sft-grpo", "prism-grpo", "prism-dapo", "prism-gspo")
-
-
-@pytest.fixture(scope="module")
-def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("runs") / "micro"
-    command = [sys.executable, "-m", "prism", "run", str(MICRO), f"output={directory}", "threads=1"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    return directory
 
 
 def metrics(run_directory: Path, stage: str) -> list[dict]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from prism.records import Prompt, Rollout
 from prism.rollout import RolloutEngine, Sampling
+from prism.runtime.distributed import from_first
 from prism.runtime.metrics import read_jsonl
 from prism.runtime.stage import StageRun
 
@@ -64,4 +65,4 @@ class Questioning:
             counted = [rollout.num_tokens for group in groups for rollout in group.rollouts]
             lengths = [length for length in counted if length is not None]
             run.record(step, {"rollout/length": fmean(lengths) if lengths else None}, tokens=sum(lengths))
-        return read_jsonl(run.log(log).path)
+        return from_first(lambda: read_jsonl(run.log(log).path))

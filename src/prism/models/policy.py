@@ -1,6 +1,6 @@
 """Loads and saves policies: any Hugging Face Qwen3-VL, dense or mixture-of-experts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any
 
@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 from prism.errors import ModelError
 from prism.models.checkpoint import LOAD_ERRORS, Dtype, check_loading_report, first_line, read_config
 from prism.models.processor import PromptEncoder
+from prism.models.sharding import whole
 
 _EXPERT_MATRICES = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
 
@@ -53,10 +54,20 @@ def save_policy(
 
 
 def checkpoint_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """The parameters as Qwen publishes them, one at a time and detached; tied ones once.
+    """The parameters as Qwen publishes them, one at a time, whole and detached; tied ones once.
 
     transformers keeps the matrices of experts transposed, and writes them so as well.
     """
     for name, parameter in model.named_parameters():
-        tensor = parameter.detach()
+        tensor = whole(parameter.detach())
         yield name, tensor.transpose(1, 2) if name.endswith(_EXPERT_MATRICES) else tensor
+
+
+@torch.no_grad()
+def take_weights(model: PreTrainedModel, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Copies `weights`, as from `checkpoint_weights` of a model of the same architecture, into `model`."""
+    own = dict(checkpoint_weights(model))
+    for name, tensor in weights:
+        own.pop(name).copy_(tensor)
+    if own:
+        raise ModelError(f"{len(own)} weights were not given, {next(iter(own))} the first")

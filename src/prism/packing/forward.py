@@ -14,6 +14,9 @@ from prism.packing.pack import PROMPT, PackedTrees, tree_attention_mask
 LOGIT_CHUNK = 4096
 """Targets whose logits exist at one time: bounds memory at chunk × vocabulary."""
 
+SHARDED_CALL = "call_with_weights"
+"""The method of a model with sharded weights that calls a function while they are gathered, as `forward` would."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetLogprobs:
@@ -37,6 +40,12 @@ def packed_hidden(model: nn.Module, packed: PackedTrees, **kwargs: Any) -> tuple
     return output.last_hidden_state[0], output
 
 
+def _with_weights(model: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(model, *arguments)`. What is returned has to be tensors in tuples: the backward pass starts there."""
+    sharded_call = getattr(model, SHARDED_CALL, None)
+    return function(model, *arguments) if sharded_call is None else sharded_call(function, *arguments)
+
+
 def branch_logprobs(
     policy: Any,
     packed: PackedTrees,
@@ -52,6 +61,12 @@ def branch_logprobs(
     probability to them that no rollout ever shows. Logits exist for one chunk of targets at a time and
     are recomputed in the backward pass.
     """
+    return TargetLogprobs(*_with_weights(policy, _branch_logprobs, packed, temperature, banned_ids, with_entropy))
+
+
+def _branch_logprobs(
+    policy: Any, packed: PackedTrees, temperature: float, banned_ids: Tensor | None, with_entropy: bool
+) -> tuple[Tensor, Tensor | None]:
     hidden, _ = packed_hidden(policy.model, packed)
     hidden = hidden[packed.target_positions]
     logprobs, entropies = [], []
@@ -64,7 +79,7 @@ def branch_logprobs(
             logprob, entropy = _target_logprobs(*arguments)
         logprobs.append(logprob)
         entropies.append(entropy)
-    return TargetLogprobs(torch.cat(logprobs), torch.cat(entropies) if with_entropy else None)
+    return torch.cat(logprobs), torch.cat(entropies) if with_entropy else None
 
 
 def _target_logprobs(
@@ -98,6 +113,12 @@ def branch_scores(
 
     `views` tells what part of a response each branch is, for all rows that `packed` counts.
     """
+    return _with_weights(discriminator, _branch_scores, packed, views, with_router)
+
+
+def _branch_scores(
+    discriminator: Any, packed: PackedTrees, views: Tensor | None, with_router: bool
+) -> tuple[Tensor, tuple[Tensor, ...] | None]:
     row_views = None if views is None else views[packed.rows]
     discriminator.read_as(None if row_views is None else token_views(packed, row_views))
     arguments = {"output_router_logits": True} if with_router else {}

@@ -30,6 +30,10 @@ class RolloutEngine(Protocol):
     ) -> list[RolloutGroup]: ...
 
 
+Stream = tuple[int | str, ...]
+"""What the random numbers of one prompt's samples are derived from."""
+
+
 class PolicyEngine(RolloutEngine, Protocol):
     """An engine in the training process that follows a policy whose weights change.
 
@@ -52,10 +56,6 @@ class PolicyEngine(RolloutEngine, Protocol):
         ...
 
 
-Stream = tuple[int | str, ...]
-"""What the random numbers of one prompt's samples are derived from."""
-
-
 def streams(prompts: Sequence[Prompt], seed: int) -> list[Stream]:
     """One stream per prompt; a prompt that occurs again in the same call must not repeat its samples."""
     occurrences: Counter[str] = Counter()
@@ -64,3 +64,19 @@ def streams(prompts: Sequence[Prompt], seed: int) -> list[Stream]:
         found.append((seed, prompt.id, occurrences[prompt.id]))
         occurrences[prompt.id] += 1
     return found
+
+
+class PartialEngine(PolicyEngine, Protocol):
+    """A policy engine that can be given some of the prompts of a longer list."""
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        num_samples: int,
+        sampling: Sampling,
+        seed: int,
+        sources: Sequence[Stream] | None = None,
+    ) -> list[RolloutGroup]:
+        """`sources` are what `streams` gave these prompts in the longer list; by default this is all of it."""
+        ...

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from prism.errors import NumericsError
+from prism.models.policy import take_weights
 from prism.models.processor import PromptEncoder
 from prism.packing import EncodedPrompt
 from prism.records import Prompt, Rollout, RolloutGroup
@@ -19,27 +20,35 @@ _COMPACT_BELOW = 0.75
 
 
 class TransformersEngine:
-    """Decodes in batches of at most `batch_size` samples.
+    """Decodes in batches of at most `batch_size` samples, with the training model or, where that is sharded, with a
+    copy of it (`is_copy`) that `update_weights` brings up to date.
 
     `generate` of transformers would encode each image once per sample and draws all samples from
     one random stream; here a prompt's keys and values are computed once and repeated, and every
     sample has its own stream.
     """
 
-    def __init__(self, policy: Any, encoder: PromptEncoder, *, batch_size: int = 64) -> None:
+    def __init__(self, policy: Any, encoder: PromptEncoder, *, batch_size: int = 64, is_copy: bool = False) -> None:
         self._policy = policy
+        self._is_copy = is_copy
         self._encoder = encoder
         self._batch_size = batch_size
         self._banned = torch.tensor(sorted(encoder.banned_token_ids), dtype=torch.long)
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        num_samples: int,
+        sampling: Sampling,
+        seed: int,
+        sources: Sequence[Stream] | None = None,
     ) -> list[RolloutGroup]:
         was_training = self._policy.training
         self._policy.eval()
         per_batch = max(1, self._batch_size // num_samples)
-        sources = streams(prompts, seed)
+        sources = sources or streams(prompts, seed)
         groups: list[RolloutGroup] = []
         for start in range(0, len(prompts), per_batch):
             batch = prompts[start : start + per_batch]
@@ -55,7 +64,9 @@ class TransformersEngine:
         return groups
 
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Nothing to do: the policy that trains is the one that samples."""
+        """Nothing to do where the policy that trains is the one that samples."""
+        if self._is_copy:
+            take_weights(self._policy, weights)
 
     def sleep(self) -> None:
         """Nothing to do: no memory is held between calls."""

@@ -1,6 +1,7 @@
 """Files and directories that are either the old ones or the new ones, whenever the power goes.
 
-New content is written beside its place under a temporary name, flushed to the disk and renamed.
+New content is written beside its place under a temporary name, flushed to the disk and renamed. Of several processes
+that run a stage together the first alone writes.
 """
 
 import errno
@@ -17,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from prism.errors import StorageError
+from prism.runtime.distributed import is_first
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -49,6 +51,8 @@ def _error_number(error: OSError | SafetensorError) -> int | None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` as a whole, or raise StorageError and leave it as it was."""
+    if not is_first():
+        return
     temporary = _temporary(path)
     with storage_errors(path):
         try:

@@ -7,8 +7,9 @@ A checkpoint is a directory `step-000040` holding
     state.json                     everything else: counters, schedules, generator states, the stage's own state
     manifest.json                  size and sha256 of each of these files
 
-It appears under its name only when all of it is on the disk. A damaged newest checkpoint is an
-error, never a reason to go back to an older one unasked.
+It holds whole tensors, however many processes trained them, and goes on with any number. It appears under its name only
+when all of it is on the disk. A damaged newest checkpoint is an error, never a reason to go back to an older one
+unasked.
 """
 
 import json
@@ -25,7 +26,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from prism.errors import CheckpointError
+from prism.models.sharding import sharded_like, whole
 from prism.runtime.atomic import atomic_directory, discard, remove_temporaries, storage_errors
+from prism.runtime.distributed import is_first
 from prism.runtime.hashing import file_sha256
 from prism.runtime.seeding import rng_state
 from prism.runtime.state_codec import join_tensors, module_tensors, restore_module, split_tensors, storable
@@ -60,6 +63,9 @@ def save_checkpoint(
     """
     _check_json(state)
     path = directory / f"step-{step:06d}"
+    if not is_first():
+        _give_shards(modules, optimizers)
+        return path
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         remove_temporaries(directory)
@@ -77,6 +83,19 @@ def save_checkpoint(
         for old in list_checkpoints(directory)[:-keep]:
             discard(old)
     return path
+
+
+def _give_shards(modules: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> None:
+    """This process's part in `_save_module` and `_save_optimizer` of the first one, in the same order."""
+    for module in modules.values():
+        _take_part(module_tensors(module)[0])
+    for optimizer in optimizers.values():
+        _take_part(split_tensors(optimizer.state_dict())[1])
+
+
+def _take_part(tensors: Mapping[str, Tensor]) -> None:
+    for tensor in tensors.values():
+        whole(tensor)
 
 
 def load_latest(
@@ -168,8 +187,14 @@ def _scheduler_tree(name: str, scheduler: LRScheduler) -> Any:
 def _restore_optimizer(file: Path, optimizer: Optimizer, tree: Any) -> None:
     # Cloned: memory mapped from the file would be neither aligned as torch aligns it nor ours to write.
     tensors = {name: tensor.clone() for name, tensor in _load_tensors(file).items()}
+    state = join_tensors(tree, tensors)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, own in state["state"].items():
+        for name, value in own.items():
+            if isinstance(value, Tensor) and index < len(parameters) and value.shape == parameters[index].shape:
+                own[name] = sharded_like(value, parameters[index])
     try:
-        optimizer.load_state_dict(join_tensors(tree, tensors))
+        optimizer.load_state_dict(state)
     except ValueError as error:
         raise CheckpointError(f"{file} belongs to another model: {error}") from error
 

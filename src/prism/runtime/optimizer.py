@@ -10,6 +10,8 @@ from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from prism.errors import NumericsError
+from prism.models.sharding import whole
+from prism.runtime.distributed import add_up_gradients
 
 
 def make_optimizer(
@@ -74,17 +76,20 @@ def make_schedule(
 
 
 def clip_gradients(module: nn.Module, max_norm: float, *, name: str = "model", step: int | None = None) -> float:
-    """Scale all gradients so that their global norm is at most `max_norm`; return the norm before.
+    """Scale all gradients, summed over processes, so that their global norm is at most `max_norm`; return the norm
+    before.
 
-    NumericsError, naming a parameter and, if given, the step, when a gradient is NaN or Inf. With
-    `max_norm=math.inf` gradients are only measured.
+    Once per backward pass. NumericsError, naming a parameter and, if given, the step, when a gradient is NaN or Inf.
+    With `max_norm=math.inf` gradients are only measured.
     """
+    add_up_gradients(module)
     parameters = [p for p in module.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if not torch.isfinite(norm):
+    found = float(whole(norm))
+    if not math.isfinite(found):
         raise NumericsError(_describe(module, name, step))
     nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return float(norm)
+    return found
 
 
 def descend(
@@ -102,6 +107,6 @@ def descend(
 def _describe(module: nn.Module, name: str, step: int | None) -> str:
     when = "" if step is None else f" at step {step}"
     for parameter_name, parameter in module.named_parameters():
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+        if parameter.grad is not None and not torch.isfinite(whole(parameter.grad)).all():
             return f"{name}: the gradient of {parameter_name} is NaN or Inf{when}; lower the learning rate"
     return f"{name}: the gradient norm overflows{when}; lower the learning rate"

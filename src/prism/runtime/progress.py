@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from prism.runtime.distributed import is_first
+
 WINDOW = 20
 """Speed and time left follow the last so many steps."""
 
@@ -32,7 +34,7 @@ class StepProgress:
         self._name, self._num_steps, self._start = name, num_steps, start
         self._metrics = tuple(metrics)
         self._every = every or max(1, num_steps // 50)
-        self._console = console or Console(stderr=True)
+        self._console = console or make_console()
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._bar: Progress | None = None
 
@@ -68,6 +70,11 @@ class StepProgress:
         left = round(seconds / len(self._recent) * (self._num_steps - step))
         parts.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
         return "  ".join(parts)
+
+
+def make_console() -> Console:
+    """On standard error, and silent but in the first of several processes that torchrun started."""
+    return Console(stderr=True, quiet=not is_first())
 
 
 def say(console: Console, line: str) -> None:

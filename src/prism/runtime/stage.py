@@ -15,6 +15,9 @@ A process killed at any moment and started again with the same command ends with
 the weights, metrics.jsonl and samples.jsonl as one that was never killed: a checkpoint holds the
 state after a step together with the length of each log, and a resumed run cuts the logs back to it.
 Wall-clock times go to timings.jsonl, which alone differs.
+
+Several processes that run a stage together (`runtime.distributed`) each have a StageRun; what is on the disk is the
+first one's affair.
 """
 
 import json
@@ -31,6 +34,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from prism.errors import StorageError
 from prism.runtime.atomic import discard, remove_temporaries, storage_errors
 from prism.runtime.checkpoint import list_checkpoints, load_latest, save_checkpoint
+from prism.runtime.distributed import from_first, is_first, largest
 from prism.runtime.interrupt import Interrupted, InterruptFlag
 from prism.runtime.lock import DirectoryLock
 from prism.runtime.manifest import (
@@ -42,8 +46,8 @@ from prism.runtime.manifest import (
     set_aside,
     write_manifest,
 )
-from prism.runtime.metrics import JsonlLog, metric_row
-from prism.runtime.progress import StepProgress, say
+from prism.runtime.metrics import JsonlLog, UnwrittenLog, metric_row
+from prism.runtime.progress import StepProgress, make_console, say
 from prism.runtime.seeding import restore_rng_state, seed_globals
 
 METRICS, TIMINGS, SAMPLES = "metrics.jsonl", "timings.jsonl", "samples.jsonl"
@@ -81,23 +85,23 @@ class StageRun:
         self._identity = Identity.of(name=name, kind=kind, config=config, inputs=inputs, seed=seed, num_steps=num_steps)
         self._checkpoints = self.directory / "checkpoints"
         self._checkpoint_every, self._keep_checkpoints = max(1, checkpoint_every), keep_checkpoints
-        self._show, self._console = tuple(show), console or Console(stderr=True)
+        self._show, self._console = tuple(show), console or make_console()
         self._training: dict[str, Any] | None = None
         self._state: MutableMapping[str, Any] = {}
         self._marks: dict[str, Any] = {}
-        self._logs: dict[str, JsonlLog] = {}
+        self._logs: dict[str, JsonlLog | UnwrittenLog] = {}
         self._rng: dict[str, Any] | None = None
         self._done_step = 0
         self._latest: dict[str, Any] = {}
         self._tokens: int | None = None
         self._lock: DirectoryLock | None = None
-        self.is_complete = self._is_done()
+        self.is_complete = from_first(self._is_done)
         """Whether an earlier run finished this very stage and its outputs are untouched."""
         if self.is_complete:
-            self._tidy()
+            from_first(self._tidy)
             self._say("unchanged since it was completed, not run again")
         else:
-            self._open()
+            from_first(self._open)
 
     @property
     def outputs(self) -> dict[str, Path]:
@@ -157,7 +161,7 @@ class StageRun:
                 started = time.perf_counter()
                 yield step
                 self._close_step(step, time.perf_counter() - started, progress)
-                stop = interrupt.signal_number
+                stop = largest(interrupt.signal_number or 0) or None
                 if stop is not None or step % self._checkpoint_every == 0 or step == self.num_steps:
                     self.save(step)
                 if stop is not None:
@@ -183,12 +187,13 @@ class StageRun:
         if step >= self.start_step:
             self.log(SAMPLES).append({"step": step, **row})
 
-    def log(self, name: str) -> JsonlLog:
+    def log(self, name: str) -> JsonlLog | UnwrittenLog:
         """A JSONL file of the stage's own that is cut back with the others when the run is resumed."""
         if self._training is None:
             self.attach()  # the checkpoint knows where the log stood
         if name not in self._logs:
-            self._logs[name] = JsonlLog(self.directory / name, self._marks.get(name))
+            path = self.directory / name
+            self._logs[name] = JsonlLog(path, self._marks.get(name)) if is_first() else UnwrittenLog(path)
         return self._logs[name]
 
     def save(self, step: int) -> None:
@@ -204,16 +209,18 @@ class StageRun:
         """
         if self._done_step != self.num_steps:
             raise RuntimeError(f"{self.name} is at step {self._done_step} of {self.num_steps}")
-        hashed = hash_outputs(self.directory, outputs)
         for log in self._logs.values():
             log.mark()
             log.close()
-        write_manifest(self.directory, self._identity, "complete", hashed)
-        self._tidy()
+        from_first(lambda: self._complete(outputs))
         self.is_complete = True
+        return self.outputs
+
+    def _complete(self, outputs: Mapping[str, str | Path]) -> None:
+        write_manifest(self.directory, self._identity, "complete", hash_outputs(self.directory, outputs))
+        self._tidy()
         if self._lock is not None:
             self._lock.release()
-        return self.outputs
 
     def _is_done(self) -> bool:
         manifest = read_manifest(self.directory)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prism.errors import CheckpointError
+from prism.models.sharding import sharded_like, whole
 
 _TENSOR, _TUPLE, _PAIRS = "@tensor", "@tuple", "@pairs"
 
@@ -52,11 +53,14 @@ def join_tensors(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, no two in the same memory: what safetensors asks for. Copies only where it must."""
+    """Whole, on the CPU, contiguous, no two in the same memory: what safetensors asks for. Copies only where it must.
+
+    Sharded ones are gathered: every process has to call it, and has the result.
+    """
     seen: set[int] = set()
     result = {}
     for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
+        tensor = whole(tensor.detach()).cpu().contiguous()
         memory = tensor.untyped_storage().data_ptr()
         if memory in seen:
             tensor = tensor.clone()
@@ -69,19 +73,15 @@ def module_tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]
     """All parameters and persistent buffers, each tied one once, and the ties as {other name: stored name}."""
     stored: dict[str, Tensor] = {}
     ties: dict[str, str] = {}
-    first_name: dict[Any, str] = {}
-    for name, tensor in module.state_dict().items():
+    first_name: dict[int, str] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is a {type(tensor).__name__}, which a checkpoint cannot hold")
-        if tensor.numel() == 0:
-            stored[name] = tensor
-            continue
-        memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if memory in first_name:
-            ties[name] = first_name[memory]
+        if id(tensor) in first_name:
+            ties[name] = first_name[id(tensor)]
         else:
-            first_name[memory] = name
-            stored[name] = tensor
+            first_name[id(tensor)] = name
+            stored[name] = tensor.detach()
     return stored, ties
 
 
@@ -103,4 +103,4 @@ def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], ties: Mappi
                 f"and {target.dtype} {tuple(target.shape)} here"
             )
     for name, target in targets.items():
-        target.copy_(tensors[name])
+        target.copy_(sharded_like(tensors[name], target))

@@ -7,12 +7,14 @@ read, resumed and reported like any run.
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prism.config import Ablation, PlannedStage, Recipe, plan_stages
 from prism.errors import StorageError
 from prism.runtime.atomic import write_json
+from prism.runtime.distributed import from_first, processes
 from prism.runtime.hashing import config_sha256
 from prism.runtime.progress import say
 from prism.stages.pipeline import run_recipe
@@ -29,13 +31,18 @@ def run_ablation(ablation: Ablation, names: Sequence[str] = ()) -> None:
     ablation.directory.mkdir(parents=True, exist_ok=True)
     listing = {"reference": ablation.reference, "cells": list(ablation.cells)}
     write_json(ablation.directory / LISTING, listing)
-    for number, (name, recipe) in enumerate(ablation.cells.items(), start=1):
-        if names and name not in names:
-            continue
-        say(CONSOLE, f"cell {name} ({number} of {len(ablation.cells)})")
-        for seed in recipe.seeds:
-            link_stages(ablation.directory, recipe, seed)
-        run_recipe(recipe)
+    with processes():
+        for number, (name, recipe) in enumerate(ablation.cells.items(), start=1):
+            if names and name not in names:
+                continue
+            say(CONSOLE, f"cell {name} ({number} of {len(ablation.cells)})")
+            from_first(partial(_link_seeds, ablation.directory, recipe))
+            run_recipe(recipe)
+
+
+def _link_seeds(directory: Path, recipe: Recipe) -> None:
+    for seed in recipe.seeds:
+        link_stages(directory, recipe, seed)
 
 
 def link_stages(directory: Path, recipe: Recipe, seed: int) -> None:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from prism.config import AlignConfig, PlannedStage, RolloutConfig
 from prism.errors import ConfigError
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
+from prism.models.sharding import shard
 from prism.rollout import Sampling
 from prism.runtime.optimizer import clip_gradients, descend, make_optimizer
 from prism.runtime.seeding import derive_seed
@@ -99,19 +100,19 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             if control.has_collapsed:
                 run.save(step)
             control.check()
-    workspace.save_aligned(run, players.policy, discriminator, encoder)
+    workspace.save_models(run, {"model": players.policy, "discriminator": discriminator}, encoder)
 
 
 def _load_players(workspace: Workspace, start: str, config: AlignConfig) -> Players:
     policy, encoder = workspace.load_policy(start)
-    discriminator = load_discriminator_for_alignment(workspace)
+    policy, discriminator = shard(policy), shard(load_discriminator_for_alignment(workspace))
     return Players(
         encoder=encoder,
         policy=policy,
         policy_optimizer=make_optimizer(
             policy, learning_rate=config.policy_learning_rate, weight_decay=config.weight_decay
         ),
-        reference=workspace.load_policy(start)[0].eval() if config.kl else None,
+        reference=shard(workspace.load_policy(start)[0]).eval() if config.kl else None,
         discriminator=discriminator,
         discriminator_optimizer=make_optimizer(
             discriminator, learning_rate=config.discriminator_learning_rate, weight_decay=config.weight_decay

@@ -75,7 +75,7 @@ def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfi
         for schedule in schedules.values():
             schedule.step()
         run.record(step, {"loss/nll": loss, "policy/grad_norm": grad_norm}, tokens=num_tokens(packs))
-    workspace.save_policy(run, policy, encoder)
+    workspace.save_models(run, {"model": policy}, encoder)
 
 
 def pack_lessons(encoder: PromptEncoder, lessons: Sequence[Example], token_budget: int) -> list[PackedTrees]:

@@ -27,6 +27,8 @@ from torch.optim import Optimizer
 
 from prism.config.control import AnyReaction, ControlConfig, LabelSmoothing, LearningRate, Replay, UpdateRatio
 from prism.errors import AlignmentCollapseError
+from prism.models.sharding import own_part
+from prism.runtime.distributed import from_first
 from prism.runtime.metrics import check_finite
 from prism.runtime.seeding import python_random
 from prism.stages.collapse import (
@@ -275,10 +277,12 @@ _WEIGHTS_PER_TENSOR = 64
 
 @torch.no_grad()
 def weight_sample(module: nn.Module) -> Tensor:
-    """The first few weights of every tensor: enough to see whether an update moved the module, and how far."""
-    return torch.cat([weights.detach().flatten()[:_WEIGHTS_PER_TENSOR].float() for weights in module.parameters()])
+    """The first few weights of every tensor, or of this process's part of it: enough to see whether an update moved
+    the module, and how far."""
+    parts = [own_part(weights.detach()).flatten() for weights in module.parameters()]
+    return torch.cat([part[:_WEIGHTS_PER_TENSOR].float() for part in parts])
 
 
 def relative_change(before: Tensor, module: nn.Module) -> float:
     """How far `module` has moved from the `weight_sample` taken before, over the size of that sample."""
-    return float((weight_sample(module) - before).norm() / before.norm())
+    return from_first(lambda: float((weight_sample(module) - before).norm() / before.norm()))

@@ -1,6 +1,7 @@
 """The data of one seed: made by the built-in world or read from the user's files, by the same readers."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from prism.evals.summary import Reference
 from prism.records import Demonstration, Example, Prompt, Response
 from prism.rewards import num_description_items, num_reasoning_steps, parse_response
 from prism.runtime.atomic import write_json
+from prism.runtime.distributed import from_first, is_first
 from prism.runtime.hashing import config_sha256, path_sha256
 from prism.runtime.progress import say
 from prism.runtime.seeding import derive_seed
@@ -51,8 +53,13 @@ def prepare(workspace: Workspace) -> None:
     )
     if run.is_complete:
         return
-    outputs = write_world(data, run.directory, workspace.seed) if isinstance(data, WorldData) else {}
-    run.finish(outputs | _write_teacher(workspace))
+    run.finish(from_first(lambda: _write(workspace, run.directory)))
+
+
+def _write(workspace: Workspace, directory: Path) -> dict[str, str]:
+    data = workspace.recipe.data
+    outputs = write_world(data, directory, workspace.seed) if isinstance(data, WorldData) else {}
+    return outputs | _write_teacher(workspace)
 
 
 def write_world(data: WorldData, directory: Path, seed: int) -> dict[str, str]:
@@ -170,7 +177,8 @@ def _image_root(workspace: Workspace) -> Path | None:
 @contextmanager
 def _rejects(workspace: Workspace, name: str) -> Iterator[RejectLog]:
     """The rejects file of one data set; says how many rows were rejected when the reading ends."""
-    with RejectLog(workspace.directory / "rejects" / f"{name}.jsonl") as log:
+    path = workspace.directory / "rejects" / f"{name}.jsonl"
+    with RejectLog(path if is_first() else Path(os.devnull)) as log:
         yield log
     if log.total:
         say(CONSOLE, f"data/{name}: {log.summary()}")

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from prism.config import RolloutConfig, VllmRollout
-from prism.models import PromptEncoder
+from prism.models import PromptEncoder, load_policy
+from prism.models.sharding import is_sharded
 from prism.packing import branch_logprobs
 from prism.records import Prompt, RolloutGroup
-from prism.rollout import PolicyEngine, Sampling, TransformersEngine, VllmEngine
+from prism.rollout import PolicyEngine, Sampling, SpreadEngine, TransformersEngine, VllmEngine
+from prism.runtime.distributed import num_processes
 from prism.stages.mismatch import Mismatch, check_sampler, join, sampler_logprobs
 from prism.stages.policy_update import pack_groups
 from prism.stages.workspace import Workspace
@@ -32,7 +34,8 @@ def open_engine(
 ) -> Iterator[PolicyEngine]:
     """An engine for `policy`, closed at the end; call `update_weights` before the first rollout.
 
-    vLLM starts from the base, which has the architecture of every later policy. `batch_size` replaces the
+    vLLM, and the copy that stands in for a sharded policy, start from the base, which has the architecture of every
+    later policy. `batch_size` replaces the
     recipe's for the transformers engine. `is_checked` is for stages that do not compare the rollouts with the
     policy in their update: the first `MIN_COMPARED` tokens after `update_weights` are then looked at here.
     """
@@ -41,7 +44,10 @@ def open_engine(
     if isinstance(settings, VllmRollout):
         engine: PolicyEngine = VllmEngine(workspace.model_directory("base"), encoder, settings, max_length=length)
     else:
-        engine = TransformersEngine(policy, encoder, batch_size=batch_size or settings.batch_size)
+        model = load_policy(workspace.model_directory("base")) if is_sharded(policy) else policy
+        size = batch_size or settings.batch_size
+        own = TransformersEngine(model, encoder, batch_size=size, is_copy=model is not policy)
+        engine = SpreadEngine(own, batch_size=size) if num_processes() > 1 else own
     try:
         yield _Checked(engine, policy, encoder, settings, length) if is_checked else engine
     finally:

@@ -18,6 +18,7 @@ from prism.objectives import (
     load_balancing_loss,
 )
 from prism.packing import PackedTrees, branch_scores, token_views
+from prism.runtime.distributed import add_up, share
 from prism.runtime.metrics import check_finite
 from prism.runtime.optimizer import descend
 from prism.runtime.stage import StageRun
@@ -98,23 +99,20 @@ def train_discriminator(
     """Adds the gradient of `game_loss` and, for a mixture of experts, of its load balance, which is returned."""
     top_k = num_active_experts(discriminator)
     total_tokens = num_tokens(batch.packs)
-    balance = 0.0
 
     def balance_loss(packed: PackedTrees, router_logits: tuple[Tensor, ...]) -> Tensor:
-        nonlocal balance
         loss = load_balancing_loss(router_logits, top_k=top_k or 1) * len(packed) / total_tokens
-        balance += float(loss.detach())
         return balance_coefficient * loss
 
     is_balanced = top_k is not None and balance_coefficient > 0
-    backpropagate(
+    added = backpropagate(
         discriminator,
         batch,
         scores,
         lambda pairs: game_loss(pairs, regularization=regularization, label_smoothing=label_smoothing).loss,
         balance_loss if is_balanced else None,
     )
-    return balance if is_balanced else None
+    return added / balance_coefficient if is_balanced else None
 
 
 def num_active_experts(discriminator: Discriminator) -> int | None:
@@ -179,24 +177,19 @@ def measure_routing(discriminator: Discriminator, packs: Sequence[PackedTrees], 
     top_k = num_active_experts(discriminator)
     if top_k is None:
         return None
-    loads, counts = [], []
-    for packed in packs:
-        _, router_logits = branch_scores(discriminator, packed, views=batch.views, with_router=True)
-        views = token_views(packed, batch.views[packed.rows])
-        masks = [views == place for place in range(len(batch.view_names))]
-        loads.append(
-            torch.stack(
-                [
-                    torch.stack([expert_load([logits], top_k=top_k, mask=mask) for mask in masks])
-                    for logits in router_logits or ()
-                ]
-            )
-        )
-        counts.append(torch.stack([mask.sum() for mask in masks]))
-    weights = torch.stack(counts).float()
-    weights = weights / weights.sum(0).clamp(min=1)
-    load = (torch.stack(loads).float() * weights[:, None, :, None]).sum(0) / top_k
-    return Routing(batch.view_names, load)
+    text, num_views = discriminator.model.config.get_text_config(), len(batch.view_names)
+    slots = torch.zeros(text.num_hidden_layers, num_views, text.num_experts, dtype=torch.float64)
+    counts = torch.zeros(num_views, dtype=torch.float64)
+    for part in share(packs):
+        _, router_logits = branch_scores(discriminator, part.item, views=batch.views, with_router=True)
+        views = token_views(part.item, batch.views[part.item.rows])
+        for place in range(num_views):
+            mask = views == place
+            for layer, logits in enumerate(router_logits or ()):
+                slots[layer, place] += part.weight * expert_load([logits], top_k=top_k, mask=mask) * mask.sum()
+            counts[place] += part.weight * mask.sum()
+    load = add_up(slots) / (add_up(counts).clamp(min=1)[:, None] * top_k)
+    return Routing(batch.view_names, load.float())
 
 
 def record_routing(

@@ -1,6 +1,6 @@
 """One supervised step: completions imitated on packed prompt trees."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from prism.models import PromptEncoder
 from prism.objectives import completion_nll
 from prism.packing import Branch, PackedTrees, PromptTree, branch_logprobs, pack_trees
 from prism.records import Example
+from prism.runtime.distributed import add_up_number, share
 from prism.runtime.seeding import python_random
 
 _Record = TypeVar("_Record")
@@ -55,25 +56,25 @@ def pack_examples(
 
 def imitate(policy: Any, packs: Sequence[PackedTrees]) -> float:
     """Adds the gradient of the batch's mean negative log-likelihood per target token; returns that mean."""
-    num_targets = sum(packed.target_ids.numel() for packed in packs)
     total = 0.0
-    for packed in packs:
-        loss = _nll(policy, packed, num_targets)
+    for loss in _losses(policy, packs):
         loss.backward()
         total += loss.item()
-    return total
+    return add_up_number(total)
 
 
 @torch.no_grad()
 def mean_nll(policy: Any, packs: Sequence[PackedTrees]) -> float:
     """Mean negative log-likelihood per target token, without a gradient."""
+    return add_up_number(sum(loss.item() for loss in _losses(policy, packs)))
+
+
+def _losses(policy: Any, packs: Sequence[PackedTrees]) -> Iterator[Tensor]:
+    """What this process's share adds to the mean over all targets of `packs`."""
     num_targets = sum(packed.target_ids.numel() for packed in packs)
-    return sum(_nll(policy, packed, num_targets).item() for packed in packs)
-
-
-def _nll(policy: Any, packed: PackedTrees, num_targets: int) -> Tensor:
-    logprobs = branch_logprobs(policy, packed).logprobs[None]
-    return completion_nll(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_targets)
+    for part in share(packs):
+        logprobs = branch_logprobs(policy, part.item).logprobs[None]
+        yield part.weight * completion_nll(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_targets)
 
 
 def num_tokens(packs: Sequence[PackedTrees]) -> int:

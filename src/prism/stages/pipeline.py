@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prism.config import PlannedStage, Recipe, plan_stages, select_stages
 from prism.runtime.atomic import write_json
+from prism.runtime.distributed import processes
 from prism.runtime.progress import say
 from prism.runtime.threads import choose_threads
 from prism.stages import align, audit, base, datasets, evaluation, rlvr, sft, warmup
@@ -37,14 +38,15 @@ def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | Non
         last = select_stages(recipe, stop_after)[-1]
         planned = planned[: planned.index(last) + 1]
     selected = planned if only in (None, "eval") else select_stages(recipe, only or "")
-    for seed in recipe.seeds:
-        workspace = Workspace(recipe, seed, directory / f"seed-{seed}")
-        datasets.prepare(workspace)
-        for stage in selected:
-            if only != "eval":
-                _STAGES[stage.kind](workspace, stage)
-            if stage.is_evaluated and only in (None, "eval"):
-                evaluation.run(workspace, stage)
+    with processes():
+        for seed in recipe.seeds:
+            workspace = Workspace(recipe, seed, directory / f"seed-{seed}")
+            datasets.prepare(workspace)
+            for stage in selected:
+                if only != "eval":
+                    _STAGES[stage.kind](workspace, stage)
+                if stage.is_evaluated and only in (None, "eval"):
+                    evaluation.run(workspace, stage)
     return directory
 
 
@@ -54,10 +56,10 @@ def audit_recipe(recipe: Recipe) -> list[Path]:
     Raises CheckpointError where the run lacks its data or the policy that alignment starts from.
     """
     _choose_threads(recipe)
-    paths = []
-    for seed in recipe.seeds:
-        paths.append(audit.run_newest(Workspace(recipe, seed, recipe.run_directory / f"seed-{seed}")))
-    return paths
+    with processes():
+        return [
+            audit.run_newest(Workspace(recipe, seed, recipe.run_directory / f"seed-{seed}")) for seed in recipe.seeds
+        ]
 
 
 def _choose_threads(recipe: Recipe) -> None:

@@ -14,6 +14,7 @@ from prism.models import PromptEncoder
 from prism.objectives import Aggregation, RatioLevel, aggregate, importance_weights, kl_estimate, policy_loss
 from prism.packing import Branch, PackedTrees, PromptTree, TargetLogprobs, branch_logprobs, pack_trees, to_rows
 from prism.records import RolloutGroup
+from prism.runtime.distributed import add_up_numbers, gather, share
 from prism.stages.mismatch import Mismatch
 
 
@@ -78,8 +79,8 @@ def pack_groups(encoder: PromptEncoder, groups: Sequence[RolloutGroup], token_bu
 
 @torch.no_grad()
 def rollout_logprobs(policy: Any, packs: Sequence[PackedTrees], objective: PolicyObjective) -> list[Tensor]:
-    """Per pack the log-probabilities of its targets under the policy as it is now."""
-    return [objective.logprobs(policy, packed).logprobs for packed in packs]
+    """Per pack of this process's share the log-probabilities of its targets under the policy as it is now."""
+    return [objective.logprobs(policy, part.item).logprobs for part in share(packs)]
 
 
 def accumulate_policy_gradient(
@@ -94,7 +95,7 @@ def accumulate_policy_gradient(
 ) -> UpdateMetrics:
     """Adds the gradient of the objective over all `packs`, divided by counts over all of them.
 
-    `old_logprobs` (per pack) are those of the policy that sampled; None says that it is this very
+    `old_logprobs` (as from `rollout_logprobs`) are those of the policy that sampled; None says that it is this very
     policy, whose log-probabilities then serve as the old ones and save a pass. `sampler_logprobs` (per
     pack) are the same as another implementation of that policy, which did the sampling, had them.
     `reference` is the policy that the KL term, if any, refers to.
@@ -102,53 +103,71 @@ def accumulate_policy_gradient(
     num_tokens = sum(packed.target_ids.numel() for packed in packs)
     num_rollouts = sum(packed.rows.numel() for packed in packs)
     denominator = num_tokens if objective.aggregation == "token-mean" else num_rollouts
-    sums = dict.fromkeys(("loss", "clip", "dual", "entropy", "kl", "importance"), 0.0)
-    differences: list[Tensor] = []
-    for index, packed in enumerate(packs):
-        width = int(packed.target_columns.max()) + 1
+    sums: dict[str, float] = {}
+    differences: list[float] = []
+    for place, part in enumerate(share(packs)):
+        packed = part.item
         result = objective.logprobs(policy, packed, with_entropy=True)
-        old = result.logprobs.detach() if old_logprobs is None else old_logprobs[index]
-        sampler = None if sampler_logprobs is None else sampler_logprobs[index].to(old)
-        if sampler is not None:
-            differences.append((old - sampler).abs())
-        logprobs, mask = to_rows(result.logprobs, packed, num_columns=width)
-        old_rows, _ = to_rows(old, packed, num_columns=width)
-        weights = _importance(old_rows, sampler, packed, objective)
-        update = policy_loss(
-            logprobs,
-            old_rows,
-            advantages[packed.rows],
-            mask,
-            level=objective.level,
-            clip_low=objective.clip_low,
-            clip_high=objective.clip_high,
-            dual_clip=objective.dual_clip,
-            aggregation=objective.aggregation,
-            denominator=denominator,
-            weights=weights,
-        )
-        loss = update.loss
-        if objective.kl is not None:
-            distance = _distance(logprobs, mask, packed, objective, reference)
-            loss = loss + objective.kl.coefficient * aggregate(distance, mask, objective.aggregation, denominator)
-            sums["kl"] += float((distance * mask).sum().detach())
-        loss.backward()
-        count = int(update.num_tokens)
-        sums["loss"] += float(loss.detach())
-        sums["clip"] += float(update.clip_fraction) * count
-        sums["dual"] += float(update.clip_fraction_dual) * count
-        sums["entropy"] += float(result.entropies.sum()) if result.entropies is not None else 0.0
-        sums["importance"] += 0.0 if weights is None else float(weights[mask].sum())
+        old = result.logprobs.detach() if old_logprobs is None else old_logprobs[place]
+        sampler = None if sampler_logprobs is None else sampler_logprobs[part.index].to(old)
+        if sampler is not None and part.counts:
+            differences += (old - sampler).abs().tolist()
+        loss, found = _pack_loss(result, old, sampler, packed, advantages, objective, denominator, reference)
+        (part.weight * loss).backward()
+        sums = {name: sums.get(name, 0.0) + part.weight * float(value) for name, value in found.items()}
+    sums = add_up_numbers(sums)
+    differences = [] if sampler_logprobs is None else gather(differences)
+    means = {name: value / num_tokens for name, value in sums.items()}
     return UpdateMetrics(
         loss=sums["loss"],
-        clip_fraction=sums["clip"] / num_tokens,
-        clip_fraction_dual=sums["dual"] / num_tokens,
-        entropy=sums["entropy"] / num_tokens,
-        kl=None if objective.kl is None else sums["kl"] / num_tokens,
+        clip_fraction=means["clip"],
+        clip_fraction_dual=means["dual"],
+        entropy=means["entropy"],
+        kl=means.get("kl"),
         num_tokens=sum(len(packed) for packed in packs),
-        importance=None if objective.importance is None else sums["importance"] / num_tokens,
-        mismatch=Mismatch(torch.cat(differences)) if differences else None,
+        importance=means.get("importance"),
+        mismatch=Mismatch(torch.tensor(differences)) if differences else None,
     )
+
+
+def _pack_loss(
+    result: TargetLogprobs,
+    old: Float[Tensor, "targets"],
+    sampler: Float[Tensor, "targets"] | None,
+    packed: PackedTrees,
+    advantages: Float[Tensor, "rollout"],
+    objective: PolicyObjective,
+    denominator: int,
+    reference: Any | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What `packed` adds to the loss, and to the sums that are measured."""
+    logprobs, mask = to_rows(result.logprobs, packed, num_columns=int(packed.target_columns.max()) + 1)
+    old_rows, _ = to_rows(old, packed, num_columns=mask.shape[1])
+    weights = _importance(old_rows, sampler, packed, objective)
+    update = policy_loss(
+        logprobs,
+        old_rows,
+        advantages[packed.rows],
+        mask,
+        level=objective.level,
+        clip_low=objective.clip_low,
+        clip_high=objective.clip_high,
+        dual_clip=objective.dual_clip,
+        aggregation=objective.aggregation,
+        denominator=denominator,
+        weights=weights,
+    )
+    assert result.entropies is not None
+    loss, found = update.loss, {"entropy": result.entropies.sum()}
+    found["clip"] = update.clip_fraction * update.num_tokens
+    found["dual"] = update.clip_fraction_dual * update.num_tokens
+    if weights is not None:
+        found["importance"] = weights[mask].sum()
+    if objective.kl is not None:
+        distance = _distance(logprobs, mask, packed, objective, reference)
+        loss = loss + objective.kl.coefficient * aggregate(distance, mask, objective.aggregation, denominator)
+        found["kl"] = (distance * mask).sum().detach()
+    return loss, found | {"loss": loss.detach()}
 
 
 def _importance(

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from prism.config import Dapo, Grpo, Gspo, PlannedStage, RlvrConfig, RolloutConfig
 from prism.errors import ConfigError
 from prism.models import PromptEncoder, checkpoint_weights
+from prism.models.sharding import shard
 from prism.objectives import grpo_advantages, has_signal, overlong_penalty
 from prism.packing import PackedTrees
 from prism.records import Prompt, Response, RolloutGroup
@@ -59,6 +60,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if run.is_complete:
         return
     policy, encoder = workspace.load_policy(planned.start)
+    policy = shard(policy)
     optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     state: dict[str, Any] = {"position": 0, "leftover": []}
     run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, state=state)
@@ -80,7 +82,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             metrics |= update_policy(policy, optimizer, parts, objective, config, workspace.recipe.rollout, step)
             run.record(step, metrics, tokens=sum(num_tokens(part.packs) for part in parts))
             record_samples(workspace, run, step, groups, responses, advantages=advantages, rewards=rewards)
-    workspace.save_policy(run, policy, encoder)
+    workspace.save_models(run, {"model": policy}, encoder)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

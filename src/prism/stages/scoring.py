@@ -10,6 +10,7 @@ from torch import Tensor
 from prism.models import Discriminator, Mode, PromptEncoder, View, response_branch, views_of, visible_prompt
 from prism.packing import Branch, PackedTrees, PromptTree, branch_scores, pack_trees
 from prism.records import Prompt, Response
+from prism.runtime.distributed import add_up, add_up_number, share
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,11 @@ class ContestBatch:
 def score(discriminator: Discriminator, batch: ContestBatch) -> Float[Tensor, "branches"]:
     """Scores of all branches, without a gradient."""
     scores = torch.zeros(batch.num_branches)
-    for packed in batch.packs:
-        scores[packed.rows] = branch_scores(discriminator, packed, views=batch.views)[0].float()
-    return scores
+    for part in share(batch.packs):
+        found = branch_scores(discriminator, part.item, views=batch.views)[0].float()
+        if part.counts:
+            scores[part.item.rows] = found
+    return add_up(scores)
 
 
 def backpropagate(
@@ -101,21 +104,25 @@ def backpropagate(
     scores: Float[Tensor, "branches"],
     loss: Callable[[ContestScores], Tensor],
     pack_loss: Callable[[PackedTrees, tuple[Tensor, ...]], Tensor] | None = None,
-) -> None:
+) -> float:
     """Adds the gradient of `loss` to the discriminator's parameters, one pack in memory at a time.
 
     The loss couples scores of different packs, but only through the scores: its gradient with
     respect to them is taken at `scores`, which the discriminator gave just before, and each pack is
     then run again and carries its share back. Exact, and peak memory is one pack's. `pack_loss`
-    adds a loss on a pack's router logits.
+    adds a loss on a pack's router logits; the sum of it over the packs is returned.
     """
     leaf = scores.detach().requires_grad_()
     [score_gradient] = torch.autograd.grad(loss(batch.pair_scores(leaf)), leaf)
-    for packed in batch.packs:
+    added = 0.0
+    for part in share(batch.packs):
         pack_scores, router_logits = branch_scores(
-            discriminator, packed, views=batch.views, with_router=pack_loss is not None
+            discriminator, part.item, views=batch.views, with_router=pack_loss is not None
         )
-        total = (pack_scores * score_gradient[packed.rows]).sum()
+        total = part.weight * (pack_scores * score_gradient[part.item.rows]).sum()
         if pack_loss is not None and router_logits is not None:
-            total = total + pack_loss(packed, router_logits)
+            own = part.weight * pack_loss(part.item, router_logits)
+            added += float(own.detach())
+            total = total + own
         total.backward()
+    return add_up_number(added)

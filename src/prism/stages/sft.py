@@ -4,6 +4,7 @@ import math
 
 from prism.config import PlannedStage
 from prism.errors import ConfigError
+from prism.models.sharding import shard
 from prism.runtime.optimizer import descend, make_optimizer, make_schedule
 from prism.stages.datasets import read_development, read_sft
 from prism.stages.imitation import draw_batch, imitate, mean_nll, num_tokens, pack_examples
@@ -28,6 +29,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if run.is_complete:
         return
     policy, encoder = workspace.load_policy(planned.start)
+    policy = shard(policy)
     optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     schedule = make_schedule(
         optimizer, kind=config.schedule, num_steps=num_steps, warmup_fraction=config.warmup_fraction
@@ -43,4 +45,4 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         if development and (step % 25 == 0 or step == num_steps):
             metrics["loss/dev_nll"] = mean_nll(policy, pack_examples(encoder, development, config.token_budget))
         run.record(step, metrics, tokens=num_tokens(packs))
-    workspace.save_policy(run, policy, encoder)
+    workspace.save_models(run, {"model": policy}, encoder)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from prism.config import PlannedStage, policy_before_alignment
 from prism.errors import ConfigError, DataError
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
+from prism.models.sharding import shard
 from prism.records import Demonstration
 from prism.rollout import Sampling
 from prism.runtime.optimizer import make_optimizer, make_schedule
@@ -36,7 +37,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         raise DataError(
             f"warmup: {len(contests)} of the prompts drew a valid rollout, none left beside the held-out ones"
         )
-    discriminator = make_discriminator(workspace)
+    discriminator = shard(make_discriminator(workspace))
     optimizer = make_optimizer(discriminator, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     schedule = make_schedule(
         optimizer, kind=config.schedule, num_steps=config.num_steps, warmup_fraction=config.warmup_fraction
@@ -67,7 +68,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         if step % config.evaluate_every == 0 or step == config.num_steps:
             metrics |= measure_heldout(discriminator, ContestBatch(encoder, heldout, config.token_budget, mode))
         run.record(step, metrics, tokens=num_tokens(batch.packs))
-    workspace.save_discriminator(run, discriminator, encoder)
+    workspace.save_models(run, {"model": discriminator}, encoder)
 
 
 def read_pool(workspace: Workspace) -> list[Demonstration]:

@@ -2,25 +2,28 @@
 
 import hashlib
 import importlib.resources
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from rich.console import Console
+from torch import Tensor, nn
 
 from prism.config import CheckpointBase, PlannedStage, Recipe, VllmRollout
 from prism.data.image_references import image_suffix
 from prism.data.images import read_bytes
 from prism.errors import CheckpointError
 from prism.models import Discriminator, PromptEncoder, load_policy, save_policy
+from prism.models.sharding import whole_weights
 from prism.records import Prompt
 from prism.runtime.atomic import atomic_directory, write_bytes
+from prism.runtime.distributed import is_first
 from prism.runtime.manifest import read_manifest
+from prism.runtime.progress import make_console
 from prism.runtime.stage import StageRun
 
-CONSOLE = Console(stderr=True)
+CONSOLE = make_console()
 SHIPPED_BASE = Path(str(importlib.resources.files("prism") / "assets" / "tiny-base"))
 
 
@@ -121,30 +124,20 @@ class Workspace:
             write_bytes(path, data)
         return path.relative_to(self.recipe.run_directory).as_posix()
 
-    def save_policy(self, run: StageRun, policy: Any, encoder: PromptEncoder) -> None:
-        """Writes the final weights and marks the stage complete."""
-        self._finish(run, {"model": lambda path: save_policy(policy, encoder, path)})
-
-    def save_discriminator(self, run: StageRun, discriminator: Discriminator, encoder: PromptEncoder) -> None:
-        self._finish(run, {"model": lambda path: _write_discriminator(discriminator, encoder, path)})
-
-    def save_aligned(self, run: StageRun, policy: Any, discriminator: Discriminator, encoder: PromptEncoder) -> None:
-        """The aligned policy as `model` and the discriminator at the end of the game beside it."""
-        self._finish(
-            run,
-            {
-                "model": lambda path: save_policy(policy, encoder, path),
-                "discriminator": lambda path: _write_discriminator(discriminator, encoder, path),
-            },
-        )
-
-    def _finish(self, run: StageRun, outputs: Mapping[str, Callable[[Path], None]]) -> None:
-        for name, write in outputs.items():
-            with atomic_directory(run.directory / name) as path:
-                write(path)
-        run.finish({name: name for name in outputs})
+    def save_models(self, run: StageRun, models: Mapping[str, nn.Module], encoder: PromptEncoder) -> None:
+        """Writes the final weights of `models`, each with its processor to the directory of its name, and marks the
+        stage complete."""
+        for name, model in models.items():
+            weights = whole_weights(model, is_kept=is_first())
+            if is_first():
+                with atomic_directory(run.directory / name) as path:
+                    _write(model, encoder, path, weights)
+        run.finish({name: name for name in models})
 
 
-def _write_discriminator(discriminator: Discriminator, encoder: PromptEncoder, path: Path) -> None:
-    discriminator.save_pretrained(path)
-    encoder.save_pretrained(path)
+def _write(model: Any, encoder: PromptEncoder, path: Path, weights: dict[str, Tensor] | None) -> None:
+    if isinstance(model, Discriminator):
+        model.save_pretrained(path, state_dict=weights)
+        encoder.save_pretrained(path)
+    else:
+        save_policy(model, encoder, path, state_dict=weights)

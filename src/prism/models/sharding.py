@@ -1,0 +1,86 @@
+"""Models whose weights are spread over processes (FSDP2), and tensors of theirs."""
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from prism.packing.forward import SHARDED_CALL
+
+Value = TypeVar("Value")
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def shard(module: Module) -> Module:
+    """`module` with its weights spread over the processes of the default group, layer by layer; as it is where there
+    is but one process.
+
+    The layers are those that transformers says are not to be split. Code that reads weights other than in a
+    module's `forward` goes through `packing.forward` or takes the `whole` of a tensor.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return module
+    mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (dist.get_world_size(),))
+    layers = {name for part in module.modules() for name in getattr(part, "_no_split_modules", None) or ()}
+    for part in list(module.modules()):
+        if type(part).__name__ in layers:
+            fully_shard(part, mesh=mesh)
+    # Resharded even at the top, so that parameters are always the shards wherever they are looked at.
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            # Losses are divided by counts over all processes already: their gradients are added, not averaged.
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)
+    setattr(module, SHARDED_CALL, MethodType(_call, module))
+    register_fsdp_forward_method(module, SHARDED_CALL)
+    return module
+
+
+def _call(module: nn.Module, function: Callable[..., Value], *arguments: Any) -> Value:
+    return function(module, *arguments)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    return isinstance(module, FSDPModule)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be sharded. Every process has to ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_weights(module: nn.Module, *, is_kept: bool) -> dict[str, Tensor] | None:
+    """All weights by name, tied ones one and the same tensor; None of a module that is not sharded, which has them.
+
+    Every process has to ask for them; those that do not keep them get an empty dictionary.
+    """
+    if not is_sharded(module):
+        return None
+    gathered: dict[int, Tensor] = {}
+    kept: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in gathered:
+            found = whole(tensor.detach())
+            gathered[id(tensor)] = found.cpu() if is_kept else found[:0]
+        if is_kept:
+            kept[name] = gathered[id(tensor)]
+    return kept
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor that may be sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded_like(tensor: Tensor, target: Tensor) -> Tensor:
+    """`tensor`, the whole of which every process has, sharded as `target` is."""
+    if not isinstance(target, DTensor):
+        return tensor
+    return distribute_tensor(tensor, target.device_mesh, target.placements, src_data_rank=None)

@@ -1,0 +1,154 @@
+"""One process, or many under torchrun that do each step together.
+
+Every process reads the same data and draws the same batches, so all of them know all that a step looks at; each
+then samples, scores and trains on its share, and sums are taken over all of them. The weights are sharded (FSDP2),
+gradients are sums over processes, and the first process alone writes. What a run computes does not depend on how
+many processes there are, but for the order in which floating-point sums are taken.
+
+No process ever waits for another because of what the data hold: shares differ by one pack at most, and whoever has one
+less runs another pack without effect (`share`). A process that fails ends, and torchrun ends the others.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from prism.models.sharding import is_sharded
+
+_TIMEOUT = timedelta(hours=4)
+"""Long, since one process may write a large checkpoint, or data, while the others wait. It is not what ends a run whose
+process died: torchrun does, within seconds."""
+
+
+class _Sized(Protocol):
+    def __len__(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=_Sized)
+Value = TypeVar("Value")
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Joins the other processes that torchrun started, if it did, until the end of the block."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def num_processes() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def process_index() -> int:
+    """0 for the first, which writes. Also known before and after `processes`."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    return process_index() == 0
+
+
+def from_first(function: Callable[[], Value]) -> Value:
+    """What `function` returns in the first process, which alone calls it; the others wait for it."""
+    if num_processes() == 1:
+        return function()
+    found: list[Any] = [function() if is_first() else None]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def wait_for_all() -> None:
+    if num_processes() > 1:
+        dist.barrier()
+
+
+def gather(values: Sequence[Value]) -> list[Value]:
+    """The values of all processes, those of the first one first."""
+    if num_processes() == 1:
+        return list(values)
+    parts: list[Any] = [None] * num_processes()
+    dist.all_gather_object(parts, list(values))
+    return [value for part in parts for value in part]
+
+
+def largest(value: int) -> int:
+    """The largest of the processes' values."""
+    return max(gather([value]))
+
+
+def add_up(values: Tensor) -> Tensor:
+    """The sum over processes, everywhere."""
+    if num_processes() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def add_up_number(value: float) -> float:
+    return float(add_up(torch.tensor(value, dtype=torch.float64)))
+
+
+def add_up_numbers(values: dict[str, float]) -> dict[str, float]:
+    """`add_up` for numbers with names."""
+    sums = add_up(torch.tensor(list(values.values()), dtype=torch.float64)).tolist()
+    return dict(zip(values, sums, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[Item]):
+    """One item of a share, and its place among all items. `weight` is 0 for one that only keeps step with the other
+    processes: it is to be run, forward and backward, and what comes of it to be multiplied by `weight`."""
+
+    index: int
+    item: Item
+    weight: float
+
+    @property
+    def counts(self) -> bool:
+        return self.weight > 0
+
+
+def share(items: Sequence[Item]) -> list[Part[Item]]:
+    """What this process does of `items`: as many parts as every other process, of about as much length in all."""
+    size, index = num_processes(), process_index()
+    if size == 1:
+        return [Part(place, item, 1.0) for place, item in enumerate(items)]
+    # Longest first, to and fro over the processes: each gets one of every `size` items that are about as long.
+    order = sorted(range(len(items)), key=lambda place: (-len(items[place]), place))
+    rows = [order[start : start + size] for start in range(0, len(order), size)]
+    mine: list[Part[Item]] = []
+    for number, row in enumerate(rows):
+        place = index if number % 2 == 0 else size - 1 - index
+        if place < len(row):
+            mine.append(Part(row[place], items[row[place]], 1.0))
+        else:
+            mine.append(Part(order[-1], items[order[-1]], 0.0))
+    return mine
+
+
+def own_slices(count: int, per_slice: int) -> list[slice]:
+    """Which of `count` items, cut into slices of `per_slice`, are this process's: whole slices, so that what is
+    computed slice by slice is the same whoever computes it."""
+    slices = [slice(start, min(start + per_slice, count)) for start in range(0, count, per_slice)]
+    return slices[process_index() :: num_processes()]
+
+
+def add_up_gradients(module: nn.Module) -> None:
+    """Sums the gradients over processes where the weights are whole; sharded ones are summed by the backward pass."""
+    if num_processes() > 1 and not is_sharded(module):
+        for parameter in module.parameters():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
