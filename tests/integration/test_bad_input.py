@@ -112,6 +112,15 @@ def test_an_unknown_key_is_one_line_and_nothing_runs(data: Path, capsys: pytest.
     assert not (data.parents[2] / "run").exists()
 
 
+def test_missing_vllm_is_noticed_before_anything_runs(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run(data, "rollout.type=vllm") == 2
+    assert 'pip install "prism-vlm[vllm]"' in one_line(capsys)
+    assert not (data.parents[2] / "run").exists()
+
+
 def test_an_empty_answer_costs_an_rl_prompt_its_row(tmp_path: Path) -> None:
     file = tmp_path / "rl.jsonl"
     rows = [{"prompt": "1 + 1?", "completion": "2", "answer": answer} for answer in ("2", " ")]

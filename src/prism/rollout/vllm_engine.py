@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from prism.config import VllmRollout
@@ -24,6 +25,7 @@ from prism.models import PromptEncoder
 from prism.models.checkpoint import INPUT_WEIGHT, OUTPUT_WEIGHT, first_line, read_weight_shapes
 from prism.records import Prompt, Rollout, RolloutGroup
 from prism.rollout.engine import Sampling, Stream, streams
+from prism.runtime.distributed import num_processes
 from prism.runtime.seeding import derive_seed
 
 _ENVIRONMENT = {
@@ -41,7 +43,8 @@ class VllmEngine:
 
     `directory` holds a checkpoint of the policy's architecture; which weights are in it does not matter once
     `update_weights` has been called. `max_length` counts the tokens of a prompt and its completion.
-    Raises ConfigError without vLLM, or where the settings ask for what it cannot do on this machine.
+    Raises ConfigError without vLLM, where the settings ask for what it cannot do on this machine, and under torchrun:
+    an engine makes a process group of its own.
     """
 
     def __init__(self, directory: Path, encoder: PromptEncoder, settings: VllmRollout, *, max_length: int) -> None:
@@ -49,7 +52,12 @@ class VllmEngine:
         self._settings = settings
         self._max_length = max_length
         self._shapes = read_weight_shapes(directory)
+        if num_processes() > 1:
+            raise ConfigError(
+                'rollout.type = "vllm" works in one process so far; leave torchrun, or set rollout.type=transformers'
+            )
         self._vllm = _import_vllm()
+        self._owns_group = not torch.distributed.is_initialized()
         if settings.sleep and not self._vllm.platforms.current_platform.is_sleep_mode_available():
             raise ConfigError("rollout.sleep: vLLM cannot free memory on this kind of device; set rollout.sleep=false")
         self._is_asleep = False
@@ -124,8 +132,11 @@ class VllmEngine:
             self._is_asleep = True
 
     def close(self) -> None:
+        """Wakes vLLM before it goes: what it put away while asleep would stay where it is."""
+        self._wake()
         self._llm = None
-        self._vllm.distributed.cleanup_dist_env_and_memory()
+        if self._owns_group:
+            self._vllm.distributed.cleanup_dist_env_and_memory()
 
     def _wake(self) -> None:
         if self._is_asleep:
@@ -217,14 +228,19 @@ def _sampled_logprobs(
     return found
 
 
-def _import_vllm() -> Any:
-    """The module; its first import reads the environment."""
+def require_vllm() -> None:
+    """Raises ConfigError where vLLM is not installed; does not import it."""
     found = importlib.util.find_spec("vllm")
     # A directory of that name on the path is found as well, but has no file to load.
     if found is None or found.origin is None:
         raise ConfigError(
             'rollout.type = "vllm": vLLM is not installed: pip install "prism-vlm[vllm]", or leave rollout.type out'
         )
+
+
+def _import_vllm() -> Any:
+    """The module; its first import reads the environment."""
+    require_vllm()
     os.environ |= _ENVIRONMENT
     for name, value in _ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prism.config import FilesData, WorldData
+from prism.config import FilesData, VllmRollout, WorldData
 from prism.data.readers import Check, check_images, read_demonstrations, read_examples, read_prompts
 from prism.data.rejects import RejectLog
 from prism.data.world.datasets import (
@@ -152,7 +152,13 @@ def _read_prompts(workspace: Workspace, name: str) -> list[Prompt]:
 
 
 def _row_check(workspace: Workspace, max_response_tokens: int | None = None) -> RowCheck:
-    return RowCheck(workspace.load_encoder("base"), workspace.recipe.max_prompt_tokens, max_response_tokens)
+    rollout = workspace.recipe.rollout
+    return RowCheck(
+        workspace.load_encoder("base"),
+        workspace.recipe.max_prompt_tokens,
+        max_response_tokens,
+        max_images=rollout.max_images if isinstance(rollout, VllmRollout) else None,
+    )
 
 
 def _file(workspace: Workspace, name: str) -> Path | None:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from prism.config import PlannedStage, Recipe, plan_stages, select_stages
+from prism.config import PlannedStage, Recipe, VllmRollout, plan_stages, select_stages
+from prism.rollout.vllm_engine import require_vllm
 from prism.runtime.atomic import write_json
 from prism.runtime.distributed import processes
 from prism.runtime.progress import say
@@ -30,6 +31,8 @@ def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | Non
     last stages to run.
     """
     _choose_threads(recipe)
+    if isinstance(recipe.rollout, VllmRollout):
+        require_vllm()  # now, and not when a first stage is done that needs none
     directory = recipe.run_directory
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "recipe.json", recipe.model_dump(mode="json"))

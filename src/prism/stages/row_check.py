@@ -13,13 +13,14 @@ from prism.records import Demonstration, Example, Prompt
 class RowCheck:
     """Raises RowError for a record that does not fit. Nothing is ever cut to make it fit.
 
-    A prompt may have `max_prompt_tokens` with its images' tokens, a completion `max_response_tokens` with
-    its end token (None: there is none to look at).
+    A prompt may have `max_prompt_tokens` with its images' tokens and `max_images` (None: any number), a completion
+    `max_response_tokens` with its end token (None: there is none to look at).
     """
 
     encoder: PromptEncoder
     max_prompt_tokens: int
     max_response_tokens: int | None = None
+    max_images: int | None = None
 
     def __call__(self, record: Prompt | Example | Demonstration | ResponsePair) -> None:
         self._check_prompt(record if isinstance(record, Prompt) else record.prompt)
@@ -31,6 +32,8 @@ class RowCheck:
                 )
 
     def _check_prompt(self, prompt: Prompt) -> None:
+        if self.max_images is not None and len(prompt.images) > self.max_images:
+            raise RowError("images", "are more than rollout.max_images", f"{len(prompt.images)} > {self.max_images}")
         try:
             length = self.encoder.prompt_length(prompt)
         except DataError as error:

@@ -103,7 +103,8 @@ class Workspace:
         rollout = self.recipe.rollout
         if not isinstance(rollout, VllmRollout):
             return []
-        return [VllmRollout(dtype=rollout.dtype, eager=rollout.eager, importance=rollout.importance)]
+        read = {"dtype", "eager", "importance", "max_images"}
+        return [VllmRollout.model_validate(rollout.model_dump(include=read))]
 
     def load_encoder(self, stage: str) -> PromptEncoder:
         return PromptEncoder.from_pretrained(self.model_directory(stage))

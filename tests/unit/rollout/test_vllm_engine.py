@@ -236,6 +236,30 @@ def test_it_sleeps_once_and_an_update_wakes_it(make_engine: Make, fake: types.Si
     assert llm.calls[:3] == ["sleep 1", "wake up", "reload_weights"]
 
 
+def test_closing_wakes_it_first(make_engine: Make, fake: types.SimpleNamespace) -> None:
+    fake.can_sleep = True
+    engine, llm = make_engine(sleep=True)
+    engine.sleep()
+    engine.close()
+    assert llm.calls == ["sleep 1", "wake up"] and fake.closed == [True]
+
+
+def test_closing_leaves_a_process_group_alone_that_was_there_before(
+    make_engine: Make, fake: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_engine, "num_processes", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    engine, _ = make_engine()
+    engine.close()
+    assert fake.closed == []
+
+
+def test_several_processes_are_refused(make_engine: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "num_processes", lambda: 2)
+    with pytest.raises(ConfigError, match=r"leave torchrun, or set rollout\.type=transformers"):
+        make_engine()
+
+
 def test_sleep_is_not_promised_where_there_is_none(make_engine: Make, fake: types.SimpleNamespace) -> None:
     with pytest.raises(ConfigError, match=r"rollout\.sleep: vLLM cannot free memory on this kind of device"):
         make_engine(sleep=True)
