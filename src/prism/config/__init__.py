@@ -13,6 +13,7 @@ from prism.config.benchmarks import (
 )
 from prism.config.data import FilesData, PublicFidelity, WorldData
 from prism.config.loading import build_config, load_benchmark_recipe, load_recipe
+from prism.config.lora import LoraConfig
 from prism.config.models import (
     CheckpointBase,
     DedicatedDiscriminator,
@@ -74,6 +75,7 @@ __all__ = [
     "JudgeConfig",
     "KlConfig",
     "LocalModel",
+    "LoraConfig",
     "MixedAdvantage",
     "MoeDiscriminator",
     "OptimizerSettings",

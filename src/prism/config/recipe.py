@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from prism.config.audit import AuditConfig
 from prism.config.base import Config, Count, PathSafeName, Positive, contradiction
 from prism.config.data import Data, FilesData, WorldData
+from prism.config.lora import LoraConfig
 from prism.config.models import Base, DiscriminatorConfig, MoeDiscriminator, TinyBase
 from prism.config.rlvr import RlvrConfig
 from prism.config.rollout import RolloutConfig, TransformersRollout
@@ -54,6 +55,7 @@ class Recipe(Config):
     base: Base
     discriminator: DiscriminatorConfig = MoeDiscriminator()
     rollout: RolloutConfig = TransformersRollout()
+    lora: LoraConfig | None = None
     sft: SftConfig | None = None
     warmup: WarmupConfig | None = None
     audit: AuditConfig | None = None

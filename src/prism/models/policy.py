@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from prism.errors import ModelError
+from prism.models.adapters import merged_parameters
 from prism.models.checkpoint import LOAD_ERRORS, Dtype, check_loading_report, first_line, read_config
 from prism.models.processor import PromptEncoder
 from prism.models.sharding import whole
@@ -54,12 +55,12 @@ def save_policy(
 
 
 def checkpoint_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """The parameters as Qwen publishes them, one at a time, whole and detached; tied ones once.
+    """The parameters as Qwen publishes them, one at a time, whole and detached, with adapters added; tied ones once.
 
     transformers keeps the matrices of experts transposed, and writes them so as well.
     """
-    for name, parameter in model.named_parameters():
-        tensor = whole(parameter.detach())
+    for name, parameter in merged_parameters(model):
+        tensor = whole(parameter)
         yield name, tensor.transpose(1, 2) if name.endswith(_EXPERT_MATRICES) else tensor
 
 

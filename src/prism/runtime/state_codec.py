@@ -70,13 +70,16 @@ def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def module_tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All parameters and persistent buffers, each tied one once, and the ties as {other name: stored name}."""
+    """All parameters that train and all persistent buffers, each tied one once, and the ties as
+    {other name: stored name}. What is frozen is as it was loaded."""
     stored: dict[str, Tensor] = {}
     ties: dict[str, str] = {}
     first_name: dict[int, str] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is a {type(tensor).__name__}, which a checkpoint cannot hold")
+        if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
+            continue
         if id(tensor) in first_name:
             ties[name] = first_name[id(tensor)]
         else:

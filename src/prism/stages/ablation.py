@@ -74,6 +74,7 @@ def stage_keys(recipe: Recipe, seed: int) -> dict[str, str]:
 
 def _settings(recipe: Recipe, stage: PlannedStage) -> dict[str, Any]:
     parts: dict[str, Any] = {"kind": stage.kind, "start": stage.start, "num_steps": stage.num_steps}
+    parts |= {} if recipe.lora is None else {"lora": _dumped(recipe.lora)}
     if stage.kind == "rlvr" and recipe.rlvr is not None:
         shared = recipe.rlvr.model_dump(mode="json", exclude={"algorithms", "baselines", "num_steps"})
         return parts | {"rlvr": shared, "algorithm": _dumped(stage.algorithm)}

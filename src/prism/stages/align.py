@@ -105,7 +105,8 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
 
 def _load_players(workspace: Workspace, start: str, config: AlignConfig) -> Players:
     policy, encoder = workspace.load_policy(start)
-    policy, discriminator = shard(policy), shard(load_discriminator_for_alignment(workspace))
+    policy = workspace.to_train(policy, "policy")
+    discriminator = workspace.to_train(load_discriminator_for_alignment(workspace), "discriminator")
     return Players(
         encoder=encoder,
         policy=policy,

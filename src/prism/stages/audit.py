@@ -124,7 +124,9 @@ def _end_of_game(workspace: Workspace, discriminator: Path, step: int) -> Subjec
 def _checkpoint_of_game(workspace: Workspace, checkpoint: Path) -> Subject:
     def load() -> Models:
         policy, encoder = workspace.load_policy(policy_before_alignment(workspace.recipe))
+        policy = workspace.to_train(policy, "policy")
         discriminator = discriminators.load_discriminator_for_alignment(workspace)
+        discriminator = workspace.to_train(discriminator, "discriminator")
         load_modules(checkpoint, {"policy": policy, "discriminator": discriminator})
         return policy, encoder, discriminator
 
@@ -157,6 +159,7 @@ def _is_of_recipe(workspace: Workspace, manifest: Mapping[str, Any]) -> bool:
         if part is not None
     }
     settings |= {"start": planned.start, "max_prompt_tokens": recipe.max_prompt_tokens}
+    settings |= workspace.training_settings(planned.kind)
     hashes = {stage: workspace.input_hash(stage) for stage in planned.inputs}
     hashes |= {"data/alignment": workspace.input_hash("data", "alignment")}
     # A discriminator from outside is told by its path alone: to hash a large one takes minutes.

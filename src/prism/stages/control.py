@@ -277,9 +277,9 @@ _WEIGHTS_PER_TENSOR = 64
 
 @torch.no_grad()
 def weight_sample(module: nn.Module) -> Tensor:
-    """The first few weights of every tensor, or of this process's part of it: enough to see whether an update moved
-    the module, and how far."""
-    parts = [own_part(weights.detach()).flatten() for weights in module.parameters()]
+    """The first few weights of every tensor that trains, or of this process's part of it: enough to see whether an
+    update moved the module, and how far."""
+    parts = [own_part(weights.detach()).flatten() for weights in module.parameters() if weights.requires_grad]
     return torch.cat([part[:_WEIGHTS_PER_TENSOR].float() for part in parts])
 
 

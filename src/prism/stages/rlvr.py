@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from prism.config import Dapo, Grpo, Gspo, PlannedStage, RlvrConfig, RolloutConfig
 from prism.errors import ConfigError
 from prism.models import PromptEncoder, checkpoint_weights
-from prism.models.sharding import shard
 from prism.objectives import grpo_advantages, has_signal, overlong_penalty
 from prism.packing import PackedTrees
 from prism.records import Prompt, Response, RolloutGroup
@@ -60,7 +59,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if run.is_complete:
         return
     policy, encoder = workspace.load_policy(planned.start)
-    policy = shard(policy)
+    policy = workspace.to_train(policy, "policy")
     optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     state: dict[str, Any] = {"position": 0, "leftover": []}
     run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, state=state)

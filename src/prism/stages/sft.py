@@ -4,7 +4,6 @@ import math
 
 from prism.config import PlannedStage
 from prism.errors import ConfigError
-from prism.models.sharding import shard
 from prism.runtime.optimizer import descend, make_optimizer, make_schedule
 from prism.stages.datasets import read_development, read_sft
 from prism.stages.imitation import draw_batch, imitate, mean_nll, num_tokens, pack_examples
@@ -29,7 +28,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if run.is_complete:
         return
     policy, encoder = workspace.load_policy(planned.start)
-    policy = shard(policy)
+    policy = workspace.to_train(policy, "policy")
     optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     schedule = make_schedule(
         optimizer, kind=config.schedule, num_steps=num_steps, warmup_fraction=config.warmup_fraction

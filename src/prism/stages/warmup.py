@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from prism.config import PlannedStage, policy_before_alignment
 from prism.errors import ConfigError, DataError
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
-from prism.models.sharding import shard
 from prism.records import Demonstration
 from prism.rollout import Sampling
 from prism.runtime.optimizer import make_optimizer, make_schedule
@@ -37,7 +36,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         raise DataError(
             f"warmup: {len(contests)} of the prompts drew a valid rollout, none left beside the held-out ones"
         )
-    discriminator = shard(make_discriminator(workspace))
+    discriminator = workspace.to_train(make_discriminator(workspace), "discriminator")
     optimizer = make_optimizer(discriminator, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     schedule = make_schedule(
         optimizer, kind=config.schedule, num_steps=config.num_steps, warmup_fraction=config.warmup_fraction

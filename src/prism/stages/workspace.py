@@ -5,7 +5,7 @@ import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 from torch import Tensor, nn
@@ -13,17 +13,21 @@ from torch import Tensor, nn
 from prism.config import CheckpointBase, PlannedStage, Recipe, VllmRollout
 from prism.data.image_references import image_suffix
 from prism.data.images import read_bytes
-from prism.errors import CheckpointError
+from prism.errors import CheckpointError, ConfigError
 from prism.models import Discriminator, PromptEncoder, load_policy, save_policy
-from prism.models.sharding import whole_weights
+from prism.models.adapters import add_adapters, has_adapters, merge_adapters, save_adapters
+from prism.models.sharding import shard, whole_weights
 from prism.records import Prompt
 from prism.runtime.atomic import atomic_directory, write_bytes
-from prism.runtime.distributed import is_first
+from prism.runtime.distributed import is_first, num_processes
 from prism.runtime.manifest import read_manifest
 from prism.runtime.progress import make_console
+from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import StageRun
 
 CONSOLE = make_console()
+Module = TypeVar("Module", bound=nn.Module)
+_TRAINING = ("sft", "warmup", "align", "rlvr")
 SHIPPED_BASE = Path(str(importlib.resources.files("prism") / "assets" / "tiny-base"))
 
 
@@ -84,6 +88,7 @@ class Workspace:
             for part in config
             if part is not None
         }
+        settings |= self.training_settings(planned.kind)
         return StageRun(
             self.stage_directory(planned.name),
             name=planned.name,
@@ -95,6 +100,24 @@ class Workspace:
             seed=self.seed,
             show=show,
         )
+
+    def training_settings(self, kind: str) -> dict[str, Any]:
+        """What of the recipe's common tables the results of a stage of `kind` depend on."""
+        lora = self.recipe.lora
+        return {} if lora is None or kind not in _TRAINING else {"LoraConfig": lora.model_dump(mode="json")}
+
+    def to_train(self, model: Module, player: Literal["policy", "discriminator"]) -> Module:
+        """`model`, whole, as the stages train it: with adapters where the recipe says so, its weights spread over the
+        processes."""
+        lora = self.recipe.lora
+        if lora is None or not getattr(lora, player):
+            return shard(model)
+        if num_processes() > 1:
+            raise ConfigError("lora: adapters train in one process so far; leave torchrun, or leave [lora] out")
+        body = model.model if isinstance(model, Discriminator) else model
+        seed = derive_seed(self.seed, "lora", player) % 2**31
+        add_adapters(body, rank=lora.rank, alpha=lora.alpha, seed=seed)
+        return model
 
     @property
     def sampling_settings(self) -> list[BaseModel]:
@@ -127,13 +150,19 @@ class Workspace:
 
     def save_models(self, run: StageRun, models: Mapping[str, nn.Module], encoder: PromptEncoder) -> None:
         """Writes the final weights of `models`, each with its processor to the directory of its name, and marks the
-        stage complete."""
+        stage complete. Adapters are merged into `models`, and written by themselves as well."""
+        outputs = list(models)
         for name, model in models.items():
+            if has_adapters(model):
+                outputs.append(f"{name}-adapter")
+                with atomic_directory(run.directory / outputs[-1]) as path:
+                    save_adapters(model, path)
+                merge_adapters(model)
             weights = whole_weights(model, is_kept=is_first())
             if is_first():
                 with atomic_directory(run.directory / name) as path:
                     _write(model, encoder, path, weights)
-        run.finish({name: name for name in models})
+        run.finish({name: name for name in outputs})
 
 
 def _write(model: Any, encoder: PromptEncoder, path: Path, weights: dict[str, Tensor] | None) -> None:

@@ -1,0 +1,116 @@
+"""Low-rank adapters (LoRA, by peft) put into a model in place, and taken out of it again.
+
+The model stays of its own class; names of adapted weights get `base_layer` in them, and the adapters' own stand beside
+them. Matrices of experts are adapted as well, each expert by itself, and routers are trained in full: experts that are
+copies of one another would otherwise stay so.
+"""
+
+import copy
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from prism.errors import ConfigError, ModelError
+
+ADAPTER = "default"
+_LINEAR = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+_EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+_ROUTER = ".mlp.gate.weight"
+_MARK, _BASE = ".lora_", ".base_layer"
+
+
+def add_adapters(body: nn.Module, *, rank: int, alpha: float, seed: int) -> None:
+    """Freezes `body` and puts adapters into the matrices of its language layers, vision tower and embeddings left out.
+
+    W becomes W + (alpha / rank) · B · A with B = 0, so that nothing changes before the first update. `seed` decides A.
+    Raises ConfigError without peft, ModelError where there is nothing to adapt.
+    """
+    peft = _import_peft()
+    names = [name for name, _ in body.named_parameters()]
+    experts = [part for part in _EXPERTS if any(name.endswith(part) for name in names)]
+    settings = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=_LINEAR, target_parameters=experts or None)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            peft.inject_adapter_in_model(settings, body, adapter_name=ADAPTER)
+        except ValueError as error:
+            raise ModelError(f"no layer of {type(body).__name__} can have adapters") from error
+    for name, parameter in body.named_parameters():
+        if name.endswith(_ROUTER):
+            parameter.requires_grad_()
+
+
+def has_adapters(model: nn.Module) -> bool:
+    return any(_MARK in name for name, _ in model.named_parameters())
+
+
+def merged_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All parameters by the names they have without adapters, detached, with the adapters added."""
+    deltas: dict[int, list[Any]] = {}
+    if has_adapters(model):
+        for layer in _adapted_layers(model):
+            deltas.setdefault(id(_adapted(layer)), []).append(layer)
+    for name, parameter in model.named_parameters():
+        if _MARK in name:
+            continue
+        tensor = parameter.detach()
+        with torch.no_grad():
+            for layer in deltas.get(id(parameter), ()):
+                tensor = tensor + layer.get_delta_weight(ADAPTER)
+        yield name.replace(_BASE, ""), tensor
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Adds the adapters to the weights and takes them out: what is left is a plain model that computes the same."""
+    layers = _adapted_layers(model)
+    for layer in layers:
+        layer.merge(safe_merge=True)
+    # Adapters around the matrices of experts are one inside the other: the innermost holds the plain module.
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            plain: Any = child
+            while hasattr(plain, "base_layer"):
+                plain = plain.base_layer
+            if plain is not child:
+                setattr(parent, name, plain)
+    for part in model.modules():
+        part.__dict__.pop("peft_config", None)
+
+
+def save_adapters(model: nn.Module, directory: str | PathLike[str]) -> None:
+    """Writes the adapters as peft keeps them (`PeftModel.from_pretrained`), for the model they were put into.
+
+    Routers, which are trained in full, are not among them: the merged weights hold them.
+    """
+    peft = _import_peft()
+    owner: Any = next(part for part in model.modules() if hasattr(part, "peft_config"))
+    state = peft.get_peft_model_state_dict(owner, adapter_name=ADAPTER)
+    path = Path(directory)
+    path.mkdir(parents=True, exist_ok=True)
+    tensors = {f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, path / "adapter_model.safetensors")
+    settings = copy.copy(owner.peft_config[ADAPTER])
+    settings.inference_mode = True
+    settings.save_pretrained(path)
+
+
+def _adapted_layers(model: nn.Module) -> list[Any]:
+    return [part for part in model.modules() if hasattr(part, "lora_A") and hasattr(part, "get_delta_weight")]
+
+
+def _adapted(layer: Any) -> nn.Parameter:
+    """The parameter that `layer` adds to."""
+    return layer.get_param() if hasattr(layer, "parameter_name") else layer.get_base_layer().weight
+
+
+def _import_peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError('lora: peft is not installed: pip install "prism-vlm[lora]", or leave [lora] out') from error
+    return peft
