@@ -1,6 +1,7 @@
 """Saved policies load elsewhere with the same weights; damaged or foreign ones are refused."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausa
 
 from prism.errors import ModelError
 from prism.models.checkpoint import read_weight_shapes
-from prism.models.policy import checkpoint_weights, load_policy, save_policy
+from prism.models.policy import checkpoint_weights, load_policy, save_policy, take_weights
 from prism.models.processor import PromptEncoder
 from prism.models.upcycle import upcycle
 from prism.records import Prompt
@@ -141,6 +142,20 @@ def test_experts_are_given_as_qwen_publishes_them(build_dense: Build, encoder: P
     assert given[name].shape == (3, config.hidden_size, 2 * config.moe_intermediate_size)
     loaded = load_policy(tmp_path).state_dict()
     assert all(torch.equal(loaded[name], weight) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_a_copy_takes_the_weights_of_another_model(build_dense: Build, is_sparse: bool) -> None:
+    one, other = build_dense(seed=1), build_dense(seed=2)
+    if is_sparse:
+        one, other = upcycle(one, noise_std=0.1), upcycle(other, noise_std=0.1)
+    assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    take_weights(other, checkpoint_weights(one))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    weights = dict(checkpoint_weights(one))
+    missing = weights.popitem()[0]
+    with pytest.raises(ModelError, match=f"1 weights were not given, {re.escape(missing)} the first"):
+        take_weights(other, weights.items())
 
 
 def test_shapes_are_read_from_shards_without_a_tied_copy(
