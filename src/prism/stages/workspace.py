@@ -107,14 +107,16 @@ class Workspace:
         return {} if lora is None or kind not in _TRAINING else {"LoraConfig": lora.model_dump(mode="json")}
 
     def to_train(self, model: Module, player: Literal["policy", "discriminator"]) -> Module:
-        """`model`, whole, as the stages train it: with adapters where the recipe says so, its weights spread over the
-        processes."""
+        """`model`, whole, as the stages train it: with adapters and without kept activations where the recipe says so,
+        its weights spread over the processes."""
         lora = self.recipe.lora
+        body: Any = model.model if isinstance(model, Discriminator) else model
+        if self.recipe.activation_checkpointing:
+            body.gradient_checkpointing_enable({"use_reentrant": False})
         if lora is None or not getattr(lora, player):
             return shard(model)
         if num_processes() > 1:
             raise ConfigError("lora: adapters train in one process so far; leave torchrun, or leave [lora] out")
-        body = model.model if isinstance(model, Discriminator) else model
         seed = derive_seed(self.seed, "lora", player) % 2**31
         add_adapters(body, rank=lora.rank, alpha=lora.alpha, seed=seed)
         return model
