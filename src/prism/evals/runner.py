@@ -34,12 +34,16 @@ def decodings(*, num_samples: int, temperature: float, max_tokens: int, greedy: 
 
 @dataclass(frozen=True, slots=True)
 class Questioning:
-    """The batches of an evaluation, one per step of its run; a batch has at most `batch_size` answers."""
+    """The batches of an evaluation, `batches_per_step` in a step of its run; a batch has at most `batch_size` answers.
+
+    Processes that evaluate together draw different batches of a step.
+    """
 
     prompts: Sequence[Prompt]
     decodings: Sequence[Decoding]
     batch_size: int
     seed: int
+    batches_per_step: int = 1
 
     @property
     def num_steps(self) -> int:
@@ -47,7 +51,7 @@ class Questioning:
 
     def _batches(self) -> Iterator[tuple[Decoding, Sequence[Prompt]]]:
         for decoding in self.decodings:
-            count = max(1, self.batch_size // decoding.num_samples)
+            count = self.batches_per_step * max(1, self.batch_size // decoding.num_samples)
             for start in range(0, len(self.prompts), count):
                 yield decoding, self.prompts[start : start + count]
 

@@ -21,6 +21,8 @@ from prism.stages.engines import open_engine
 from prism.stages.workspace import Workspace
 
 ITEMS, SUMMARY = "items.jsonl", "summary.json"
+BATCHES_PER_STEP = 8
+"""As many processes have something to draw; what is drawn is the same with any number."""
 
 
 def run(workspace: Workspace, planned: PlannedStage) -> None:
@@ -36,6 +38,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         ),
         batch_size=config.batch_size,
         seed=derive_seed(workspace.seed, "evaluation"),
+        batches_per_step=BATCHES_PER_STEP,
     )
     hashes = {name: workspace.input_hash("data", name) for name in ("test", "teacher")}
     run = StageRun(

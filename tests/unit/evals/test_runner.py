@@ -1,5 +1,6 @@
 """In which order prompts are asked, and that a run that was cut off asks only what is left."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,13 @@ def test_each_prompt_is_answered_greedily_once_and_then_sampled(tmp_path: Path) 
         *(("greedy", str(index), 0) for index in range(5)),
         *(("sampled", str(index), sample) for index in range(5) for sample in range(3)),
     ]
+
+
+def test_a_step_may_hold_several_batches_and_the_rows_are_the_same(tmp_path: Path) -> None:
+    one, several, engine = make_questioning(5, num_samples=3, batch_size=4), Recorder(), Recorder()
+    rows = ask(tmp_path / "one", one, engine)
+    assert ask(tmp_path / "several", dataclasses.replace(one, batches_per_step=2), several) == rows
+    assert [ids for ids, *_ in several.calls] == [["0", "1", "2", "3", "4"], ["0", "1"], ["2", "3"], ["4"]]
 
 
 def test_a_run_that_was_cut_off_asks_only_what_is_left(tmp_path: Path) -> None:
