@@ -4,7 +4,6 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -26,7 +25,7 @@ def shard(module: Module) -> Module:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return module
-    mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (dist.get_world_size(),))
+    mesh = init_device_mesh(next(module.parameters()).device.type, (dist.get_world_size(),))
     layers = {name for part in module.modules() for name in getattr(part, "_no_split_modules", None) or ()}
     for part in list(module.modules()):
         if type(part).__name__ in layers:

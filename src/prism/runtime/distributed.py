@@ -41,11 +41,11 @@ def processes() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    # Numbers and objects are summed and gathered on the CPU, wherever the models are.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+    yield
+    # Not after an error: leaving in good order would mean to wait for the others, who may wait for this one.
+    dist.destroy_process_group()
 
 
 def num_processes() -> int:
