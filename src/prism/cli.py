@@ -146,7 +146,8 @@ def audit_run(arguments: argparse.Namespace) -> int:
     for path in audit_recipe(recipe):
         document = read_audit(path)
         flags += document["flags"]
-        print(f"{format_audit(document)}\n\naudit: {path}\n")
+        if _is_first():
+            print(f"{format_audit(document)}\n\naudit: {path}\n")
     return FLAGGED if flags else 0
 
 

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from prism.config import WorldData
+from prism.stages.datasets import write_world
 
 MICRO = Path(__file__).with_name("micro.toml")
 MODELS = (
@@ -30,8 +33,8 @@ ALONE = (sys.executable, "-m", "prism")
 
 
 @contextmanager
-def running(command: Sequence[str], directory: Path) -> Iterator[subprocess.Popen[str]]:
-    arguments = [*command, "run", str(MICRO), f"output={directory}", "threads=1"]
+def running(command: Sequence[str], directory: Path, recipe: Path = MICRO) -> Iterator[subprocess.Popen[str]]:
+    arguments = [*command, "run", str(recipe), f"output={directory}", "threads=1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
@@ -42,8 +45,8 @@ def running(command: Sequence[str], directory: Path) -> Iterator[subprocess.Pope
         process.wait()
 
 
-def finish(command: Sequence[str], directory: Path) -> None:
-    with running(command, directory) as process:
+def finish(command: Sequence[str], directory: Path, recipe: Path = MICRO) -> None:
+    with running(command, directory, recipe) as process:
         _, errors = process.communicate()
         assert process.returncode == 0, errors
 
@@ -124,6 +127,41 @@ def test_evaluations_have_the_same_answers(run_directory: Path, together: Path) 
     for stage in ("base", "sft", "prism-grpo"):
         path = Path("seed-0") / stage / "evaluation" / "items.jsonl"
         assert (together / path).read_text() == (run_directory / path).read_text()
+
+
+def mixed_rows(directory: Path) -> str:
+    """A recipe of fine-tuning on rows of which every other has no image; each fills a sequence of its own."""
+    write_world(WorldData(public=8, curated=0, alignment=1, rl=1, dev=1, test_per_benchmark=1), directory, seed=0)
+    file = directory / "sft" / "public.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows[::2]:
+        row["images"] = []
+        row["messages"][0]["content"] = row["messages"][0]["content"].replace("<image>", "")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"""
+        data = {{ type = "files", sft = ["{file}"] }}
+        base = {{ type = "tiny" }}
+        sft = {{ num_steps = 3, batch_size = 5, max_response_tokens = 240, token_budget = 400, learning_rate = 1e-4 }}
+    """
+
+
+def pretraining(directory: Path) -> str:
+    """Lessons with images and without, of a model whose weights are not sharded."""
+    return """
+        data = { type = "world" }
+        base = { type = "tiny", source = "pretrain", pretrain = { num_steps = 4, batch_size = 6, token_budget = 400 } }
+    """
+
+
+@pytest.mark.parametrize(("make", "stage"), [(mixed_rows, "sft"), (pretraining, "base")])
+def test_rows_with_and_without_images(tmp_path: Path, make: Callable[[Path], str], stage: str) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'name = "mixed"\nmax_prompt_tokens = 160\n{make(tmp_path / "data")}')
+    for name, command in (("alone", ALONE), ("together", TORCHRUN)):
+        finish(command, tmp_path / name, recipe)
+    rows = [metric_rows(tmp_path / name, stage) for name in ("alone", "together")]
+    for one, other in zip(*rows, strict=True):
+        assert other == pytest.approx(one, abs=1e-5, rel=1e-4)
 
 
 def test_a_process_that_dies_ends_the_run(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ class Recipe(Config):
     Each of `seeds` runs the whole pipeline, from the data on, in a directory of its own. `output` is
     the run directory (`runs/<name>` by default); paths are relative to the working directory.
     `threads` is PyTorch's thread count, by default the program's choice. `activation_checkpointing` computes the
-    inside of every layer again in the backward pass: less memory for a third more work, and the same results.
+    inside of every layer again in the backward pass: less memory for a third more work, and the same results. It is
+    not for the pretraining of the tiny base.
     """
 
     name: PathSafeName

@@ -7,7 +7,7 @@ from typing import Any
 
 from prism.records import Prompt, Rollout
 from prism.rollout import RolloutEngine, Sampling
-from prism.runtime.distributed import from_first
+from prism.runtime.distributed import from_first, spread_out
 from prism.runtime.metrics import read_jsonl
 from prism.runtime.stage import StageRun
 
@@ -63,9 +63,9 @@ class Questioning:
             groups = engine.generate(
                 prompts, num_samples=decoding.num_samples, sampling=decoding.sampling, seed=self.seed
             )
-            for group in groups:
-                for rollout in group.rollouts:
-                    run.log(log).append({"mode": decoding.mode, **grade(group.prompt, rollout)})
+            answers = [(group.prompt, rollout) for group in groups for rollout in group.rollouts]
+            for row in spread_out(lambda answer: grade(*answer), answers):
+                run.log(log).append({"mode": decoding.mode, **row})
             counted = [rollout.num_tokens for group in groups for rollout in group.rollouts]
             lengths = [length for length in counted if length is not None]
             run.record(step, {"rollout/length": fmean(lengths) if lengths else None}, tokens=sum(lengths))

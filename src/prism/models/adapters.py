@@ -6,6 +6,7 @@ copies of one another would otherwise stay so.
 """
 
 import copy
+import importlib.util
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -85,7 +86,7 @@ def merge_adapters(model: nn.Module) -> None:
 def save_adapters(model: nn.Module, directory: str | PathLike[str]) -> None:
     """Writes the adapters as peft keeps them (`PeftModel.from_pretrained`), for the model they were put into.
 
-    Routers, which are trained in full, are not among them: the merged weights hold them.
+    Routers and a discriminator's head, which are trained in full, are not among them: the merged weights hold them.
     """
     peft = _import_peft()
     owner: Any = next(part for part in model.modules() if hasattr(part, "peft_config"))
@@ -108,9 +109,12 @@ def _adapted(layer: Any) -> nn.Parameter:
     return layer.get_param() if hasattr(layer, "parameter_name") else layer.get_base_layer().weight
 
 
+def require_peft() -> None:
+    """Raises ConfigError where peft is not installed; does not import it."""
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigError('lora: peft is not installed: pip install "prism-vlm[lora]", or leave [lora] out')
+
+
 def _import_peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise ConfigError('lora: peft is not installed: pip install "prism-vlm[lora]", or leave [lora] out') from error
-    return peft
+    require_peft()
+    return importlib.import_module("peft")

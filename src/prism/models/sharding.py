@@ -67,7 +67,7 @@ def whole_weights(module: nn.Module, *, is_kept: bool) -> dict[str, Tensor] | No
     for name, tensor in module.state_dict(keep_vars=True).items():
         if id(tensor) not in gathered:
             found = whole(tensor.detach())
-            gathered[id(tensor)] = found.cpu() if is_kept else found[:0]
+            gathered[id(tensor)] = found.cpu() if is_kept else found.new_empty(0)
         if is_kept:
             kept[name] = gathered[id(tensor)]
     return kept

@@ -25,7 +25,7 @@ from prism.models import PromptEncoder
 from prism.models.checkpoint import INPUT_WEIGHT, OUTPUT_WEIGHT, first_line, read_weight_shapes
 from prism.records import Prompt, Rollout, RolloutGroup
 from prism.rollout.engine import Sampling, Stream, streams
-from prism.runtime.distributed import num_processes
+from prism.runtime.distributed import was_started_with_others
 from prism.runtime.seeding import derive_seed
 
 _ENVIRONMENT = {
@@ -52,10 +52,6 @@ class VllmEngine:
         self._settings = settings
         self._max_length = max_length
         self._shapes = read_weight_shapes(directory)
-        if num_processes() > 1:
-            raise ConfigError(
-                'rollout.type = "vllm" works in one process so far; leave torchrun, or set rollout.type=transformers'
-            )
         self._vllm = _import_vllm()
         self._owns_group = not torch.distributed.is_initialized()
         if settings.sleep and not self._vllm.platforms.current_platform.is_sleep_mode_available():
@@ -229,7 +225,11 @@ def _sampled_logprobs(
 
 
 def require_vllm() -> None:
-    """Raises ConfigError where vLLM is not installed; does not import it."""
+    """Raises ConfigError under torchrun and where vLLM is not installed; does not import it."""
+    if was_started_with_others():
+        raise ConfigError(
+            'rollout.type = "vllm" works in one process so far; leave torchrun, or set rollout.type=transformers'
+        )
     found = importlib.util.find_spec("vllm")
     # A directory of that name on the path is found as well, but has no file to load.
     if found is None or found.origin is None:

@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from prism.errors import CheckpointError
 from prism.models.sharding import sharded_like, whole
 from prism.runtime.atomic import atomic_directory, discard, remove_temporaries, storage_errors
-from prism.runtime.distributed import is_first
+from prism.runtime.distributed import is_first, wait_for_all
 from prism.runtime.hashing import file_sha256
 from prism.runtime.seeding import rng_state
 from prism.runtime.state_codec import join_tensors, module_tensors, restore_module, split_tensors, storable
@@ -65,6 +65,7 @@ def save_checkpoint(
     path = directory / f"step-{step:06d}"
     if not is_first():
         _give_shards(modules, optimizers)
+        wait_for_all()
         return path
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -82,6 +83,8 @@ def save_checkpoint(
     with storage_errors(directory):
         for old in list_checkpoints(directory)[:-keep]:
             discard(old)
+    # None may end before it is written: torchrun would end the one that writes.
+    wait_for_all()
     return path
 
 

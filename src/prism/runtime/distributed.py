@@ -6,7 +6,8 @@ gradients are sums over processes, and the first process alone writes. What a ru
 many processes there are, but for the order in which floating-point sums are taken.
 
 No process ever waits for another because of what the data hold: shares differ by one pack at most, and whoever has one
-less runs another pack without effect (`share`). A process that fails ends, and torchrun ends the others.
+less runs another pack without effect, packs with images and packs without by themselves (`share`). A process that fails
+ends, and torchrun ends the others.
 """
 
 import os
@@ -33,12 +34,13 @@ class _Sized(Protocol):
 
 Item = TypeVar("Item", bound=_Sized)
 Value = TypeVar("Value")
+Result = TypeVar("Result")
 
 
 @contextmanager
 def processes() -> Iterator[None]:
     """Joins the other processes that torchrun started, if it did, until the end of the block."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if not was_started_with_others() or dist.is_initialized():
         yield
         return
     # Numbers and objects are summed and gathered on the CPU, wherever the models are.
@@ -48,13 +50,20 @@ def processes() -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def was_started_with_others() -> bool:
+    """Whether torchrun started several processes, which may not have met yet."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def num_processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def process_index() -> int:
     """0 for the first, which writes. Also known before and after `processes`."""
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+    if dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ.get("RANK", "0")) if was_started_with_others() else 0
 
 
 def is_first() -> bool:
@@ -121,22 +130,39 @@ class Part(Generic[Item]):
         return self.weight > 0
 
 
-def share(items: Sequence[Item]) -> list[Part[Item]]:
-    """What this process does of `items`: as many parts as every other process, of about as much length in all."""
-    size, index = num_processes(), process_index()
-    if size == 1:
+def share(items: Sequence[Item], kind: Callable[[Item], bool] = lambda item: True) -> list[Part[Item]]:
+    """What this process does of `items`: as many parts as every other process, of about as much length in all.
+
+    At any place of their shares all processes have items of the same `kind`: what differs in which weights it uses must
+    meet the same in the other processes, where weights are gathered and gradients summed.
+    """
+    if num_processes() == 1:
         return [Part(place, item, 1.0) for place, item in enumerate(items)]
-    # Longest first, to and fro over the processes: each gets one of every `size` items that are about as long.
-    order = sorted(range(len(items)), key=lambda place: (-len(items[place]), place))
-    rows = [order[start : start + size] for start in range(0, len(order), size)]
-    mine: list[Part[Item]] = []
-    for number, row in enumerate(rows):
+    kinds = [[place for place, item in enumerate(items) if kind(item) is wanted] for wanted in (True, False)]
+    return [part for places in kinds for part in _deal(items, places)]
+
+
+def _deal(items: Sequence[Item], places: Sequence[int]) -> Iterator[Part[Item]]:
+    """Longest first, to and fro over the processes: each gets one of as many items as there are processes, all about as
+    long. Whoever would get none of the last ones gets the shortest, without weight."""
+    size, index = num_processes(), process_index()
+    order = sorted(places, key=lambda place: (-len(items[place]), place))
+    for number, start in enumerate(range(0, len(order), size)):
+        row = order[start : start + size]
         place = index if number % 2 == 0 else size - 1 - index
-        if place < len(row):
-            mine.append(Part(row[place], items[row[place]], 1.0))
-        else:
-            mine.append(Part(order[-1], items[order[-1]], 0.0))
-    return mine
+        is_own = place < len(row)
+        chosen = row[place] if is_own else order[-1]
+        yield Part(chosen, items[chosen], 1.0 if is_own else 0.0)
+
+
+def spread_out(function: Callable[[Value], Result], values: Sequence[Value]) -> list[Result]:
+    """`function` of every value, each computed by one process: what depends on the clock, as a verdict that may time
+    out, is then the same for all."""
+    if num_processes() == 1:
+        return [function(value) for value in values]
+    own = range(process_index(), len(values), num_processes())
+    found = dict(gather([(place, function(values[place])) for place in own]))
+    return [found[place] for place in range(len(values))]
 
 
 def own_slices(count: int, per_slice: int) -> list[slice]:

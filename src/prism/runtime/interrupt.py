@@ -5,6 +5,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
+from prism.runtime.distributed import was_started_with_others
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -21,7 +23,8 @@ class Interrupted(SystemExit):
 
 
 class InterruptFlag:
-    """Within the block, the first SIGTERM or SIGINT only sets `signal_number`; a second ends the process at once.
+    """Within the block, the first SIGTERM or SIGINT only sets `signal_number`; a second ends the process at once, if
+    it is the only one of its run.
 
     Ending at once is safe, like any kill: the run goes on from its last checkpoint. A signal that the
     block did not answer with Interrupted is delivered again when it ends. Outside the main thread,
@@ -51,6 +54,8 @@ class InterruptFlag:
             os.kill(os.getpid(), self.signal_number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if was_started_with_others() and self.signal_number is not None:
+            return  # a terminal and torchrun both pass a signal on; torchrun sees to those that do not end
         if self.signal_number is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -18,7 +18,7 @@ from prism.runtime.distributed import from_first, processes
 from prism.runtime.hashing import config_sha256
 from prism.runtime.progress import say
 from prism.stages.pipeline import run_recipe
-from prism.stages.workspace import CONSOLE
+from prism.stages.workspace import CONSOLE, TRAINING
 
 STORE, LISTING = "store", "ablation.json"
 
@@ -74,7 +74,7 @@ def stage_keys(recipe: Recipe, seed: int) -> dict[str, str]:
 
 def _settings(recipe: Recipe, stage: PlannedStage) -> dict[str, Any]:
     parts: dict[str, Any] = {"kind": stage.kind, "start": stage.start, "num_steps": stage.num_steps}
-    parts |= {} if recipe.lora is None else {"lora": _dumped(recipe.lora)}
+    parts |= {"lora": _dumped(recipe.lora)} if recipe.lora and stage.kind in TRAINING else {}
     if stage.kind == "rlvr" and recipe.rlvr is not None:
         shared = recipe.rlvr.model_dump(mode="json", exclude={"algorithms", "baselines", "num_steps"})
         return parts | {"rlvr": shared, "algorithm": _dumped(stage.algorithm)}

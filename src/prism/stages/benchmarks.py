@@ -23,6 +23,7 @@ from prism.rollout.openai_client import served_model
 from prism.rollout.openai_engine import OpenAIEngine
 from prism.rollout.openai_server import ChatServer
 from prism.runtime.atomic import write_json, write_text
+from prism.runtime.distributed import was_started_with_others
 from prism.runtime.hashing import path_sha256
 from prism.runtime.metrics import read_jsonl
 from prism.runtime.seeding import derive_seed
@@ -34,8 +35,11 @@ RESPONSES, SCORES, JUDGEMENTS, SUMMARY = "responses.jsonl", "scores.jsonl", "jud
 def run_benchmarks(recipe: BenchmarkRecipe) -> dict[str, dict[str, Any]]:
     """Runs or resumes every benchmark of `recipe`; the summaries by benchmark, as written to its directory.
 
-    Each benchmark has a directory with the responses, the scores, the judge's replies and the summary.
+    Each benchmark has a directory with the responses, the scores, the judge's replies and the summary. Raises
+    ConfigError under torchrun.
     """
+    if was_started_with_others():
+        raise ConfigError("benchmarks are run by one process: leave torchrun, or have a server generate")
     recipe.directory.mkdir(parents=True, exist_ok=True)
     write_json(recipe.directory / "recipe.json", recipe.model_dump(mode="json"))
     model = _Model(recipe)

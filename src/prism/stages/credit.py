@@ -15,18 +15,21 @@ from prism.objectives import (
     mixed_advantages,
     sign_aware_advantages,
 )
-from prism.records import Response, RolloutGroup
+from prism.records import Prompt, Response, RolloutGroup
 from prism.rewards import Verdict, verdict_of
+from prism.runtime.distributed import spread_out
 from prism.stages.scoring import ContestScores
 
 
 def verdicts_of(groups: Sequence[RolloutGroup], responses: Sequence[Response]) -> list[Verdict | None]:
     """The verdict on every rollout's answer, None where its prompt has no answer to check against."""
     prompts = [group.prompt for group in groups for _ in group.rollouts]
-    return [
-        verdict_of(response, prompt) if prompt.answer else None
-        for response, prompt in zip(responses, prompts, strict=True)
-    ]
+
+    def verdict(pair: tuple[Response, Prompt]) -> Verdict | None:
+        response, prompt = pair
+        return verdict_of(response, prompt) if prompt.answer else None
+
+    return spread_out(verdict, list(zip(responses, prompts, strict=True)))
 
 
 def align_advantages(

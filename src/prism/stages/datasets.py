@@ -115,7 +115,7 @@ def read_development(workspace: Workspace, max_response_tokens: int) -> list[Exa
 
 
 def read_alignment(workspace: Workspace, max_response_tokens: int) -> list[Demonstration]:
-    return _read_alignment(workspace, _row_check(workspace, max_response_tokens))
+    return _read_alignment(workspace, _row_check(workspace, max_response_tokens, is_sampled=True))
 
 
 def _read_alignment(workspace: Workspace, check: Check) -> list[Demonstration]:
@@ -146,18 +146,18 @@ def _read_prompts(workspace: Workspace, name: str) -> list[Prompt]:
                 _required(workspace, name),
                 image_root=_image_root(workspace),
                 rejects=rejects,
-                check=_row_check(workspace),
+                check=_row_check(workspace, is_sampled=True),
             )
         )
 
 
-def _row_check(workspace: Workspace, max_response_tokens: int | None = None) -> RowCheck:
+def _row_check(workspace: Workspace, max_response_tokens: int | None = None, *, is_sampled: bool = False) -> RowCheck:
     rollout = workspace.recipe.rollout
     return RowCheck(
         workspace.load_encoder("base"),
         workspace.recipe.max_prompt_tokens,
         max_response_tokens,
-        max_images=rollout.max_images if isinstance(rollout, VllmRollout) else None,
+        max_images=rollout.max_images if is_sampled and isinstance(rollout, VllmRollout) else None,
     )
 
 

@@ -18,7 +18,7 @@ from prism.objectives import (
     load_balancing_loss,
 )
 from prism.packing import PackedTrees, branch_scores, token_views
-from prism.runtime.distributed import add_up, share
+from prism.runtime.distributed import add_up
 from prism.runtime.metrics import check_finite
 from prism.runtime.optimizer import descend
 from prism.runtime.stage import StageRun
@@ -26,6 +26,7 @@ from prism.stages.control import relative_change, scaled_rates, weight_sample
 from prism.stages.imitation import num_tokens
 from prism.stages.rollouts import is_sampled, mean
 from prism.stages.scoring import ContestBatch, ContestScores, backpropagate, score
+from prism.stages.shares import share_packs
 
 ROUTER = "router.jsonl"
 """The experts' load per layer and view, as often as samples are kept."""
@@ -180,7 +181,7 @@ def measure_routing(discriminator: Discriminator, packs: Sequence[PackedTrees], 
     text, num_views = discriminator.model.config.get_text_config(), len(batch.view_names)
     slots = torch.zeros(text.num_hidden_layers, num_views, text.num_experts, dtype=torch.float64)
     counts = torch.zeros(num_views, dtype=torch.float64)
-    for part in share(packs):
+    for part in share_packs(packs):
         _, router_logits = branch_scores(discriminator, part.item, views=batch.views, with_router=True)
         views = token_views(part.item, batch.views[part.item.rows])
         for place in range(num_views):

@@ -11,8 +11,9 @@ from prism.models import PromptEncoder
 from prism.objectives import completion_nll
 from prism.packing import Branch, PackedTrees, PromptTree, branch_logprobs, pack_trees
 from prism.records import Example
-from prism.runtime.distributed import add_up_number, share
+from prism.runtime.distributed import add_up_number
 from prism.runtime.seeding import python_random
+from prism.stages.shares import share_packs
 
 _Record = TypeVar("_Record")
 
@@ -72,7 +73,7 @@ def mean_nll(policy: Any, packs: Sequence[PackedTrees]) -> float:
 def _losses(policy: Any, packs: Sequence[PackedTrees]) -> Iterator[Tensor]:
     """What this process's share adds to the mean over all targets of `packs`."""
     num_targets = sum(packed.target_ids.numel() for packed in packs)
-    for part in share(packs):
+    for part in share_packs(packs):
         logprobs = branch_logprobs(policy, part.item).logprobs[None]
         yield part.weight * completion_nll(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_targets)
 

@@ -1,16 +1,18 @@
 """A whole recipe: every stage of every seed, in order, each run once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prism.config import PlannedStage, Recipe, VllmRollout, plan_stages, select_stages
+from prism.errors import ConfigError
+from prism.models.adapters import require_peft
 from prism.rollout.vllm_engine import require_vllm
 from prism.runtime.atomic import write_json
-from prism.runtime.distributed import processes
+from prism.runtime.distributed import processes, was_started_with_others
 from prism.runtime.progress import say
 from prism.runtime.threads import choose_threads
 from prism.stages import align, audit, base, datasets, evaluation, rlvr, sft, warmup
-from prism.stages.workspace import CONSOLE, Workspace
+from prism.stages.workspace import CONSOLE, TRAINING, Workspace
 
 _STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
     "base": base.run,
@@ -20,6 +22,7 @@ _STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
     "align": align.run,
     "rlvr": rlvr.run,
 }
+_SAMPLING = ("warmup", "audit", "align", "rlvr")
 TINY_PARAMETERS = 2_000_000
 
 
@@ -31,16 +34,16 @@ def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | Non
     last stages to run.
     """
     _choose_threads(recipe)
-    if isinstance(recipe.rollout, VllmRollout):
-        require_vllm()  # now, and not when a first stage is done that needs none
-    directory = recipe.run_directory
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "recipe.json", recipe.model_dump(mode="json"))
     planned = plan_stages(recipe)
     if stop_after is not None:
         last = select_stages(recipe, stop_after)[-1]
         planned = planned[: planned.index(last) + 1]
     selected = planned if only in (None, "eval") else select_stages(recipe, only or "")
+    evaluates = only in (None, "eval")
+    _check_parts(recipe, selected, evaluates=evaluates)
+    directory = recipe.run_directory
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "recipe.json", recipe.model_dump(mode="json"))
     with processes():
         for seed in recipe.seeds:
             workspace = Workspace(recipe, seed, directory / f"seed-{seed}")
@@ -48,9 +51,21 @@ def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | Non
             for stage in selected:
                 if only != "eval":
                     _STAGES[stage.kind](workspace, stage)
-                if stage.is_evaluated and only in (None, "eval"):
+                if stage.is_evaluated and evaluates:
                     evaluation.run(workspace, stage)
     return directory
+
+
+def _check_parts(recipe: Recipe, selected: Sequence[PlannedStage], *, evaluates: bool) -> None:
+    """Raises ConfigError for what a later stage would find missing or cannot do: now, before the first has run."""
+    if isinstance(recipe.rollout, VllmRollout) and any(
+        stage.kind in _SAMPLING or (stage.is_evaluated and evaluates) for stage in selected
+    ):
+        require_vllm()
+    if recipe.lora is not None and any(stage.kind in TRAINING for stage in selected):
+        require_peft()
+        if was_started_with_others():
+            raise ConfigError("lora: adapters train in one process so far; leave torchrun, or leave [lora] out")
 
 
 def audit_recipe(recipe: Recipe) -> list[Path]:

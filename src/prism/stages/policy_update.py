@@ -14,8 +14,9 @@ from prism.models import PromptEncoder
 from prism.objectives import Aggregation, RatioLevel, aggregate, importance_weights, kl_estimate, policy_loss
 from prism.packing import Branch, PackedTrees, PromptTree, TargetLogprobs, branch_logprobs, pack_trees, to_rows
 from prism.records import RolloutGroup
-from prism.runtime.distributed import add_up_numbers, gather, share
+from prism.runtime.distributed import add_up_numbers, gather
 from prism.stages.mismatch import Mismatch
+from prism.stages.shares import share_packs
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def pack_groups(encoder: PromptEncoder, groups: Sequence[RolloutGroup], token_bu
 @torch.no_grad()
 def rollout_logprobs(policy: Any, packs: Sequence[PackedTrees], objective: PolicyObjective) -> list[Tensor]:
     """Per pack of this process's share the log-probabilities of its targets under the policy as it is now."""
-    return [objective.logprobs(policy, part.item).logprobs for part in share(packs)]
+    return [objective.logprobs(policy, part.item).logprobs for part in share_packs(packs)]
 
 
 def accumulate_policy_gradient(
@@ -105,7 +106,7 @@ def accumulate_policy_gradient(
     denominator = num_tokens if objective.aggregation == "token-mean" else num_rollouts
     sums: dict[str, float] = {}
     differences: list[float] = []
-    for place, part in enumerate(share(packs)):
+    for place, part in enumerate(share_packs(packs)):
         packed = part.item
         result = objective.logprobs(policy, packed, with_entropy=True)
         old = result.logprobs.detach() if old_logprobs is None else old_logprobs[place]

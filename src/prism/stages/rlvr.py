@@ -17,6 +17,7 @@ from prism.packing import PackedTrees
 from prism.records import Prompt, Response, RolloutGroup
 from prism.rewards import Reward, mix_reward
 from prism.rollout import RolloutEngine, Sampling
+from prism.runtime.distributed import spread_out
 from prism.runtime.optimizer import descend, make_optimizer
 from prism.runtime.seeding import derive_seed
 from prism.stages.datasets import read_rl
@@ -207,8 +208,8 @@ def _sample(
     engine: RolloutEngine, prompts: Sequence[Prompt], config: RlvrConfig, sampling: Sampling, seed: int
 ) -> list[RewardedGroup]:
     groups = engine.generate(prompts, num_samples=config.group_size, sampling=sampling, seed=seed)
-    rewarded = []
-    for group in groups:
+
+    def reward(group: RolloutGroup) -> RewardedGroup:
         responses = tuple(map(parse_rollout, group.rollouts))
         rewards = tuple(
             mix_reward(
@@ -219,8 +220,9 @@ def _sample(
             )
             for response in responses
         )
-        rewarded.append(RewardedGroup(group, responses, rewards))
-    return rewarded
+        return RewardedGroup(group, responses, rewards)
+
+    return spread_out(reward, groups)
 
 
 def total_rewards(groups: Sequence[RewardedGroup], config: RlvrConfig, algorithm: Algorithm) -> Tensor:

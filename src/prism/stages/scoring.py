@@ -10,7 +10,8 @@ from torch import Tensor
 from prism.models import Discriminator, Mode, PromptEncoder, View, response_branch, views_of, visible_prompt
 from prism.packing import Branch, PackedTrees, PromptTree, branch_scores, pack_trees
 from prism.records import Prompt, Response
-from prism.runtime.distributed import add_up, add_up_number, share
+from prism.runtime.distributed import add_up, add_up_number
+from prism.stages.shares import share_packs
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class ContestBatch:
 def score(discriminator: Discriminator, batch: ContestBatch) -> Float[Tensor, "branches"]:
     """Scores of all branches, without a gradient."""
     scores = torch.zeros(batch.num_branches)
-    for part in share(batch.packs):
+    for part in share_packs(batch.packs):
         found = branch_scores(discriminator, part.item, views=batch.views)[0].float()
         if part.counts:
             scores[part.item.rows] = found
@@ -115,7 +116,7 @@ def backpropagate(
     leaf = scores.detach().requires_grad_()
     [score_gradient] = torch.autograd.grad(loss(batch.pair_scores(leaf)), leaf)
     added = 0.0
-    for part in share(batch.packs):
+    for part in share_packs(batch.packs):
         pack_scores, router_logits = branch_scores(
             discriminator, part.item, views=batch.views, with_router=pack_loss is not None
         )

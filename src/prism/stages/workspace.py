@@ -27,7 +27,7 @@ from prism.runtime.stage import StageRun
 
 CONSOLE = make_console()
 Module = TypeVar("Module", bound=nn.Module)
-_TRAINING = ("sft", "warmup", "align", "rlvr")
+TRAINING = ("sft", "warmup", "align", "rlvr")
 SHIPPED_BASE = Path(str(importlib.resources.files("prism") / "assets" / "tiny-base"))
 
 
@@ -104,7 +104,7 @@ class Workspace:
     def training_settings(self, kind: str) -> dict[str, Any]:
         """What of the recipe's common tables the results of a stage of `kind` depend on."""
         lora = self.recipe.lora
-        return {} if lora is None or kind not in _TRAINING else {"LoraConfig": lora.model_dump(mode="json")}
+        return {} if lora is None or kind not in TRAINING else {"LoraConfig": lora.model_dump(mode="json")}
 
     def to_train(self, model: Module, player: Literal["policy", "discriminator"]) -> Module:
         """`model`, whole, as the stages train it: with adapters and without kept activations where the recipe says so,

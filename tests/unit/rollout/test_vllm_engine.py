@@ -247,17 +247,16 @@ def test_closing_wakes_it_first(make_engine: Make, fake: types.SimpleNamespace) 
 def test_closing_leaves_a_process_group_alone_that_was_there_before(
     make_engine: Make, fake: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm_engine, "num_processes", lambda: 1)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     engine, _ = make_engine()
     engine.close()
     assert fake.closed == []
 
 
-def test_several_processes_are_refused(make_engine: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_engine, "num_processes", lambda: 2)
+def test_several_processes_are_refused(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"leave torchrun, or set rollout\.type=transformers"):
-        make_engine()
+        VllmEngine(SHIPPED_BASE, encoder, VllmRollout(), max_length=100)
 
 
 def test_sleep_is_not_promised_where_there_is_none(make_engine: Make, fake: types.SimpleNamespace) -> None:

@@ -55,11 +55,44 @@ def test_slices_are_dealt_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dealt == [[slice(0, 2), slice(6, 8)], [slice(2, 4), slice(8, 9)], [slice(4, 6)]]
 
 
-@pytest.mark.parametrize(("rank", "is_first"), [(None, True), ("0", True), ("1", False)])
+@pytest.mark.parametrize("size", [2, 3])
+def test_at_any_place_all_processes_have_an_item_of_the_same_kind(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    items = ["image1", "text", "image22", "text2", "image333", "text33", "image4444", "text5"]
+    shares = of_every_process(monkeypatch, size, lambda: share(items, lambda item: item.startswith("image")))
+    for parts in zip(*shares, strict=True):
+        assert len({part.item.startswith("image") for part in parts}) == 1
+    counted = [part.index for parts in shares for part in parts if part.counts]
+    assert sorted(counted) == list(range(8))
+
+
+def test_each_value_is_worked_out_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+
+    def square(value: int) -> int:
+        given.append(value)
+        return value * value
+
+    assert distributed.spread_out(square, [3, 1, 2]) == [9, 1, 4]
+    given.clear()
+    monkeypatch.setattr(distributed, "gather", lambda found: [(place, -1) for place in range(5)])
+    found = of_every_process(monkeypatch, 2, lambda: distributed.spread_out(square, [10, 11, 12, 13, 14]))
+    assert given == [10, 12, 14, 11, 13] and found == [[-1] * 5] * 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_first"),
+    [
+        ({}, True),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, True),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, False),
+        ({"RANK": "1"}, True),
+    ],
+)
 def test_the_first_process_is_known_before_it_has_met_the_others(
-    monkeypatch: pytest.MonkeyPatch, rank: str | None, is_first: bool
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], is_first: bool
 ) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    if rank is not None:
-        monkeypatch.setenv("RANK", rank)
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     assert distributed.is_first() is is_first

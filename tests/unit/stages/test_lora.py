@@ -1,7 +1,6 @@
 """Adapters: nothing changes when they come, what they learned stays when they are merged, and stages train them."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,6 +206,6 @@ def test_only_one_process_trains_adapters(make_workspace: Make, monkeypatch: pyt
 
 
 def test_without_peft_the_error_names_the_extra(make_policy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'pip install "prism-vlm\[lora\]"'):
         add_adapters(make_policy(), rank=2, alpha=8.0, seed=1)
