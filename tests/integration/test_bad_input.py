@@ -113,12 +113,13 @@ def test_an_unknown_key_is_one_line_and_nothing_runs(data: Path, capsys: pytest.
 
 
 def test_missing_vllm_is_noticed_before_anything_runs(
-    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert run(data, "rollout.type=vllm") == 2
+    micro = Path(__file__).with_name("micro.toml")
+    assert main(["run", str(micro), f"output={tmp_path / 'run'}", "rollout.type=vllm"]) == 2
     assert 'pip install "prism-vlm[vllm]"' in one_line(capsys)
-    assert not (data.parents[2] / "run").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_empty_answer_costs_an_rl_prompt_its_row(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_an_empty_answer_costs_an_rl_prompt_its_row(tmp_path: Path) -> None:
 def test_a_flipped_byte_in_a_checkpoint_is_one_line_and_the_checkpoint_stays(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prism.stages.workspace.Workspace.save_policy", _fail)
+    monkeypatch.setattr("prism.stages.workspace.Workspace.save_models", _fail)
     settings = ("sft.num_steps=3", "sft.checkpoint_every=1")
     with pytest.raises(InterruptedError):
         run(data, *settings)
