@@ -81,7 +81,7 @@ def main() -> None:
     first = Learner(build_tiny(tiny_config(encoder.tokenizer), seed=1), encoder)
     for step in range(1, NUM_DESCRIBING + 1):
         source = random.Random(f"describing/{step}")
-        first.learn([draw_lesson(source, progress=0.0) for _ in range(BATCH_SIZE)], step)
+        first.learn([draw_lesson(source, 0) for _ in range(BATCH_SIZE)], step)
     print("lessons            steps   words: wrong, right               descriptions: faulty, faultless")
     for name, parts in MIXTURES.items():
         learner = Learner(copy.deepcopy(first.policy), encoder)

@@ -66,8 +66,8 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 640) -> PreTraine
     )
 
 
-def tiny_config(tokenizer: PreTrainedTokenizerBase, *, hidden_size: int = 128, num_layers: int = 4) -> Qwen3VLConfig:
-    """About 1.1M parameters at the defaults; patches of 16 pixels merged 2 × 2, as in Qwen3-VL."""
+def tiny_config(tokenizer: PreTrainedTokenizerBase, *, hidden_size: int = 128, num_layers: int = 6) -> Qwen3VLConfig:
+    """About 1.3M parameters at the defaults; patches of 16 pixels merged 2 × 2, as in Qwen3-VL."""
     vocabulary = tokenizer.get_vocab()
     ids = {token: vocabulary[token] for token in SPECIAL_TOKENS}
     return Qwen3VLConfig(

@@ -1,21 +1,30 @@
 """The model everything starts from: a checkpoint, the shipped tiny base, or a tiny base pretrained here."""
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from prism.config import CheckpointBase, PlannedStage, PretrainConfig, TinyBase
-from prism.data.world.lessons import Lesson, draw_lesson, tokenizer_texts
+from prism.data.world.lessons import CURRICULUM, Lesson, draw_lesson, tokenizer_texts
 from prism.models import PromptEncoder
 from prism.models.tiny import build_tiny, tiny_config, tiny_encoder, train_tokenizer
+from prism.objectives import completion_nll
 from prism.packing import Branch, PackedTrees
+from prism.packing.forward import packed_hidden
 from prism.records import Example
+from prism.runtime.distributed import add_up_number
 from prism.runtime.optimizer import descend, make_muon, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.runtime.stage import StageRun
 from prism.stages.imitation import example_branch, imitate, num_tokens, pack_examples
+from prism.stages.shares import share_packs
 from prism.stages.workspace import Workspace
+
+SMOOTHING = 50
+"""Steps over which the loss of a part of the curriculum is averaged."""
 
 
 def run(workspace: Workspace, planned: PlannedStage) -> None:
@@ -65,17 +74,54 @@ def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfi
         )
         for name, optimizer in optimizers.items()
     }
-    run.attach(modules={"policy": policy}, optimizers=optimizers, schedulers=schedules)
+    progress: dict[str, Any] = {"part": 0, "num_steps": 0, "loss": None}
+    run.attach(modules={"policy": policy}, optimizers=optimizers, schedulers=schedules, state=progress)
     for step in run.steps():
-        random_source = python_random(workspace.seed, "lessons", step)
-        lessons = [draw_lesson(random_source, progress=step / config.num_steps) for _ in range(config.batch_size)]
+        random_source, part = python_random(workspace.seed, "lessons", step), progress["part"]
+        lessons = [draw_lesson(random_source, part) for _ in range(config.batch_size)]
         packs = pack_lessons(encoder, lessons, config.token_budget)
-        loss = imitate(policy, packs)
+        loss = imitate_early(policy, packs) if part == 0 else imitate(policy, packs)
         grad_norm = descend(policy, (muon, adamw), config.max_grad_norm, name="policy", step=step)
         for schedule in schedules.values():
             schedule.step()
-        run.record(step, {"loss/nll": loss, "policy/grad_norm": grad_norm}, tokens=num_tokens(packs))
+        advance(progress, loss, config.num_steps)
+        metrics = {"loss/nll": loss, "policy/grad_norm": grad_norm, "curriculum/part": part}
+        run.record(step, metrics, tokens=num_tokens(packs))
     workspace.save_models(run, {"model": policy}, encoder)
+
+
+def imitate_early(policy: Any, packs: Sequence[PackedTrees]) -> float:
+    """As `imitate`, with as much weight on what the model would say after half of its layers.
+
+    So perception is done by then (an early exit, as in LayerSkip), and later layers can compare with it: of what the
+    last layer finds nothing further can be made. Models with dozens of layers have them to spare, this one has not.
+    """
+    num_targets = sum(packed.target_ids.numel() for packed in packs)
+    half = policy.config.get_text_config().num_hidden_layers // 2
+    total = 0.0
+    for part in share_packs(packs):
+        last, output = packed_hidden(policy.model, part.item, output_hidden_states=True)
+        early = policy.model.language_model.norm(output.hidden_states[half][0])
+        losses = [_nll(policy, hidden, part.item, num_targets) for hidden in (last, early)]
+        (part.weight * (losses[0] + losses[1])).backward()
+        total += part.weight * losses[0].item()
+    return add_up_number(total)
+
+
+def _nll(policy: Any, hidden: Tensor, packed: PackedTrees, num_targets: int) -> Tensor:
+    logprobs = policy.lm_head(hidden[packed.target_positions]).log_softmax(-1)
+    chosen = logprobs.gather(-1, packed.target_ids[:, None]).T
+    return completion_nll(chosen, torch.ones_like(chosen, dtype=torch.bool), num_targets)
+
+
+def advance(progress: MutableMapping[str, Any], loss: float, num_steps: int) -> None:
+    """Takes in the loss of a step of a pretraining of `num_steps`; goes on to the next part where this one is over."""
+    part = CURRICULUM[progress["part"]]
+    mean = loss if progress["loss"] is None else progress["loss"] + (loss - progress["loss"]) / SMOOTHING
+    progress["num_steps"], progress["loss"] = progress["num_steps"] + 1, mean
+    is_mastered = mean < part.mastered_at and progress["num_steps"] >= 2 * SMOOTHING
+    if is_mastered or progress["num_steps"] >= part.max_share * num_steps:
+        progress.update(part=min(progress["part"] + 1, len(CURRICULUM) - 1), num_steps=0, loss=None)
 
 
 def pack_lessons(encoder: PromptEncoder, lessons: Sequence[Example], token_budget: int) -> list[PackedTrees]:

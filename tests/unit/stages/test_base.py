@@ -1,13 +1,17 @@
 """Pretraining of the tiny base, cut off and gone on with."""
 
-from collections.abc import Callable
+import copy
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prism.config import plan_stages
-from prism.data.world.lessons import Lesson
+from prism.data.world.lessons import Lesson, draw_lesson
 from prism.models import PromptEncoder
 from prism.records import Example, Prompt
 from prism.stages import base
@@ -33,7 +37,7 @@ def files(workspace: Workspace) -> dict[str, bytes]:
 def test_pretraining_that_was_cut_off_ends_in_the_same_bytes(
     make_workspace: Callable[..., Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both optimizers and both schedules have to be in the checkpoint."""
+    """Both optimizers, both schedules and the place in the curriculum have to be in the checkpoint."""
     whole = make_workspace(base=PRETRAIN, output=tmp_path / "whole")
     [planned] = plan_stages(whole.recipe)
     base.run(whole, planned)
@@ -43,7 +47,7 @@ def test_pretraining_that_was_cut_off_ends_in_the_same_bytes(
     def imitate_until_cut(*arguments: Any) -> float:
         nonlocal calls
         calls += 1
-        if calls == 3:
+        if calls == 2:
             raise Cut
         return imitate(*arguments)
 
@@ -54,7 +58,8 @@ def test_pretraining_that_was_cut_off_ends_in_the_same_bytes(
     monkeypatch.undo()
     base.run(cut, planned)
     assert files(cut) == files(whole)
-    assert files(whole)["metrics.jsonl"].count(b"\n") == 4
+    parts = [json.loads(line)["curriculum/part"] for line in files(whole)["metrics.jsonl"].splitlines()]
+    assert parts == [0, 1, 2, 3]
 
 
 def test_the_verdict_of_a_lesson_stands_behind_the_end_token_and_alone_is_learned(encoder: PromptEncoder) -> None:
@@ -69,3 +74,48 @@ def test_the_verdict_of_a_lesson_stands_behind_the_end_token_and_alone_is_learne
     assert encoder.tokenizer.decode(judged.target_ids) == " 2 wrong"
     assert judged.target_positions[0] == length - 1
     assert plain.target_ids[-1] == encoder.end_token_id
+
+
+def test_an_early_exit_is_the_model_without_its_later_layers(
+    make_policy: Callable[..., Any],
+    encoder: PromptEncoder,
+    take_gradients: Callable[..., Any],
+    assert_same_gradients: Callable[..., None],
+) -> None:
+    policy, random_source = make_policy(), random.Random(1)
+    packs = base.pack_lessons(encoder, [draw_lesson(random_source, 0) for _ in range(3)], 200)
+    assert len(packs) > 1
+    shallow = copy.deepcopy(policy)
+    layers = shallow.model.language_model.layers
+    assert len(layers) == 2
+    del layers[1]
+    loss = imitate(policy, packs)
+    imitate(shallow, packs)
+    expected = take_gradients(policy)
+    for name, gradient in take_gradients(shallow).items():
+        expected[name] += gradient
+    assert base.imitate_early(policy, packs) == pytest.approx(loss, abs=1e-5)
+    assert_same_gradients(take_gradients(policy), expected)
+
+
+def test_a_part_ends_when_it_is_mastered_or_has_had_its_share() -> None:
+    """The first part is mastered at 0.03 and has 15% of the steps at most, the second at 0.05 and 25%."""
+
+    def steps_until(part: int, losses: Iterator[float], progress: dict[str, Any]) -> int:
+        for step, loss in enumerate(losses, start=1):
+            base.advance(progress, loss, 1000)
+            if progress["part"] == part:
+                return step
+        raise AssertionError("the losses are at an end")
+
+    progress: dict[str, Any] = {"part": 0, "num_steps": 0, "loss": None}
+    assert steps_until(1, itertools.repeat(0.01), progress) == 100
+    assert progress == {"part": 1, "num_steps": 0, "loss": None}
+    assert steps_until(2, itertools.repeat(0.06), progress) == 250
+    # 0.4 falls by a factor of 49/50 a step: (49/50)^94 · 0.4 is the first below 0.06, but 100 steps are the least.
+    assert steps_until(3, itertools.chain([0.4], itertools.repeat(0.0)), progress) == 100
+    progress = {"part": 2, "num_steps": 0, "loss": None}
+    assert steps_until(3, itertools.chain([0.9], itertools.repeat(0.0)), progress) == 136
+    for _ in range(1500):
+        base.advance(progress, 0.0, 1000)
+    assert progress["part"] == 3

@@ -20,7 +20,7 @@ from prism.records import IMAGE_MARK, Example, ImageSource, Prompt
 TRAINED_LAYOUTS = ((3, 3), (2, 4))
 UNTRAINED_LAYOUTS = ((3, 4), (4, 3))
 CROWDED = 5
-"""From this many matching objects on, counting and adding is a benchmark of its own, absent from RL prompts."""
+"""From this many matching objects on, counting and adding are a benchmark of their own, absent from RL prompts."""
 FAITHFUL = Fidelity()
 
 
@@ -42,19 +42,18 @@ DEV = Source("dev", TRAINED_LAYOUTS, TRAINED_KINDS, choice_rate=0.2, is_crowded=
 
 IN_DISTRIBUTION, OUT_OF_DISTRIBUTION = "in-distribution", "out-of-distribution"
 BENCHMARKS: dict[str, tuple[str, Source]] = {
-    "lookup": (IN_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("lookup",))),
     "counting": (IN_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("count",), is_crowded=False)),
-    "adding": (IN_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("sum",), is_crowded=False)),
+    "comparing": (IN_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("compare",))),
     "choice": (IN_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, TRAINED_KINDS, choice_rate=1.0, is_crowded=False)),
+    "lookup": (OUT_OF_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("lookup",))),
+    "adding": (OUT_OF_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("sum",), is_crowded=False)),
     "neighbours": (OUT_OF_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("neighbour",))),
     "columns": (OUT_OF_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("column",))),
-    "comparing": (OUT_OF_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("compare",))),
     "crowded": (OUT_OF_DISTRIBUTION, Source("test", TRAINED_LAYOUTS, ("count", "sum"), is_crowded=True)),
     "layouts": (OUT_OF_DISTRIBUTION, Source("test", UNTRAINED_LAYOUTS, TRAINED_KINDS, is_crowded=False)),
 }
-"""Sub-benchmarks of the test set: perception-heavy (lookup, neighbours), reasoning-heavy (adding, columns,
-comparing, crowded), multiple choice and numeric ones. RL prompts cover neither the kinds, the counts
-nor the layouts of the out-of-distribution group."""
+"""Sub-benchmarks of the test set: perception-heavy (lookup, neighbours), reasoning-heavy (the others), multiple choice
+and numeric ones. RL prompts cover neither the kinds, the counts nor the layouts of the out-of-distribution group."""
 
 
 def demonstrations(name: str, source: Source, fidelity: Fidelity, count: int, seed: int) -> Iterator[Example]:

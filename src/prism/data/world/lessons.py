@@ -52,11 +52,10 @@ def ask(random_source: random.Random, scene: Scene, kinds: tuple[str, ...] = KIN
             return question
 
 
-def draw_lesson(random_source: random.Random, *, progress: float = 1.0) -> Example:
-    """One pretraining example about a scene of the training split, from the part of the curriculum to which
-    `progress`, the share of pretraining that is done, belongs."""
+def draw_lesson(random_source: random.Random, part: int = -1) -> Example:
+    """One pretraining example about a scene of the training split, from this part of the `CURRICULUM`."""
     scene = draw_scene(random_source, layout=random_source.choice(LAYOUTS), split="train")
-    lessons = next(lessons for end, lessons in _CURRICULUM if progress <= end)
+    lessons = CURRICULUM[part].lessons
     [(_, lesson)] = random_source.choices(lessons, weights=[weight for weight, _ in lessons])
     return lesson(random_source, scene)
 
@@ -229,6 +228,17 @@ def check_reasoning(random_source: random.Random, scene: Scene, *, by_step: bool
 _Lessons = tuple[tuple[float, Callable[[random.Random, Scene], Example]], ...]
 """What can be drawn, each with its weight."""
 
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of pretraining. It is over when the running mean of its loss is below `mastered_at` (nats per token), but
+    not in its first hundred steps, or after `max_share` of all steps."""
+
+    lessons: _Lessons
+    mastered_at: float
+    max_share: float
+
+
 _check_words, _correct_words, _check_cells, _check_rows, _check_whole = (
     partial(check_description, unit=unit) for unit in get_args(Unit)
 )
@@ -243,22 +253,26 @@ _JUDGING: _Lessons = (
     (0.3, _check_whole),
 )
 _EVERYTHING: _Lessons = (
-    (0.06, describe_lesson),
-    (0.03, _repeat),
-    (0.04, _brief),
-    (0.36, read_lesson),
-    (0.12, _follow),
-    (0.03, _correct_words),
-    (0.05, _check_words),
-    (0.05, _check_cells),
-    (0.07, _check_rows),
-    (0.10, _check_whole),
+    (0.05, describe_lesson),
+    (0.02, _repeat),
+    (0.03, _brief),
+    (0.48, read_lesson),
+    (0.14, _follow),
+    (0.02, _correct_words),
+    (0.03, _check_words),
+    (0.03, _check_cells),
+    (0.03, _check_rows),
+    (0.08, _check_whole),
     (0.06, check_reasoning),
     (0.03, partial(check_reasoning, by_step=False)),
 )
-_CURRICULUM = ((0.12, _SEEING), (0.2, _COMPARING), (0.32, _JUDGING), (1.0, _EVERYTHING))
-"""Up to which share of pretraining each part lasts.
-
-Perception and copying, on which everything else builds, emerge several times faster alone than among other lessons,
-and so does comparing a word with the image: among others it is learned late and suddenly, and not from every seed.
+CURRICULUM = (
+    Part(_SEEING, mastered_at=0.03, max_share=0.15),
+    Part(_COMPARING, mastered_at=0.05, max_share=0.25),
+    Part(_JUDGING, mastered_at=0.06, max_share=0.2),
+    Part(_EVERYTHING, mastered_at=0.0, max_share=1.0),
+)
+"""Perception and copying, on which everything else builds, emerge several times faster alone than among other lessons,
+and so does comparing a word with the image: among others it is learned late and suddenly, and not from every seed. How
+long each takes differs from seed to seed, so that a part ends when it is mastered.
 """

@@ -241,5 +241,9 @@ _MAKERS: dict[str, Callable[[random.Random, Scene], Question | None]] = {
 KINDS = tuple(_SOLVERS)
 """Every kind of question."""
 
-TRAINED_KINDS = ("lookup", "count", "sum", "largest")
-"""The kinds that alignment and RL prompts ask; the others are met only before (base, SFT) and in tests."""
+TRAINED_KINDS = ("count", "compare")
+"""The kinds that alignment and RL prompts ask; the others are met only before (base, SFT) and in tests.
+
+None of them asks for a number, which every description states: as with real problems, rewards for answers cover less
+than a response describes.
+"""

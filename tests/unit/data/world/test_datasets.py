@@ -25,7 +25,7 @@ from prism.data.world.scene import decode_scene, split_of
 from prism.records import Prompt
 from prism.rewards import parse_response, verdict_of
 
-TRAINED_KINDS = {"lookup", "count", "sum", "largest"}
+TRAINED_KINDS = {"count", "compare"}
 TRAINED_LAYOUTS = {"3x3", "2x4"}
 
 
@@ -101,7 +101,7 @@ def test_benchmarks_leave_the_training_distribution_exactly_where_they_say(
     for prompts in benchmarks.values():
         expected = prompts[0].metadata["group"] == "in-distribution"
         assert {is_of_reinforcement_learning(prompt) for prompt in prompts} == {expected}
-    for name, kind in (("neighbours", "neighbour"), ("columns", "column"), ("comparing", "compare")):
+    for name, kind in (("lookup", "lookup"), ("adding", "sum"), ("neighbours", "neighbour"), ("columns", "column")):
         assert {prompt.kind for prompt in benchmarks[name]} == {kind}
         assert {layout(prompt) for prompt in benchmarks[name]} <= TRAINED_LAYOUTS
     assert {prompt.kind for prompt in benchmarks["crowded"]} == {"count", "sum"}
