@@ -280,9 +280,11 @@ def weight_sample(module: nn.Module) -> Tensor:
     """The first few weights of every tensor that trains, or of this process's part of it: enough to see whether an
     update moved the module, and how far."""
     parts = [own_part(weights.detach()).flatten() for weights in module.parameters() if weights.requires_grad]
-    return torch.cat([part[:_WEIGHTS_PER_TENSOR].float() for part in parts])
+    return torch.cat([part[:_WEIGHTS_PER_TENSOR].float() for part in parts]) if parts else torch.zeros(0)
 
 
 def relative_change(before: Tensor, module: nn.Module) -> float:
     """How far `module` has moved from the `weight_sample` taken before, over the size of that sample."""
+    if before.numel() == 0:
+        return 0.0  # nothing trains
     return from_first(lambda: float((weight_sample(module) - before).norm() / before.norm()))
