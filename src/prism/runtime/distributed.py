@@ -47,6 +47,7 @@ def processes() -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
     yield
     # Not after an error: leaving in good order would mean to wait for the others, who may wait for this one.
+    wait_for_all()
     dist.destroy_process_group()
 
 

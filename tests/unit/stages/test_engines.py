@@ -122,6 +122,8 @@ def test_what_a_stage_depends_on(make_workspace: Make) -> None:
     assert make_workspace(rollout={"batch_size": 3}).sampling_settings == []
     settings = {"type": "vllm", "dtype": "float16", "importance": {"cap": 3.0}}
     kept = VllmRollout(dtype="float16", importance=ImportanceConfig(cap=3.0))
-    for more in ({}, {"tolerance": 0.5, "memory_fraction": 0.7, "batch_size": 2, "sleep": True, "max_images": 1}):
+    for more in ({}, {"tolerance": 0.5, "memory_fraction": 0.7, "batch_size": 2, "sleep": True}):
         assert make_workspace(rollout=settings | more).sampling_settings == [kept]
+    # Rows with more images are dropped.
+    assert make_workspace(rollout=settings | {"max_images": 1}).sampling_settings != [kept]
     assert isinstance(make_workspace().recipe.rollout, TransformersRollout)
