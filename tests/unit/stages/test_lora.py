@@ -176,7 +176,7 @@ def test_a_stage_that_was_cut_off_ends_in_the_same_bytes_and_its_checkpoint_hold
     assert files(run(tmp_path / "cut")) == files(whole)
     start = load_policy(whole.model_directory("base"))
     end = load_policy(whole.stage_directory("sft") / "model")
-    adapted = peft.PeftModel.from_pretrained(start, whole.stage_directory("sft") / "model-adapter")
+    adapted: Any = peft.PeftModel.from_pretrained(start, whole.stage_directory("sft") / "model-adapter")
     expected = dict(checkpoint_weights(adapted.base_model.model))
     for name, tensor in checkpoint_weights(end):
         torch.testing.assert_close(tensor, expected[name])
