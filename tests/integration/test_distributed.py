@@ -166,6 +166,11 @@ def mixed_rows(directory: Path) -> str:
     """
 
 
+def adapted_rows(directory: Path) -> str:
+    """The same by adapters, which are whole in every process."""
+    return f"lora = {{ rank = 2 }}\n{mixed_rows(directory)}"
+
+
 def pretraining(directory: Path) -> str:
     """Lessons with images and without, of a model whose weights are not sharded."""
     return """
@@ -174,7 +179,7 @@ def pretraining(directory: Path) -> str:
     """
 
 
-@pytest.mark.parametrize(("make", "stage"), [(mixed_rows, "sft"), (pretraining, "base")])
+@pytest.mark.parametrize(("make", "stage"), [(mixed_rows, "sft"), (adapted_rows, "sft"), (pretraining, "base")])
 def test_rows_with_and_without_images(tmp_path: Path, make: Callable[[Path], str], stage: str) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f'name = "mixed"\nmax_prompt_tokens = 160\n{make(tmp_path / "data")}')

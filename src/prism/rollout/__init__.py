@@ -1,8 +1,7 @@
 """Rollout engines."""
 
 from prism.rollout.engine import PolicyEngine, RolloutEngine, Sampling
-from prism.rollout.spread import SpreadEngine
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.rollout.vllm_engine import VllmEngine
 
-__all__ = ["PolicyEngine", "RolloutEngine", "Sampling", "SpreadEngine", "TransformersEngine", "VllmEngine"]
+__all__ = ["PolicyEngine", "RolloutEngine", "Sampling", "TransformersEngine", "VllmEngine"]

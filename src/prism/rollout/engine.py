@@ -64,19 +64,3 @@ def streams(prompts: Sequence[Prompt], seed: int) -> list[Stream]:
         found.append((seed, prompt.id, occurrences[prompt.id]))
         occurrences[prompt.id] += 1
     return found
-
-
-class PartialEngine(PolicyEngine, Protocol):
-    """A policy engine that can be given some of the prompts of a longer list."""
-
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        num_samples: int,
-        sampling: Sampling,
-        seed: int,
-        sources: Sequence[Stream] | None = None,
-    ) -> list[RolloutGroup]:
-        """`sources` are what `streams` gave these prompts in the longer list; by default this is all of it."""
-        ...

@@ -13,6 +13,7 @@ from prism.models.processor import PromptEncoder
 from prism.packing import EncodedPrompt
 from prism.records import Prompt, Rollout, RolloutGroup
 from prism.rollout.engine import Sampling, Stream, streams
+from prism.runtime.distributed import gather, own_slices
 from prism.runtime.seeding import generator
 
 _COMPACT_BELOW = 0.75
@@ -21,7 +22,8 @@ _COMPACT_BELOW = 0.75
 
 class TransformersEngine:
     """Decodes in batches of at most `batch_size` samples, with the training model or, where that is sharded, with a
-    copy of it (`is_copy`) that `update_weights` brings up to date.
+    copy of it (`is_copy`) that `update_weights` brings up to date. Processes that run together share out the batches
+    that one would draw, and all have all rollouts.
 
     `generate` of transformers would encode each image once per sample and draws all samples from
     one random stream; here a prompt's keys and values are computed once and repeated, and every
@@ -37,31 +39,27 @@ class TransformersEngine:
 
     @torch.no_grad()
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        num_samples: int,
-        sampling: Sampling,
-        seed: int,
-        sources: Sequence[Stream] | None = None,
+        self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
     ) -> list[RolloutGroup]:
         was_training = self._policy.training
         self._policy.eval()
         per_batch = max(1, self._batch_size // num_samples)
-        sources = sources or streams(prompts, seed)
-        groups: list[RolloutGroup] = []
-        for start in range(0, len(prompts), per_batch):
-            batch = prompts[start : start + per_batch]
+        sources = streams(prompts, seed)
+        drawn: list[tuple[int, tuple[Rollout, ...]]] = []
+        for piece in own_slices(len(prompts), per_batch):
+            batch = prompts[piece]
             rollouts: list[list[Rollout]] = [[] for _ in batch]
             # A group larger than the batch size is sampled in several passes.
             for first in range(0, num_samples, self._batch_size):
                 samples = range(first, min(first + self._batch_size, num_samples))
-                parts = self._sample(batch, sources[start : start + per_batch], samples, sampling)
+                parts = self._sample(batch, sources[piece], samples, sampling)
                 for group, part in zip(rollouts, parts, strict=True):
                     group += part
-            groups += [RolloutGroup(prompt, tuple(group)) for prompt, group in zip(batch, rollouts, strict=True)]
+            drawn += enumerate(map(tuple, rollouts), start=piece.start)
         self._policy.train(was_training)
-        return groups
+        # Without the prompts, which hold the images.
+        found = dict(gather(drawn))
+        return [RolloutGroup(prompt, found[place]) for place, prompt in enumerate(prompts)]
 
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Nothing to do where the policy that trains is the one that samples."""

@@ -24,7 +24,7 @@ from prism.errors import ConfigError, DataError, NumericsError, RolloutError
 from prism.models import PromptEncoder
 from prism.models.checkpoint import INPUT_WEIGHT, OUTPUT_WEIGHT, first_line, read_weight_shapes
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling, Stream, streams
+from prism.rollout.engine import Sampling, streams
 from prism.runtime.distributed import was_started_with_others
 from prism.runtime.seeding import derive_seed
 
@@ -84,18 +84,12 @@ class VllmEngine:
             ) from error
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        num_samples: int,
-        sampling: Sampling,
-        seed: int,
-        sources: Sequence[Stream] | None = None,
+        self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
     ) -> list[RolloutGroup]:
         """Raises DataError for a prompt that is too long or has too many images, RolloutError where vLLM does not
         read a prompt as the policy does or gives up, and NumericsError for NaN."""
         lengths, inputs, parameters = [], [], []
-        for prompt, stream in zip(prompts, sources or streams(prompts, seed), strict=True):
+        for prompt, stream in zip(prompts, streams(prompts, seed), strict=True):
             lengths.append(self._length(prompt, sampling))
             inputs += [self._input(prompt)] * num_samples
             parameters += [self._parameters(sampling, derive_seed(*stream, sample)) for sample in range(num_samples)]

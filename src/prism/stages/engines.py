@@ -12,8 +12,7 @@ from prism.models import PromptEncoder, load_policy
 from prism.models.sharding import is_sharded
 from prism.packing import branch_logprobs
 from prism.records import Prompt, RolloutGroup
-from prism.rollout import PolicyEngine, Sampling, SpreadEngine, TransformersEngine, VllmEngine
-from prism.runtime.distributed import num_processes
+from prism.rollout import PolicyEngine, Sampling, TransformersEngine, VllmEngine
 from prism.stages.mismatch import Mismatch, check_sampler, join, sampler_logprobs
 from prism.stages.policy_update import pack_groups
 from prism.stages.workspace import Workspace
@@ -46,8 +45,7 @@ def open_engine(
     else:
         model = load_policy(workspace.model_directory("base")) if is_sharded(policy) else policy
         size = batch_size or settings.batch_size
-        own = TransformersEngine(model, encoder, batch_size=size, is_copy=model is not policy)
-        engine = SpreadEngine(own, batch_size=size) if num_processes() > 1 else own
+        engine = TransformersEngine(model, encoder, batch_size=size, is_copy=model is not policy)
     try:
         yield _Checked(engine, policy, encoder, settings, length) if is_checked else engine
     finally:

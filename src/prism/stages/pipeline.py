@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prism.config import PlannedStage, Recipe, VllmRollout, plan_stages, select_stages
-from prism.errors import ConfigError
 from prism.models.adapters import require_peft
 from prism.rollout.vllm_engine import require_vllm
 from prism.runtime.atomic import write_json
-from prism.runtime.distributed import processes, was_started_with_others
+from prism.runtime.distributed import processes
 from prism.runtime.progress import say
 from prism.runtime.threads import choose_threads
 from prism.stages import align, audit, base, datasets, evaluation, rlvr, sft, warmup
@@ -40,7 +39,7 @@ def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | Non
         planned = planned[: planned.index(last) + 1]
     selected = planned if only in (None, "eval") else select_stages(recipe, only or "")
     evaluates = only in (None, "eval")
-    _check_parts(recipe, selected, evaluates=evaluates)
+    _check_requirements(recipe, selected, evaluates=evaluates)
     directory = recipe.run_directory
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "recipe.json", recipe.model_dump(mode="json"))
@@ -56,7 +55,7 @@ def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | Non
     return directory
 
 
-def _check_parts(recipe: Recipe, selected: Sequence[PlannedStage], *, evaluates: bool) -> None:
+def _check_requirements(recipe: Recipe, selected: Sequence[PlannedStage], *, evaluates: bool) -> None:
     """Raises ConfigError for what a later stage would find missing or cannot do: now, before the first has run."""
     if isinstance(recipe.rollout, VllmRollout) and any(
         stage.kind in _SAMPLING or (stage.is_evaluated and evaluates) for stage in selected
@@ -64,8 +63,6 @@ def _check_parts(recipe: Recipe, selected: Sequence[PlannedStage], *, evaluates:
         require_vllm()
     if recipe.lora is not None and any(stage.kind in TRAINING for stage in selected):
         require_peft()
-        if was_started_with_others():
-            raise ConfigError("lora: adapters train in one process so far; leave torchrun, or leave [lora] out")
 
 
 def audit_recipe(recipe: Recipe) -> list[Path]:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from prism.config import CheckpointBase, PlannedStage, Recipe, VllmRollout
 from prism.data.image_references import image_suffix
 from prism.data.images import read_bytes
-from prism.errors import CheckpointError, ConfigError
+from prism.errors import CheckpointError
 from prism.models import Discriminator, PromptEncoder, load_policy, save_policy
 from prism.models.adapters import add_adapters, has_adapters, merge_adapters, save_adapters
 from prism.models.sharding import shard, whole_weights
 from prism.records import Prompt
 from prism.runtime.atomic import atomic_directory, write_bytes
-from prism.runtime.distributed import is_first, num_processes
+from prism.runtime.distributed import is_first
 from prism.runtime.manifest import read_manifest
 from prism.runtime.progress import make_console
 from prism.runtime.seeding import derive_seed
@@ -107,16 +107,14 @@ class Workspace:
         return {} if lora is None or kind not in TRAINING else {"LoraConfig": lora.model_dump(mode="json")}
 
     def to_train(self, model: Module, player: Literal["policy", "discriminator"]) -> Module:
-        """`model`, whole, as the stages train it: with adapters and without kept activations where the recipe says so,
-        its weights spread over the processes."""
+        """`model`, whole, as the stages train it: without kept activations where the recipe says so, and with its
+        weights spread over the processes, or with adapters, which are so small that every process has them."""
         lora = self.recipe.lora
         body: Any = model.model if isinstance(model, Discriminator) else model
         if self.recipe.activation_checkpointing:
             body.gradient_checkpointing_enable({"use_reentrant": False})
         if lora is None or not getattr(lora, player):
             return shard(model)
-        if num_processes() > 1:
-            raise ConfigError("lora: adapters train in one process so far; leave torchrun, or leave [lora] out")
         seed = derive_seed(self.seed, "lora", player) % 2**31
         add_adapters(body, rank=lora.rank, alpha=lora.alpha, seed=seed)
         return model
@@ -157,8 +155,9 @@ class Workspace:
         for name, model in models.items():
             if has_adapters(model):
                 outputs.append(f"{name}-adapter")
-                with atomic_directory(run.directory / outputs[-1]) as path:
-                    save_adapters(model, path)
+                if is_first():
+                    with atomic_directory(run.directory / outputs[-1]) as path:
+                        save_adapters(model, path)
                 merge_adapters(model)
             weights = whole_weights(model, is_kept=is_first())
             if is_first():

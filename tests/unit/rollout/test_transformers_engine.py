@@ -11,7 +11,8 @@ from prism.errors import NumericsError
 from prism.models.processor import PromptEncoder
 from prism.packing import Branch, PromptTree, branch_logprobs, pack_trees
 from prism.records import Prompt, RolloutGroup
-from prism.rollout import Sampling, TransformersEngine
+from prism.rollout import Sampling, TransformersEngine, transformers_engine
+from prism.runtime import distributed
 
 Make = Callable[..., Any]
 
@@ -233,3 +234,26 @@ def test_broken_weights_are_an_error_and_not_a_rollout(
         policy.lm_head.shift[:] = value
         with pytest.raises(NumericsError, match="NaN or infinite"):
             TransformersEngine(policy, encoder).generate(prompts[:1], num_samples=1, sampling=Sampling(1.0, 2), seed=0)
+
+
+def test_processes_share_out_the_batches_that_one_would_draw(
+    make_policy: Make, encoder: PromptEncoder, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same prompt a second time keeps the stream it has among all prompts."""
+    asked = [*prompts[:3], prompts[0], prompts[3]]
+    engine = TransformersEngine(make_policy(), encoder, batch_size=4)
+
+    def sample() -> list[RolloutGroup]:
+        return engine.generate(asked, num_samples=2, sampling=Sampling(1.0, 6), seed=7)
+
+    alone = sample()
+    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
+    drawn: list[Any] = []
+    for index in (0, 1):
+        monkeypatch.setattr(distributed, "process_index", lambda index=index: index)
+        monkeypatch.setattr(transformers_engine, "gather", lambda values: drawn.extend(values) or values)
+        with pytest.raises(KeyError):  # what the other process drew is missing
+            sample()
+    assert [place for place, _ in drawn] == [0, 1, 4, 2, 3]
+    monkeypatch.setattr(transformers_engine, "gather", lambda values: drawn)
+    assert sample() == alone

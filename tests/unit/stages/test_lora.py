@@ -20,7 +20,7 @@ from prism.stages import align, base, datasets, rlvr, sft
 from prism.stages import workspace as workspaces
 from prism.stages.policy_update import pack_groups
 from prism.stages.scoring import Contest, ContestBatch, score
-from prism.stages.workspace import SHIPPED_BASE, Workspace
+from prism.stages.workspace import Workspace
 
 Make = Callable[..., Any]
 LORA = {"rank": 2, "alpha": 8.0}
@@ -196,13 +196,6 @@ def test_the_game_and_rlvr_train_adapters(make_workspace: Make) -> None:
         assert {"model", "model-adapter"} <= manifest["outputs"].keys()
     assert not has_adapters(load_policy(workspace.stage_directory("align") / "model"))
     assert Discriminator.from_pretrained(workspace.stage_directory("align") / "discriminator").mode == "moe"
-
-
-def test_only_one_process_trains_adapters(make_workspace: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspaces, "num_processes", lambda: 2)
-    workspace = make_workspace(lora=LORA)
-    with pytest.raises(ConfigError, match=r"leave torchrun, or leave \[lora\] out"):
-        workspace.to_train(load_policy(SHIPPED_BASE), "policy")
 
 
 def test_without_peft_the_error_names_the_extra(make_policy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
