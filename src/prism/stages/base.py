@@ -17,6 +17,7 @@ from prism.packing.forward import packed_hidden
 from prism.records import Example
 from prism.runtime.distributed import add_up_number
 from prism.runtime.optimizer import descend, make_muon, make_schedule
+from prism.runtime.progress import make_console, say
 from prism.runtime.seeding import derive_seed, python_random
 from prism.runtime.stage import StageRun
 from prism.stages.imitation import example_branch, imitate, num_tokens, pack_examples
@@ -24,7 +25,7 @@ from prism.stages.shares import share_packs
 from prism.stages.workspace import Workspace
 
 SMOOTHING = 50
-"""Steps over which the loss of a part of the curriculum is averaged."""
+"""Steps over which the loss of a part of the curriculum is averaged; a part has twice as many at least."""
 
 
 def run(workspace: Workspace, planned: PlannedStage) -> None:
@@ -74,13 +75,13 @@ def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfi
         )
         for name, optimizer in optimizers.items()
     }
-    progress: dict[str, Any] = {"part": 0, "num_steps": 0, "loss": None}
+    progress: dict[str, Any] = {"part": 0, "num_steps": 0, "total": 0, "loss": None}
     run.attach(modules={"policy": policy}, optimizers=optimizers, schedulers=schedules, state=progress)
     for step in run.steps():
         random_source, part = python_random(workspace.seed, "lessons", step), progress["part"]
         lessons = [draw_lesson(random_source, part) for _ in range(config.batch_size)]
         packs = pack_lessons(encoder, lessons, config.token_budget)
-        loss = imitate_early(policy, packs) if part == 0 else imitate(policy, packs)
+        loss = imitate_early(policy, packs) if CURRICULUM[part].has_early_exit else imitate(policy, packs)
         grad_norm = descend(policy, (muon, adamw), config.max_grad_norm, name="policy", step=step)
         for schedule in schedules.values():
             schedule.step()
@@ -93,8 +94,9 @@ def _pretrain(workspace: Workspace, planned: PlannedStage, config: PretrainConfi
 def imitate_early(policy: Any, packs: Sequence[PackedTrees]) -> float:
     """As `imitate`, with as much weight on what the model would say after half of its layers.
 
-    So perception is done by then (an early exit, as in LayerSkip), and later layers can compare with it: of what the
-    last layer finds nothing further can be made. Models with dozens of layers have them to spare, this one has not.
+    So perception is done by then (an early exit, as in LayerSkip), comparing soon after, and later layers can gather
+    what was found: of what the last layer finds nothing further can be made. Models with dozens of layers have them to
+    spare, this one has not.
     """
     num_targets = sum(packed.target_ids.numel() for packed in packs)
     half = policy.config.get_text_config().num_hidden_layers // 2
@@ -115,13 +117,23 @@ def _nll(policy: Any, hidden: Tensor, packed: PackedTrees, num_targets: int) -> 
 
 
 def advance(progress: MutableMapping[str, Any], loss: float, num_steps: int) -> None:
-    """Takes in the loss of a step of a pretraining of `num_steps`; goes on to the next part where this one is over."""
-    part = CURRICULUM[progress["part"]]
+    """Takes in the loss of a step of a pretraining of `num_steps`; goes on to the next part where this one is over.
+
+    The last part has half of the steps at least: where the others are not mastered by then, they are left.
+    """
+    last = len(CURRICULUM) - 1
+    if progress["part"] == last:
+        return
     mean = loss if progress["loss"] is None else progress["loss"] + (loss - progress["loss"]) / SMOOTHING
-    progress["num_steps"], progress["loss"] = progress["num_steps"] + 1, mean
-    is_mastered = mean < part.mastered_at and progress["num_steps"] >= 2 * SMOOTHING
-    if is_mastered or progress["num_steps"] >= part.max_share * num_steps:
-        progress.update(part=min(progress["part"] + 1, len(CURRICULUM) - 1), num_steps=0, loss=None)
+    progress.update(num_steps=progress["num_steps"] + 1, total=progress["total"] + 1, loss=mean)
+    if mean < CURRICULUM[progress["part"]].mastered_at and progress["num_steps"] >= 2 * SMOOTHING:
+        progress.update(part=progress["part"] + 1, num_steps=0, loss=None)
+    elif progress["total"] >= num_steps // 2:
+        say(
+            make_console(),
+            f"base: part {progress['part'] + 1} of the lessons is left unmastered, at a loss of {mean:.3f}",
+        )
+        progress.update(part=last)
 
 
 def pack_lessons(encoder: PromptEncoder, lessons: Sequence[Example], token_budget: int) -> list[PackedTrees]:

@@ -59,7 +59,7 @@ def test_pretraining_that_was_cut_off_ends_in_the_same_bytes(
     base.run(cut, planned)
     assert files(cut) == files(whole)
     parts = [json.loads(line)["curriculum/part"] for line in files(whole)["metrics.jsonl"].splitlines()]
-    assert parts == [0, 1, 2, 3]
+    assert parts == [0, 0, 3, 3]
 
 
 def test_the_verdict_of_a_lesson_stands_behind_the_end_token_and_alone_is_learned(encoder: PromptEncoder) -> None:
@@ -98,8 +98,10 @@ def test_an_early_exit_is_the_model_without_its_later_layers(
     assert_same_gradients(take_gradients(policy), expected)
 
 
-def test_a_part_ends_when_it_is_mastered_or_has_had_its_share() -> None:
-    """The first part is mastered at 0.03 and has 15% of the steps at most, the second at 0.05 and 25%."""
+def test_a_part_ends_when_it_is_mastered_and_the_last_one_has_half_of_the_steps(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first part is mastered at 0.03, the second at 0.05, the third at 0.06."""
 
     def steps_until(part: int, losses: Iterator[float], progress: dict[str, Any]) -> int:
         for step, loss in enumerate(losses, start=1):
@@ -108,14 +110,17 @@ def test_a_part_ends_when_it_is_mastered_or_has_had_its_share() -> None:
                 return step
         raise AssertionError("the losses are at an end")
 
-    progress: dict[str, Any] = {"part": 0, "num_steps": 0, "loss": None}
+    progress: dict[str, Any] = {"part": 0, "num_steps": 0, "total": 0, "loss": None}
     assert steps_until(1, itertools.repeat(0.01), progress) == 100
-    assert progress == {"part": 1, "num_steps": 0, "loss": None}
-    assert steps_until(2, itertools.repeat(0.06), progress) == 250
-    # 0.4 falls by a factor of 49/50 a step: (49/50)^94 · 0.4 is the first below 0.06, but 100 steps are the least.
+    assert progress == {"part": 1, "num_steps": 0, "total": 100, "loss": None}
+    # 0.9 falls by a factor of 49/50 a step: (49/50)^144 · 0.9 is the first below 0.05.
+    assert steps_until(2, itertools.chain([0.9], itertools.repeat(0.0)), progress) == 145
+    with_two_left = copy.deepcopy(progress)
+    # 0.4 is below 0.06 sooner, but 100 steps are the least.
     assert steps_until(3, itertools.chain([0.4], itertools.repeat(0.0)), progress) == 100
-    progress = {"part": 2, "num_steps": 0, "loss": None}
-    assert steps_until(3, itertools.chain([0.9], itertools.repeat(0.0)), progress) == 136
-    for _ in range(1500):
+    assert not capsys.readouterr().err
+    assert steps_until(3, itertools.repeat(0.07), with_two_left) == 500 - 245
+    assert "part 3 of the lessons is left unmastered, at a loss of 0.070" in capsys.readouterr().err
+    for _ in range(500):
         base.advance(progress, 0.0, 1000)
     assert progress["part"] == 3

@@ -231,12 +231,14 @@ _Lessons = tuple[tuple[float, Callable[[random.Random, Scene], Example]], ...]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of pretraining. It is over when the running mean of its loss is below `mastered_at` (nats per token), but
-    not in its first hundred steps, or after `max_share` of all steps."""
+    """A part of pretraining, over when the running mean of its loss is below `mastered_at` (nats per token).
+
+    With an early exit what the model would say after half of its layers counts as well.
+    """
 
     lessons: _Lessons
     mastered_at: float
-    max_share: float
+    has_early_exit: bool = False
 
 
 _check_words, _correct_words, _check_cells, _check_rows, _check_whole = (
@@ -253,24 +255,24 @@ _JUDGING: _Lessons = (
     (0.3, _check_whole),
 )
 _EVERYTHING: _Lessons = (
-    (0.06, describe_lesson),
-    (0.03, _repeat),
+    (0.04, describe_lesson),
+    (0.02, _repeat),
     (0.04, _brief),
-    (0.36, read_lesson),
-    (0.12, _follow),
-    (0.03, _correct_words),
-    (0.05, _check_words),
-    (0.05, _check_cells),
-    (0.07, _check_rows),
-    (0.10, _check_whole),
-    (0.06, check_reasoning),
-    (0.03, partial(check_reasoning, by_step=False)),
+    (0.44, read_lesson),
+    (0.15, _follow),
+    (0.02, _correct_words),
+    (0.03, _check_words),
+    (0.03, _check_cells),
+    (0.04, _check_rows),
+    (0.08, _check_whole),
+    (0.07, check_reasoning),
+    (0.04, partial(check_reasoning, by_step=False)),
 )
 CURRICULUM = (
-    Part(_SEEING, mastered_at=0.03, max_share=0.15),
-    Part(_COMPARING, mastered_at=0.05, max_share=0.25),
-    Part(_JUDGING, mastered_at=0.06, max_share=0.2),
-    Part(_EVERYTHING, mastered_at=0.0, max_share=1.0),
+    Part(_SEEING, mastered_at=0.03, has_early_exit=True),
+    Part(_COMPARING, mastered_at=0.05, has_early_exit=True),
+    Part(_JUDGING, mastered_at=0.06),
+    Part(_EVERYTHING, mastered_at=0.0),
 )
 """Perception and copying, on which everything else builds, emerge several times faster alone than among other lessons,
 and so does comparing a word with the image: among others it is learned late and suddenly, and not from every seed. How
