@@ -43,7 +43,7 @@ def test_two_processes_sample_and_learn_what_one_does(tmp_path: Path) -> None:
         texts = [[row["response"] for row in rows(seed, stage, "samples.jsonl")] for seed in (alone, together)]
         assert texts[0] == texts[1] and all(texts[0])
         for one, two in zip(*(rows(seed, stage, "metrics.jsonl") for seed in (alone, together)), strict=True):
-            assert two["sampler/mismatch_max"] < 1e-3 and two["sampler/mismatch_count"] > 100
+            assert two["sampler/mismatch_max"] < 1e-3 and two["sampler/mismatch_count"] > 30
             assert two["rollout/length"] == one["rollout/length"] and two["reward/total"] == one["reward/total"]
             assert two["loss/policy"] == pytest.approx(one["loss/policy"], abs=1e-5)
         weights = [load_file(seed / stage / "model" / "model.safetensors") for seed in (alone, together)]

@@ -45,7 +45,7 @@ class Recipe(Config):
     the run directory (`runs/<name>` by default); paths are relative to the working directory.
     `threads` is PyTorch's thread count, by default the program's choice. `precision` is that of the models' layers;
     weights that train, gradients and optimizer states are float32 in any case. `attention` over packed sequences is
-    dense (sdpa) or leaves out what is not visible (flex, for GPUs). `activation_checkpointing` computes the
+    one call for each branch (sdpa) or one with a block mask (flex, for GPUs). `activation_checkpointing` computes the
     inside of every layer again in the backward pass: less memory for a third more work, and the same results. It is
     not for the pretraining of the tiny base.
     """

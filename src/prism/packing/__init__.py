@@ -1,7 +1,7 @@
 """Prompt trees packed into sequences without padding, and the forward pass over them."""
 
 from prism.packing.forward import TargetLogprobs, branch_logprobs, branch_scores, packed_hidden, to_rows, token_views
-from prism.packing.pack import PackedTrees, pack_trees, tree_attention_mask
+from prism.packing.pack import PackedTrees, pack_trees
 from prism.packing.tree import Branch, EncodedPrompt, PromptTree
 
 __all__ = [
@@ -16,5 +16,4 @@ __all__ = [
     "packed_hidden",
     "to_rows",
     "token_views",
-    "tree_attention_mask",
 ]

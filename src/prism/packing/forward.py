@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from prism.packing.attention import tree_block_mask, uses_flex_attention
-from prism.packing.pack import PROMPT, PackedTrees, tree_attention_mask
+from prism.packing.attention import tree_attention
+from prism.packing.pack import PROMPT, PackedTrees
 
 LOGIT_CHUNK = 4096
 """Targets whose logits exist at one time: bounds memory at chunk × vocabulary."""
@@ -29,14 +29,13 @@ class TargetLogprobs:
 
 def packed_hidden(model: nn.Module, packed: PackedTrees, **kwargs: Any) -> tuple[Float[Tensor, "length hidden"], Any]:
     """Last hidden states of `model`, any Hugging Face Qwen3-VL body, and its whole output object."""
-    make_mask = tree_block_mask if uses_flex_attention(model) else tree_attention_mask
     output = model(
         input_ids=packed.input_ids[None],
         position_ids=packed.position_ids[:, None],
-        attention_mask=make_mask(packed.tree_ids, packed.branch_ids),
         pixel_values=packed.pixel_values,
         image_grid_thw=packed.image_grid_thw,
         use_cache=False,
+        **tree_attention(model, packed),
         **kwargs,
     )
     return output.last_hidden_state[0], output

@@ -7,10 +7,10 @@ one forward over the packed sequence equals one forward per (prompt, branch) pai
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from prism.errors import DataError
@@ -18,6 +18,9 @@ from prism.packing.tree import Branch, EncodedPrompt, PromptTree
 
 PROMPT = -1
 """The branch id of prompt tokens."""
+
+Runs = tuple[tuple[int, ...], ...]
+"""Per tree the length of its prompt and those of its branches; a lone branch counts to its prompt."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,28 +44,15 @@ class PackedTrees:
     target_columns: Int[Tensor, "targets"]
     end_positions: Int[Tensor, "branches"]
     rows: Int[Tensor, "branches"]
+    runs: Runs
 
     def __len__(self) -> int:
         return self.input_ids.numel()
 
     def to(self, device: torch.device | str) -> "PackedTrees":
-        moved = {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name in self.__dataclass_fields__
-            for value in (getattr(self, name),)
-        }
-        return PackedTrees(**moved)
-
-
-def tree_attention_mask(
-    tree_ids: Int[Tensor, "length"], branch_ids: Int[Tensor, "length"]
-) -> Bool[Tensor, "1 1 length length"]:
-    """True where the query (third dimension) may look at the key (fourth dimension)."""
-    length = tree_ids.numel()
-    is_causal = torch.ones(length, length, dtype=torch.bool, device=tree_ids.device).tril()
-    is_same_tree = tree_ids[:, None] == tree_ids[None, :]
-    is_visible = (branch_ids[None, :] == PROMPT) | (branch_ids[:, None] == branch_ids[None, :])
-    return (is_causal & is_same_tree & is_visible)[None, None]
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(slots=True)
@@ -162,4 +152,10 @@ def _assemble(pieces: list[_Piece]) -> PackedTrees:
         target_columns=torch.cat(target_columns),
         end_positions=torch.tensor(ends),
         rows=torch.tensor(rows),
+        runs=tuple(_runs(piece) for piece in pieces),
     )
+
+
+def _runs(piece: _Piece) -> tuple[int, ...]:
+    lengths = [len(branch) for _, branch in piece.branches]
+    return (len(piece.prompt), *lengths) if len(lengths) > 1 else (len(piece.prompt) + lengths[0],)

@@ -24,9 +24,8 @@ from prism.packing import (
     pack_trees,
     to_rows,
     token_views,
-    tree_attention_mask,
 )
-from prism.packing.attention import tree_block_mask, use_flex_attention, uses_flex_attention
+from prism.packing.attention import tree_block_mask, use_flex_attention
 
 IMAGE, START, END = 4, 2, 3
 BANNED = torch.tensor([0, 1, IMAGE])
@@ -183,7 +182,6 @@ def test_flex_attention_reads_as_single_sequences_do(kind):
         for grids, lengths in [([(8, 8)], (130, 60)), ([(4, 4)], (150, 9)), ([], (20,))]
     ]
     [packed] = pack_trees(trees, token_budget=10_000)
-    assert uses_flex_attention(model.model)
     assert tree_block_mask(packed.tree_ids, packed.branch_ids).sparsity() > 15
     with torch.no_grad():
         logprobs, mask = to_rows(branch_logprobs(model, packed).logprobs, packed, num_columns=150)
@@ -257,6 +255,17 @@ def test_router_logits_come_in_the_order_of_layers_and_tokens():
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_a_model_that_has_read_trees_still_reads_padded_sequences_as_before():
+    model, fresh = build("dense"), build("dense")
+    trees = make_trees(model)
+    branch_logprobs(model, pack_trees(trees, token_budget=10_000)[0])
+    token_ids = torch.tensor([[7, 8, 9, 10, 11], [12, 13, 14, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    found, expected = (m(input_ids=token_ids, attention_mask=mask, use_cache=False).logits for m in (model, fresh))
+    assert torch.equal(found, expected)
+
+
 def test_one_image_is_encoded_once_however_many_branches_share_it():
     model = build("dense")
     tree = make_trees(model)[0]
@@ -264,19 +273,6 @@ def test_one_image_is_encoded_once_however_many_branches_share_it():
     assert packed.image_grid_thw is not None
     assert packed.image_grid_thw.tolist() == [[1, 4, 4]]
     assert len(packed) == len(tree.prompt) + 5 + 1 + 9
-
-
-def test_mask_of_two_small_trees_by_hand():
-    # Prompt of 1, branches of 1 and 2; then a prompt of 1 with a branch of 1.
-    mask = tree_attention_mask(torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([-1, 0, 1, 1, -1, 0]))
-    assert mask[0, 0].int().tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 0, 1, 0, 0, 0],
-        [1, 0, 1, 1, 0, 0],
-        [0, 0, 0, 0, 1, 0],
-        [0, 0, 0, 0, 1, 1],
-    ]
 
 
 def text_prompt(length: int) -> EncodedPrompt:
