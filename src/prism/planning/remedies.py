@@ -1,0 +1,81 @@
+"""What to change where a recipe does not fit: variants of it, each planned as the recipe itself is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prism.config import Hardware, LoraConfig, Recipe, VllmRollout
+from prism.planning.estimate import Estimate
+from prism.planning.lengths import find_lengths
+from prism.planning.plan import estimate
+
+_MOST_RANKS = 1024
+_STAGES = ("sft", "warmup", "align", "rlvr")
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """A change, written as on the command line, and the plan with it."""
+
+    change: str
+    estimate: Estimate
+
+
+def find_remedies(recipe: Recipe, hardware: Hardware) -> list[Remedy]:
+    """Each setting that saves memory by itself, all of them together, those with adapters, and, if it still does not
+    fit, all of them on twice as many ranks, and so on."""
+    lengths = find_lengths(recipe)
+    changes = {change: apply for change, apply in _CHANGES.items() if apply(recipe) != recipe}
+    found = [
+        Remedy(_words(change, recipe), estimate(apply(recipe), hardware, lengths)) for change, apply in changes.items()
+    ]
+    together = recipe
+    for apply in changes.values():
+        together = apply(together)
+    words = " ".join(_words(change, recipe) for change in changes)
+    if len(changes) > 1:
+        found.append(Remedy(words, estimate(together, hardware, lengths)))
+    if recipe.lora is None:
+        adapted = together.model_copy(update={"lora": LoraConfig()})
+        found.append(Remedy(f"{words} lora={{rank=16}}".strip(), estimate(adapted, hardware, lengths)))
+    ranks = hardware.ranks
+    while not any(remedy.estimate.fits for remedy in found) and ranks < _MOST_RANKS:
+        ranks *= 2
+        more = hardware.model_copy(update={"ranks": ranks})
+        found.append(Remedy(f"{words} on {ranks} ranks".strip(), estimate(together, more, lengths)))
+    return found
+
+
+def _with_checkpointing(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"activation_checkpointing": True})
+
+
+def _with_small_packs(recipe: Recipe) -> Recipe:
+    """A prompt and a response at their longest still fit."""
+    return recipe.model_copy(
+        update={
+            name: stage.model_copy(update={"token_budget": recipe.max_prompt_tokens + stage.max_response_tokens})
+            for name in _STAGES
+            if (stage := getattr(recipe, name)) is not None
+        }
+    )
+
+
+def _with_sleep(recipe: Recipe) -> Recipe:
+    if not isinstance(recipe.rollout, VllmRollout):
+        return recipe
+    return recipe.model_copy(update={"rollout": recipe.rollout.model_copy(update={"sleep": True})})
+
+
+_CHANGES: Mapping[str, Callable[[Recipe], Recipe]] = {
+    "activation_checkpointing=true": _with_checkpointing,
+    "token_budget": _with_small_packs,
+    "rollout.sleep=true": _with_sleep,
+}
+
+
+def _words(change: str, recipe: Recipe) -> str:
+    if change != "token_budget":
+        return change
+    small = _with_small_packs(recipe)
+    stages: Sequence[str] = [name for name in _STAGES if getattr(small, name) != getattr(recipe, name)]
+    return " ".join(f"{name}.token_budget={getattr(small, name).token_budget}" for name in stages)
