@@ -15,7 +15,7 @@ PathSafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max
 """A name that becomes a directory name: letters, digits, dot, dash and underscore."""
 
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"]
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "constant", "wsd"]
 
 
 class Config(BaseModel):

@@ -21,12 +21,12 @@ class PretrainConfig(OptimizerSettings):
     """Pretraining of the tiny base on the built-in world's lessons: Muon for the language layers' matrices at
     `muon_learning_rate`, AdamW at `learning_rate` for the rest."""
 
-    num_steps: Count = 5000
+    num_steps: Count = 7000
     batch_size: Count = 16
     learning_rate: Positive = 1e-3
     muon_learning_rate: Positive = 0.01
-    schedule: Schedule = "cosine"
-    warmup_fraction: float = Field(default=0.05, ge=0, le=1)
+    schedule: Schedule = "wsd"
+    warmup_fraction: float = Field(default=0.02, ge=0, le=1)
     weight_decay: NonNegative = 0.01
     token_budget: Count = 512
     checkpoint_every: Count = 100

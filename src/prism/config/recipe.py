@@ -1,7 +1,7 @@
 """The recipe: everything one run is made of, and the checks that reach across its parts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -44,7 +44,9 @@ class Recipe(Config):
 
     Each of `seeds` runs the whole pipeline, from the data on, in a directory of its own. `output` is
     the run directory (`runs/<name>` by default); paths are relative to the working directory.
-    `threads` is PyTorch's thread count, by default the program's choice. `activation_checkpointing` computes the
+    `threads` is PyTorch's thread count, by default the program's choice. `precision` is that of the models' layers;
+    weights that train, gradients and optimizer states are float32 in any case. `attention` over packed sequences is
+    dense (sdpa) or leaves out what is not visible (flex, for GPUs). `activation_checkpointing` computes the
     inside of every layer again in the backward pass: less memory for a third more work, and the same results. It is
     not for the pretraining of the tiny base. `plan` is read by `prism plan` alone.
     """
@@ -53,6 +55,8 @@ class Recipe(Config):
     seeds: Seeds = (0,)
     output: Path | None = None
     threads: Count | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["sdpa", "flex"] = "sdpa"
     activation_checkpointing: bool = False
     max_prompt_tokens: Count = 2048
     data: Data

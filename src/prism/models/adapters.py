@@ -7,7 +7,8 @@ copies of one another would otherwise stay so.
 
 import copy
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import Qwen3VLMoeTextTopKRouter
 
 from prism.errors import ConfigError, ModelError
+from prism.packing.forward import at_least_float32
 
 ADAPTER = "default"
 _LINEAR = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
@@ -29,7 +32,8 @@ def add_adapters(body: nn.Module, *, rank: int, alpha: float, seed: int) -> None
     """Freezes `body` and puts adapters into the matrices of its language layers, vision tower and embeddings left out.
 
     W becomes W + (alpha / rank) · B · A with B = 0, so that nothing changes before the first update. `seed` decides A.
-    Raises ConfigError without peft, ModelError where there is nothing to adapt.
+    What trains is in float32, whatever the precision of `body`. Raises ConfigError without peft, ModelError where there
+    is nothing to adapt.
     """
     peft = _import_peft()
     names = [name for name, _ in body.named_parameters()]
@@ -44,6 +48,21 @@ def add_adapters(body: nn.Module, *, rank: int, alpha: float, seed: int) -> None
     for name, parameter in body.named_parameters():
         if name.endswith(_ROUTER):
             parameter.requires_grad_()
+        if parameter.requires_grad:
+            parameter.data = at_least_float32(parameter.data)
+    for router in _routers(body):
+        # An attribute of the module itself goes before its class's method; `merge_adapters` takes it away.
+        router.__dict__["forward"] = partial(_route, router, router.forward)
+
+
+def _routers(model: nn.Module) -> list[Qwen3VLMoeTextTopKRouter]:
+    return [part for part in model.modules() if isinstance(part, Qwen3VLMoeTextTopKRouter)]
+
+
+def _route(router: nn.Module, forward: Callable[[Tensor], tuple[Tensor, ...]], hidden: Tensor) -> tuple[Tensor, ...]:
+    """Routes hidden states of another precision than the router's own, and weighs experts in theirs."""
+    logits, weights, experts = forward(hidden.to(next(router.parameters()).dtype))
+    return logits, weights.to(hidden.dtype), experts
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -67,7 +86,12 @@ def merged_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Adds the adapters to the weights and takes them out: what is left is a plain model that computes the same."""
+    """Adds the adapters to the weights and takes them out: what is left is a plain model that computes the same.
+
+    In float32 at least: an adapter may be smaller than what bfloat16 rounds away.
+    """
+    for parameter in model.parameters():
+        parameter.data = at_least_float32(parameter.data)
     layers = _adapted_layers(model)
     for layer in layers:
         layer.merge(safe_merge=True)
@@ -79,6 +103,8 @@ def merge_adapters(model: nn.Module) -> None:
                 plain = plain.base_layer
             if plain is not child:
                 setattr(parent, name, plain)
+    for router in _routers(model):
+        del router.__dict__["forward"]
     for part in model.modules():
         part.__dict__.pop("peft_config", None)
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoModel, PreTrainedModel, Qwen3VLModel, Qwen3VLMoeModel
 
 from prism.errors import ModelError
@@ -16,6 +17,7 @@ from prism.models.checkpoint import LOAD_ERRORS, Dtype, check_loading_report, fi
 from prism.models.released import read_released
 from prism.models.routing import dedicate_experts
 from prism.models.views import Mode, views_of
+from prism.packing.forward import at_least_float32
 
 HEAD_FILE = "head.safetensors"
 HEAD_KEY = "head.weight"
@@ -57,9 +59,11 @@ class Discriminator(nn.Module):
     ) -> Float[Tensor, "branches"]:
         """Scores within ±`score_limit`, as in the released code; beyond it they have no gradient.
 
-        `views` says which head reads a branch where there are several.
+        `views` says which head reads a branch where there are several. Whatever the weights' precision, the
+        product is taken in float32 at least: rounded to bfloat16, close scores would be equal.
         """
-        scores = self.head(hidden.to(self.head.weight.dtype))
+        weight = at_least_float32(self.head.weight)
+        scores = functional.linear(hidden.to(weight.dtype), weight)
         if scores.shape[-1] > 1:
             if views is None:
                 raise ValueError("a discriminator with a head per view needs the views of the branches")

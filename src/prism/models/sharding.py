@@ -2,36 +2,46 @@
 
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from prism.models.device import own_device
 from prism.packing.forward import SHARDED_CALL
 
 Value = TypeVar("Value")
 Module = TypeVar("Module", bound=nn.Module)
+Precision = Literal["float32", "bfloat16"]
+"""In what layers are computed. Weights that train, their gradients and optimizer states are float32 in any case."""
 
 
-def shard(module: Module) -> Module:
-    """`module` with its weights spread over the processes of the default group, layer by layer; as it is where there
-    is but one process.
+def shard(module: Module, precision: Precision = "float32") -> Module:
+    """`module` on the devices of the default group's processes, its weights spread over them layer by layer.
+
+    In bfloat16 a layer is computed with rounded weights, which exist while it runs; the weights that train and their
+    gradients stay in float32. That needs a group even of a single process; without one, `module` is moved to the
+    device of this process as it is.
 
     The layers are those that transformers says are not to be split. Code that reads weights other than in a
     module's `forward` goes through `packing.forward` or takes the `whole` of a tensor.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return module
-    mesh = init_device_mesh(next(module.parameters()).device.type, (dist.get_world_size(),))
+    device = own_device()
+    if not dist.is_initialized() or (dist.get_world_size() == 1 and precision == "float32"):
+        return module.to(device)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    rounded = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    policy = rounded if precision == "bfloat16" else MixedPrecisionPolicy()
     layers = {name for part in module.modules() for name in getattr(part, "_no_split_modules", None) or ()}
     for part in list(module.modules()):
         if type(part).__name__ in layers:
-            fully_shard(part, mesh=mesh)
+            fully_shard(part, mesh=mesh, mp_policy=policy)
     # Resharded even at the top, so that parameters are always the shards wherever they are looked at.
-    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
     for part in module.modules():
         if isinstance(part, FSDPModule):
             # Losses are divided by counts over all processes already: their gradients are added, not averaged.

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from prism.packing.attention import tree_block_mask, uses_flex_attention
 from prism.packing.pack import PROMPT, PackedTrees, tree_attention_mask
 
 LOGIT_CHUNK = 4096
@@ -28,10 +29,11 @@ class TargetLogprobs:
 
 def packed_hidden(model: nn.Module, packed: PackedTrees, **kwargs: Any) -> tuple[Float[Tensor, "length hidden"], Any]:
     """Last hidden states of `model`, any Hugging Face Qwen3-VL body, and its whole output object."""
+    make_mask = tree_block_mask if uses_flex_attention(model) else tree_attention_mask
     output = model(
         input_ids=packed.input_ids[None],
         position_ids=packed.position_ids[:, None],
-        attention_mask=tree_attention_mask(packed.tree_ids, packed.branch_ids),
+        attention_mask=make_mask(packed.tree_ids, packed.branch_ids),
         pixel_values=packed.pixel_values,
         image_grid_thw=packed.image_grid_thw,
         use_cache=False,
@@ -59,9 +61,15 @@ def branch_logprobs(
     `temperature` divides the logits and `banned_ids` have no probability, as in sampling, so that they
     are the probabilities of the policy that samples: were banned tokens left in, an update could move
     probability to them that no rollout ever shows. Logits exist for one chunk of targets at a time and
-    are recomputed in the backward pass.
+    are recomputed in the backward pass. Computed where the policy is, the results are on the CPU, where
+    losses and everything else about them are: they are small.
     """
+    packed = packed.to(_device(policy))
     return TargetLogprobs(*_with_weights(policy, _branch_logprobs, packed, temperature, banned_ids, with_entropy))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _branch_logprobs(
@@ -79,7 +87,7 @@ def _branch_logprobs(
             logprob, entropy = _target_logprobs(*arguments)
         logprobs.append(logprob)
         entropies.append(entropy)
-    return torch.cat(logprobs), torch.cat(entropies) if with_entropy else None
+    return torch.cat(logprobs).cpu(), torch.cat(entropies).cpu() if with_entropy else None
 
 
 def _target_logprobs(
@@ -90,9 +98,7 @@ def _target_logprobs(
     banned_ids: Tensor | None,
     with_entropy: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    logits = lm_head(hidden)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = at_least_float32(lm_head(hidden))
     if banned_ids is not None:
         logits = logits.index_fill(-1, banned_ids.to(logits.device), -torch.inf)
     logprobs = (logits / temperature).log_softmax(-1)
@@ -109,22 +115,29 @@ def branch_scores(
     discriminator: Any, packed: PackedTrees, *, views: Int[Tensor, "rows"] | None = None, with_router: bool = False
 ) -> tuple[Float[Tensor, "branches"], tuple[Float[Tensor, "length experts"], ...] | None]:
     """One score per branch, read at its last token (`discriminator` has `.model`, `.score` and `.read_as`),
-    and on request the router logits of every layer.
+    and on request the router logits of every layer; all on the CPU, in float32 at least.
 
     `views` tells what part of a response each branch is, for all rows that `packed` counts.
     """
+    packed = packed.to(_device(discriminator))
     return _with_weights(discriminator, _branch_scores, packed, views, with_router)
 
 
 def _branch_scores(
     discriminator: Any, packed: PackedTrees, views: Tensor | None, with_router: bool
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-    row_views = None if views is None else views[packed.rows]
+    row_views = None if views is None else views.to(packed.rows.device)[packed.rows]
     discriminator.read_as(None if row_views is None else token_views(packed, row_views))
     arguments = {"output_router_logits": True} if with_router else {}
     hidden, output = packed_hidden(discriminator.model, packed, **arguments)
     scores = discriminator.score(hidden[packed.end_positions], row_views)
-    return scores, tuple(output.router_logits) if with_router else None
+    router_logits = tuple(at_least_float32(logits).cpu() for logits in output.router_logits) if with_router else None
+    return scores.cpu(), router_logits
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Sixteen bits hold three digits: too few for a score or a logarithm."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def token_views(packed: PackedTrees, row_views: Int[Tensor, "branches"]) -> Int[Tensor, "length"]:

@@ -37,6 +37,10 @@ class TransformersEngine:
         self._batch_size = batch_size
         self._banned = torch.tensor(sorted(encoder.banned_token_ids), dtype=torch.long)
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self._policy.parameters()).device
+
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
@@ -84,7 +88,7 @@ class TransformersEngine:
                 for sample in samples
             ]
         )
-        rows = iter(self._decode(encoded, len(samples), draws, sampling))
+        rows = iter(self._decode(encoded, len(samples), draws.to(self._device), sampling))
         return [[self._rollout(sample, next(rows)) for sample in samples] for _ in prompts]
 
     def _rollout(self, sample: int, ids: list[int]) -> Rollout:
@@ -99,8 +103,9 @@ class TransformersEngine:
         cache.batch_repeat_interleave(num_samples)
         is_key = is_key.repeat_interleave(num_samples, dim=0)
         logits = logits.repeat_interleave(num_samples, dim=0)
-        positions = torch.tensor([prompt.next_position for prompt in encoded]).repeat_interleave(num_samples)
-        growing = torch.arange(len(encoded) * num_samples)
+        starts = torch.tensor([prompt.next_position for prompt in encoded], device=self._device)
+        positions = starts.repeat_interleave(num_samples)
+        growing = torch.arange(len(encoded) * num_samples, device=self._device)
         is_open = torch.ones_like(growing, dtype=torch.bool)
         tokens: list[list[int]] = [[] for _ in growing]
         for step in range(sampling.max_tokens):
@@ -138,23 +143,20 @@ class TransformersEngine:
         mask = (torch.ones(longest, longest, dtype=torch.bool).tril() & is_key[:, None, :]) | torch.eye(
             longest, dtype=torch.bool
         )
-        images = [prompt for prompt in encoded if prompt.pixel_values is not None]
+        pixels = [prompt.pixel_values for prompt in encoded if prompt.pixel_values is not None]
+        grids = [prompt.image_grid_thw for prompt in encoded if prompt.image_grid_thw is not None]
         cache = DynamicCache(config=self._policy.config.get_text_config())
         output = self._policy(
-            input_ids=input_ids,
-            position_ids=position_ids,
-            attention_mask=mask[:, None],
-            pixel_values=torch.cat([prompt.pixel_values for prompt in images if prompt.pixel_values is not None])
-            if images
-            else None,
-            image_grid_thw=torch.cat([p.image_grid_thw for p in images if p.image_grid_thw is not None])
-            if images
-            else None,
+            input_ids=input_ids.to(self._device),
+            position_ids=position_ids.to(self._device),
+            attention_mask=mask[:, None].to(self._device),
+            pixel_values=torch.cat(pixels).to(self._device) if pixels else None,
+            image_grid_thw=torch.cat(grids).to(self._device) if grids else None,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        return cache, is_key, output.logits[:, -1]
+        return cache, is_key.to(self._device), output.logits[:, -1]
 
     def _next_logits(self, tokens: Tensor, positions: Tensor, is_key: Tensor, cache: DynamicCache) -> Tensor:
         output = self._policy(
@@ -169,7 +171,7 @@ class TransformersEngine:
     def _choose(self, logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
         """The next token per row: the arg max, or the one at which the cumulative probability passes
         the row's uniform draw."""
-        logits = logits.double().index_fill(-1, self._banned, -torch.inf)
+        logits = logits.double().index_fill(-1, self._banned.to(logits.device), -torch.inf)
         if not torch.isfinite(logits.amax(-1)).all():
             raise NumericsError("the policy's logits are NaN or infinite while sampling: lower the learning rate")
         if temperature == 0:

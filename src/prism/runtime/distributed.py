@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from prism.models.device import own_device
 from prism.models.sharding import is_sharded
 
 _TIMEOUT = timedelta(hours=4)
@@ -38,13 +39,26 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def processes() -> Iterator[None]:
-    """Joins the other processes that torchrun started, if it did, until the end of the block."""
-    if not was_started_with_others() or dist.is_initialized():
+def processes(*, also_alone: bool = False) -> Iterator[None]:
+    """Joins the other processes that torchrun started, if it did, until the end of the block.
+
+    Where it did not, `also_alone` makes a group of this process alone, which weights in mixed precision need.
+    """
+    is_alone = not was_started_with_others()
+    if dist.is_initialized() or (is_alone and not also_alone):
         yield
         return
     # Numbers and objects are summed and gathered on the CPU, wherever the models are.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(own_device())
+        backend = "cpu:gloo,cuda:nccl"
+    if is_alone:
+        # Documented, but not in the module's __all__.
+        store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    else:
+        dist.init_process_group(backend, timeout=_TIMEOUT)
     yield
     # Not after an error: leaving in good order would mean to wait for the others, who may wait for this one.
     wait_for_all()

@@ -13,6 +13,9 @@ from prism.errors import NumericsError
 from prism.models.sharding import whole
 from prism.runtime.distributed import add_up_gradients
 
+DECAY_SHARE = 0.4
+"""Of the steps of a `wsd` schedule."""
+
 
 def make_optimizer(
     modules: nn.Module | Iterable[nn.Module],
@@ -55,22 +58,24 @@ def make_muon(
 
 
 def make_schedule(
-    optimizer: Optimizer, *, kind: Literal["constant", "cosine"], num_steps: int, warmup_fraction: float = 0.0
+    optimizer: Optimizer, *, kind: Literal["constant", "cosine", "wsd"], num_steps: int, warmup_fraction: float = 0.0
 ) -> LambdaLR:
-    """Linear warm-up over ceil(num_steps · warmup_fraction) steps, then constant or a half cosine towards 0.
+    """Linear warm-up over ceil(num_steps · warmup_fraction) steps, then constant, or a half cosine towards 0; with
+    `wsd` (warm-up, stable, decay) constant but for a half cosine over the last `DECAY_SHARE` of the steps.
 
     Neither the first nor the last of the `num_steps` has learning rate 0: no step is wasted.
     """
     warmup = math.ceil(num_steps * warmup_fraction)
+    start = max(warmup, num_steps - round(DECAY_SHARE * num_steps)) if kind == "wsd" else warmup
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        if kind == "constant":
+        if kind == "constant" or step < start:
             return 1.0
-        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, num_steps - warmup))))
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - start) / max(1, num_steps - start))))
 
-    if kind not in ("constant", "cosine"):
+    if kind not in ("constant", "cosine", "wsd"):
         raise ValueError(f"unknown schedule {kind!r}")
     return LambdaLR(optimizer, factor)
 

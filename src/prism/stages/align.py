@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from prism.config import AlignConfig, PlannedStage, RolloutConfig
 from prism.errors import ConfigError
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
-from prism.models.sharding import shard
 from prism.rollout import Sampling
 from prism.runtime.optimizer import clip_gradients, descend, make_optimizer
 from prism.runtime.seeding import derive_seed
@@ -104,8 +103,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
 
 
 def _load_players(workspace: Workspace, start: str, config: AlignConfig) -> Players:
-    policy, encoder = workspace.load_policy(start)
-    policy = workspace.to_train(policy, "policy")
+    policy, encoder = workspace.load_policy_to_train(start)
     discriminator = workspace.to_train(load_discriminator_for_alignment(workspace), "discriminator")
     return Players(
         encoder=encoder,
@@ -113,7 +111,7 @@ def _load_players(workspace: Workspace, start: str, config: AlignConfig) -> Play
         policy_optimizer=make_optimizer(
             policy, learning_rate=config.policy_learning_rate, weight_decay=config.weight_decay
         ),
-        reference=shard(workspace.load_policy(start)[0]).eval() if config.kl else None,
+        reference=workspace.load_reference(start) if config.kl else None,
         discriminator=discriminator,
         discriminator_optimizer=make_optimizer(
             discriminator, learning_rate=config.discriminator_learning_rate, weight_decay=config.weight_decay

@@ -123,8 +123,7 @@ def _end_of_game(workspace: Workspace, discriminator: Path, step: int) -> Subjec
 
 def _checkpoint_of_game(workspace: Workspace, checkpoint: Path) -> Subject:
     def load() -> Models:
-        policy, encoder = workspace.load_policy(policy_before_alignment(workspace.recipe))
-        policy = workspace.to_train(policy, "policy")
+        policy, encoder = workspace.load_policy_to_train(policy_before_alignment(workspace.recipe))
         discriminator = discriminators.load_discriminator_for_alignment(workspace)
         discriminator = workspace.to_train(discriminator, "discriminator")
         load_modules(checkpoint, {"policy": policy, "discriminator": discriminator})

@@ -27,6 +27,9 @@ from prism.stages.workspace import Workspace
 SMOOTHING = 50
 """Steps over which the loss of a part of the curriculum is averaged; a part has twice as many at least."""
 
+LAST_SHARE = 0.4
+"""Of the steps; as many as those over which a `wsd` schedule decays."""
+
 
 def run(workspace: Workspace, planned: PlannedStage) -> None:
     base = workspace.recipe.base
@@ -119,7 +122,7 @@ def _nll(policy: Any, hidden: Tensor, packed: PackedTrees, num_targets: int) -> 
 def advance(progress: MutableMapping[str, Any], loss: float, num_steps: int) -> None:
     """Takes in the loss of a step of a pretraining of `num_steps`; goes on to the next part where this one is over.
 
-    The last part has half of the steps at least: where the others are not mastered by then, they are left.
+    The last part has `LAST_SHARE` of the steps at least: where the others are not mastered by then, they are left.
     """
     last = len(CURRICULUM) - 1
     if progress["part"] == last:
@@ -128,7 +131,7 @@ def advance(progress: MutableMapping[str, Any], loss: float, num_steps: int) -> 
     progress.update(num_steps=progress["num_steps"] + 1, total=progress["total"] + 1, loss=mean)
     if mean < CURRICULUM[progress["part"]].mastered_at and progress["num_steps"] >= 2 * SMOOTHING:
         progress.update(part=progress["part"] + 1, num_steps=0, loss=None)
-    elif progress["total"] >= num_steps // 2:
+    elif progress["total"] >= num_steps - round(LAST_SHARE * num_steps):
         say(
             make_console(),
             f"base: part {progress['part'] + 1} of the lessons is left unmastered, at a loss of {mean:.3f}",

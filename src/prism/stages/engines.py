@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prism.config import RolloutConfig, VllmRollout
-from prism.models import PromptEncoder, load_policy
+from prism.models import PromptEncoder
 from prism.models.sharding import is_sharded
 from prism.packing import branch_logprobs
 from prism.records import Prompt, RolloutGroup
@@ -43,7 +43,7 @@ def open_engine(
     if isinstance(settings, VllmRollout):
         engine: PolicyEngine = VllmEngine(workspace.model_directory("base"), encoder, settings, max_length=length)
     else:
-        model = load_policy(workspace.model_directory("base")) if is_sharded(policy) else policy
+        model = workspace.load_policy("base")[0] if is_sharded(policy) else policy
         size = batch_size or settings.batch_size
         engine = TransformersEngine(model, encoder, batch_size=size, is_copy=model is not policy)
     try:

@@ -72,7 +72,8 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
 
 def _identity(workspace: Workspace, config: EvaluationConfig) -> dict[str, Any]:
     settings = {type(part).__name__: part.model_dump(mode="json") for part in workspace.sampling_settings}
-    return config.model_dump(mode="json") | {"max_prompt_tokens": workspace.recipe.max_prompt_tokens} | settings
+    settings |= {"max_prompt_tokens": workspace.recipe.max_prompt_tokens}
+    return config.model_dump(mode="json") | settings | workspace.precision_settings
 
 
 def _instructed(workspace: Workspace, planned: PlannedStage, prompt: Prompt) -> Prompt:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prism.config import PlannedStage, Recipe, VllmRollout, plan_stages, select_stages
+from prism.errors import ConfigError
 from prism.models.adapters import require_peft
+from prism.models.device import own_device
 from prism.rollout.vllm_engine import require_vllm
 from prism.runtime.atomic import write_json
 from prism.runtime.distributed import processes
@@ -43,7 +45,7 @@ def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | Non
     directory = recipe.run_directory
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "recipe.json", recipe.model_dump(mode="json"))
-    with processes():
+    with processes(also_alone=recipe.precision == "bfloat16"):
         for seed in recipe.seeds:
             workspace = Workspace(recipe, seed, directory / f"seed-{seed}")
             datasets.prepare(workspace)
@@ -61,6 +63,8 @@ def _check_requirements(recipe: Recipe, selected: Sequence[PlannedStage], *, eva
         stage.kind in _SAMPLING or (stage.is_evaluated and evaluates) for stage in selected
     ):
         require_vllm()
+    if recipe.attention == "flex" and own_device().type == "cpu":
+        raise ConfigError("attention: flex attention has no backward pass on the CPU; leave it out, or find a GPU")
     if recipe.lora is not None and any(stage.kind in TRAINING for stage in selected):
         require_peft()
 
@@ -71,7 +75,7 @@ def audit_recipe(recipe: Recipe) -> list[Path]:
     Raises CheckpointError where the run lacks its data or the policy that alignment starts from.
     """
     _choose_threads(recipe)
-    with processes():
+    with processes(also_alone=recipe.precision == "bfloat16"):
         return [
             audit.run_newest(Workspace(recipe, seed, recipe.run_directory / f"seed-{seed}")) for seed in recipe.seeds
         ]

@@ -59,8 +59,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     )
     if run.is_complete:
         return
-    policy, encoder = workspace.load_policy(planned.start)
-    policy = workspace.to_train(policy, "policy")
+    policy, encoder = workspace.load_policy_to_train(planned.start)
     optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     state: dict[str, Any] = {"position": 0, "leftover": []}
     run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, state=state)

@@ -93,7 +93,7 @@ def score(discriminator: Discriminator, batch: ContestBatch) -> Float[Tensor, "b
     """Scores of all branches, without a gradient."""
     scores = torch.zeros(batch.num_branches)
     for part in share_packs(batch.packs):
-        found = branch_scores(discriminator, part.item, views=batch.views)[0].float()
+        found = branch_scores(discriminator, part.item, views=batch.views)[0]
         if part.counts:
             scores[part.item.rows] = found
     return add_up(scores)

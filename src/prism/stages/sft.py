@@ -27,8 +27,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     )
     if run.is_complete:
         return
-    policy, encoder = workspace.load_policy(planned.start)
-    policy = workspace.to_train(policy, "policy")
+    policy, encoder = workspace.load_policy_to_train(planned.start)
     optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     schedule = make_schedule(
         optimizer, kind=config.schedule, num_steps=num_steps, warmup_fraction=config.warmup_fraction

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
@@ -16,7 +17,9 @@ from prism.data.images import read_bytes
 from prism.errors import CheckpointError
 from prism.models import Discriminator, PromptEncoder, load_policy, save_policy
 from prism.models.adapters import add_adapters, has_adapters, merge_adapters, save_adapters
+from prism.models.device import own_device
 from prism.models.sharding import shard, whole_weights
+from prism.packing.attention import use_flex_attention
 from prism.records import Prompt
 from prism.runtime.atomic import atomic_directory, write_bytes
 from prism.runtime.distributed import is_first
@@ -104,20 +107,42 @@ class Workspace:
     def training_settings(self, kind: str) -> dict[str, Any]:
         """What of the recipe's common tables the results of a stage of `kind` depend on."""
         lora = self.recipe.lora
-        return {} if lora is None or kind not in TRAINING else {"LoraConfig": lora.model_dump(mode="json")}
+        settings: dict[str, Any] = {}
+        if lora is not None and kind in TRAINING:
+            settings["LoraConfig"] = lora.model_dump(mode="json")
+        return settings | self.precision_settings
+
+    @property
+    def precision_settings(self) -> dict[str, str]:
+        """What the results of every stage that has a model depend on; nothing of the precision it has by default."""
+        return {} if self.recipe.precision == "float32" else {"precision": self.recipe.precision}
 
     def to_train(self, model: Module, player: Literal["policy", "discriminator"]) -> Module:
-        """`model`, whole, as the stages train it: without kept activations where the recipe says so, and with its
-        weights spread over the processes, or with adapters, which are so small that every process has them."""
-        lora = self.recipe.lora
-        body: Any = model.model if isinstance(model, Discriminator) else model
+        """`model`, whole, as the stages train it: on this process's device, without kept activations where the recipe
+        says so, and with its weights spread over the processes, or with adapters, which are so small that every
+        process has them. What adapters leave as it is may be rounded for good."""
+        lora, precision = self.recipe.lora, self.recipe.precision
+        body = self._read_trees(model)
         if self.recipe.activation_checkpointing:
             body.gradient_checkpointing_enable({"use_reentrant": False})
         if lora is None or not getattr(lora, player):
-            return shard(model)
+            return shard(model, precision)
         seed = derive_seed(self.seed, "lora", player) % 2**31
+        body.to(getattr(torch, precision))
         add_adapters(body, rank=lora.rank, alpha=lora.alpha, seed=seed)
-        return model
+        return model.to(own_device())
+
+    def to_use(self, model: Module) -> Module:
+        """`model`, whole, where it does not train: on this process's device, in the recipe's precision."""
+        self._read_trees(model)
+        return model.to(device=own_device(), dtype=getattr(torch, self.recipe.precision))
+
+    def _read_trees(self, model: nn.Module) -> Any:
+        """The Hugging Face model in `model`, with the recipe's attention over packed sequences."""
+        body: Any = model.model if isinstance(model, Discriminator) else model
+        if self.recipe.attention == "flex":
+            use_flex_attention(body)
+        return body
 
     @property
     def sampling_settings(self) -> list[BaseModel]:
@@ -133,8 +158,19 @@ class Workspace:
         return PromptEncoder.from_pretrained(self.model_directory(stage))
 
     def load_policy(self, stage: str) -> tuple[Any, PromptEncoder]:
+        """The policy that `stage` ended with, for use as it is, and its encoder."""
+        return self.to_use(load_policy(self.model_directory(stage))), self.load_encoder(stage)
+
+    def load_policy_to_train(self, stage: str) -> tuple[Any, PromptEncoder]:
         """The policy that `stage` ended with, in training mode, and its encoder."""
-        return load_policy(self.model_directory(stage)).train(), self.load_encoder(stage)
+        policy = load_policy(self.model_directory(stage)).train()
+        return self.to_train(policy, "policy"), self.load_encoder(stage)
+
+    def load_reference(self, stage: str) -> Any:
+        """The policy that `stage` ended with, spread over the processes as one that trains is."""
+        reference = load_policy(self.model_directory(stage))
+        self._read_trees(reference)
+        return shard(reference, self.recipe.precision)
 
     def keep_image(self, prompt: Prompt) -> str | None:
         """Copies the prompt's first image below the run; its path relative to the run, None without images."""

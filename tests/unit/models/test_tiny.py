@@ -29,7 +29,7 @@ SHIPPED = PromptEncoder.from_pretrained(SHIPPED_BASE)
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     random_source = random.Random(1)
-    lessons = [draw_lesson(random_source) for _ in range(150)]
+    lessons = [draw_lesson(random_source) for _ in range(400)]
     examples = [*lessons, *demonstrations("x", PUBLIC, Fidelity(0.1, 0.1, 0.3), 150, 1)]
     return [text for example in examples for text in (example.prompt.question, example.completion)]
 

@@ -26,6 +26,7 @@ from prism.packing import (
     token_views,
     tree_attention_mask,
 )
+from prism.packing.attention import tree_block_mask, use_flex_attention, uses_flex_attention
 
 IMAGE, START, END = 4, 2, 3
 BANNED = torch.tensor([0, 1, IMAGE])
@@ -168,6 +169,30 @@ def test_logprobs_entropies_and_gradients_equal_those_of_single_sequences(kind, 
     for name, gradient in gradients.items():
         scale = max(1.0, gradient.abs().max().item())
         torch.testing.assert_close(packed_gradients[name], gradient, atol=1e-5 * scale, rtol=0, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_flex_attention_reads_as_single_sequences_do(kind):
+    """Longer than the blocks of its mask, so that some are left out. Its kernel is a GPU's; this is its definition."""
+    model = build(kind)
+    use_flex_attention(model)
+    generator = torch.Generator().manual_seed(5)
+    trees = [
+        PromptTree(draw_prompt(model, grids, generator), tuple(draw_branch(n, generator) for n in lengths))
+        for grids, lengths in [([(8, 8)], (130, 60)), ([(4, 4)], (150, 9)), ([], (20,))]
+    ]
+    [packed] = pack_trees(trees, token_budget=10_000)
+    assert uses_flex_attention(model.model)
+    assert tree_block_mask(packed.tree_ids, packed.branch_ids).sparsity() > 15
+    with torch.no_grad():
+        logprobs, mask = to_rows(branch_logprobs(model, packed).logprobs, packed, num_columns=150)
+        for row, (prompt, branch) in enumerate(branches_of(trees)):
+            hidden = single(model, prompt, branch)[len(prompt) - 1 : -1]
+            expected = model.lm_head(hidden).log_softmax(-1).gather(-1, branch.token_ids[:, None])[:, 0]
+            found = logprobs[row, : len(branch)]
+            torch.testing.assert_close(found, torch.where(branch.mask, expected, 0), atol=1e-5, rtol=0)
+            assert mask[row].sum() == branch.mask.sum()
 
 
 class Scorer(torch.nn.Module):

@@ -66,6 +66,12 @@ def test_cosine_schedule_at_hand_worked_points():
     assert min(_rates("cosine", 100, 0.1)) > 0
 
 
+def test_wsd_schedule_at_hand_worked_points():
+    """One step up, four at the top, the first of the decay among them, and the rest of a half cosine over four."""
+    root = math.sqrt(0.5)
+    assert _rates("wsd", 10, 0.1) == pytest.approx([1.0, *[2.0] * 6, 1 + root, 1.0, 1 - root])
+
+
 def test_unknown_schedule():
     with pytest.raises(ValueError, match="linear"):
         _rates("linear", 3, 0.0)
