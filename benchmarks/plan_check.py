@@ -203,8 +203,8 @@ class Check:
     """The stages of `recipe` in `directory`, each run for its time, and again, for two steps, for its memory."""
 
     def __init__(self, recipe: Recipe, directory: Path, tokens: int) -> None:
-        self._recipe, self._tokens = recipe, tokens
-        self._timed = Workspace(recipe, 0, directory / "timed")
+        self._recipe, self._tokens = recipe.model_copy(update={"output": directory}), tokens
+        self._timed = Workspace(self._recipe, 0, directory / "timed")
         self._weighed = directory / "weighed"
         self._shape = policy_shape(recipe)
         self._lengths = find_lengths(recipe)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from prism.config import Hardware, Precision, Recipe
+from prism.config import Hardware, Recipe
 
 GIB = 2**30
 PARTS = ("weights", "optimizer states", "gradients", "gathered weights", "activations", "logits", "rollouts")
@@ -13,7 +13,8 @@ PARTS = ("weights", "optimizer states", "gradients", "gathered weights", "activa
 @dataclass(frozen=True, slots=True)
 class Phase:
     """What is done `times` times in a stage. `memory` is in bytes of one rank by `PARTS`, `seconds` those of one time;
-    `tokens` and `flops` are those of all ranks together."""
+    `tokens` and `flops` are those of all ranks together, `waiting` is the share of its packs' tokens that a rank runs
+    only to keep step with others."""
 
     name: str
     memory: Mapping[str, float]
@@ -21,6 +22,7 @@ class Phase:
     flops: float
     seconds: float
     times: float
+    waiting: float = 0.0
 
     @property
     def bytes(self) -> float:
@@ -63,7 +65,6 @@ class Estimate:
 
     recipe: Recipe
     hardware: Hardware
-    precision: Precision
     stages: Sequence[StageEstimate]
     basis: Sequence[str]
 

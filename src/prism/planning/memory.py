@@ -13,23 +13,23 @@ from prism.planning.work import BYTES, FLOAT, Model, trained_parameters
 def weights(model: Model) -> float:
     """4 · parameters / ranks; with adapters b · parameters + 4 · those of the adapters, on every rank."""
     if model.rank is None:
-        return FLOAT * model.shape.total / model.shards
+        return FLOAT * model.shape.total / model.num_shards
     return BYTES[model.precision] * model.shape.total + FLOAT * trained_parameters(model)
 
 
 def gradients(model: Model) -> float:
-    return FLOAT * trained_parameters(model) / model.shards
+    return FLOAT * trained_parameters(model) / model.num_shards
 
 
 def optimizer_states(model: Model) -> float:
     """Two moments."""
-    return 2 * FLOAT * trained_parameters(model) / model.shards
+    return 2 * FLOAT * trained_parameters(model) / model.num_shards
 
 
 def gathered(model: Model) -> float:
-    """Whole weights that exist at one time where they are sharded: those outside layers and two layers, rounded to the
+    """Whole weights that exist at one time where FSDP gathers them: those outside layers and two layers, rounded to the
     layers' precision, and the gradients of the former and of one layer, the latter also in float32."""
-    if model.shards == 1:
+    if model.shards is None:
         return 0.0
     b, layer, outside = BYTES[model.precision], model.shape.largest_layer, model.shape.outside_layers
     return float(b * (2 * outside + 3 * layer) + FLOAT * layer)
@@ -41,7 +41,7 @@ def kept_activations(model: Model, pack: Pack) -> float:
     With activation checkpointing the inputs of all layers, and all of one layer while it is computed again.
     """
     shape, b = model.shape, BYTES[model.precision]
-    layer = layer_activations(model, pack.tokens, pack.tokens)
+    layer = layer_activations(model, pack.tokens)
     block = 0.0 if model.rank is not None else block_activations(shape, pack.patches, b)
     top = pack.tokens * (shape.hidden * (b + FLOAT) + 2 * shape.head_dim * b)
     top += pack.patches * FLOAT * pixels(shape)
@@ -61,7 +61,7 @@ def pixels(shape: ModelShape) -> int:
     return shape.patch_matrix // shape.vision_hidden
 
 
-def layer_activations(model: Model, tokens: int, keys: int) -> float:
+def layer_activations(model: Model, tokens: int) -> float:
     """One language layer. Per token, all weights training: (4b + 8) · hidden + (5b + 4) · heads · head_dim
     + (b + 4) · kv_heads · head_dim + 4b · intermediate, the last for each expert used, with 2b · hidden for what goes
     in and comes out; b · keys for the mask, which attention makes anew in every layer; norms and sums of attention.
@@ -71,18 +71,20 @@ def layer_activations(model: Model, tokens: int, keys: int) -> float:
     """
     shape, b = model.shape, BYTES[model.precision]
     queries, keys_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    small = FLOAT * (2 + shape.kv_heads + 2 * shape.heads) + b * keys
+    small = FLOAT * (2 + shape.kv_heads + 2 * shape.heads)
+    repeated = 2 * b * (queries if model.has_dense_mask else keys_width)
+    mask = b * model.mask(tokens)
     experts = 2 * b * shape.hidden * shape.top_k if shape.num_experts else 0
     if model.rank is None:
-        attention = (4 * b + 8) * shape.hidden + (5 * b + 4) * queries + (b + 4) * keys_width
-        return float(tokens * (attention + 4 * b * shape.intermediate * shape.top_k + experts + small))
+        attention = (4 * b + 8) * shape.hidden + (3 * b + 4) * queries + (b + 4) * keys_width + repeated
+        return float(tokens * (attention + 4 * b * shape.intermediate * shape.top_k + experts + small) + mask)
     has_casts = b < FLOAT
     inputs = 2 if not has_casts else 4 if shape.num_experts else 5
-    attention = (8 + FLOAT * inputs) * shape.hidden + (4 * b + 4) * queries + 4 * keys_width
+    attention = (8 + FLOAT * inputs) * shape.hidden + (2 * b + 4) * queries + 4 * keys_width + repeated
     attention += FLOAT * queries if has_casts else 0
     mlp = 4 * b * shape.top_k if shape.num_experts else 3 * b + 4
     adapted = b * shape.num_experts * shape.mlp
-    return float(tokens * (attention + mlp * shape.intermediate + experts + small) + adapted)
+    return float(tokens * (attention + mlp * shape.intermediate + experts + small) + mask + adapted)
 
 
 def block_activations(shape: ModelShape, patches: int, b: int) -> float:
@@ -96,11 +98,11 @@ def logits(shape: ModelShape, targets: int, *, with_entropy: bool) -> float:
     return float((5 if with_entropy else 3) * FLOAT * shape.vocab * min(targets, LOGIT_CHUNK))
 
 
-def passing(model: Model, tokens: int, keys: int) -> float:
+def passing(model: Model, tokens: int) -> float:
     """What computing a layer takes besides what is kept: per token 3b · intermediate for each expert used and
-    4b · hidden, and the mask, as booleans and in the layers' precision."""
+    4b · hidden, and a dense mask, as booleans and in the layers' precision."""
     shape, b = model.shape, BYTES[model.precision]
-    return float(tokens * b * (3 * shape.intermediate * shape.top_k + 4 * shape.hidden) + tokens * keys * (1 + b))
+    return float(tokens * b * (3 * shape.intermediate * shape.top_k + 4 * shape.hidden) + model.mask(tokens) * (1 + b))
 
 
 def training_pass(model: Model, pack: Pack, *, with_entropy: bool = False) -> dict[str, float]:
@@ -108,13 +110,13 @@ def training_pass(model: Model, pack: Pack, *, with_entropy: bool = False) -> di
     where that is more."""
     head = logits(model.shape, pack.targets, with_entropy=with_entropy) if model.has_logits else 0.0
     activations = kept_activations(model, pack)
-    return {"activations": activations + max(0.0, passing(model, pack.tokens, pack.tokens) - head), "logits": head}
+    return {"activations": activations + max(0.0, passing(model, pack.tokens) - head), "logits": head}
 
 
 def scoring_pass(model: Model, pack: Pack) -> dict[str, float]:
     """A pass without a gradient keeps nothing."""
     head = logits(model.shape, pack.targets, with_entropy=False) if model.has_logits else 0.0
-    return {"activations": passing(model, pack.tokens, pack.tokens), "logits": head}
+    return {"activations": passing(model, pack.tokens), "logits": head}
 
 
 def kv_cache(shape: ModelShape, sequences: int, length: int, b: int) -> float:

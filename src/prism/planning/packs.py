@@ -16,11 +16,12 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One packed sequence: its tokens, those of them that are in branches, the branches, the patches of each image."""
+    """One packed sequence: its tokens, those of them that are in branches, the pairs of tokens of which one may look at
+    the other, the patches of each image."""
 
     tokens: int
     targets: int
-    branches: int
+    visible: int
     images: tuple[int, ...] = ()
 
     @property
@@ -42,24 +43,31 @@ def pack_lengths(trees: Sequence[Tree], token_budget: int) -> list[Pack]:
 
 
 def _pieces(trees: Iterable[Tree], token_budget: int) -> list[Pack]:
+    """A branch sees its prompt and what of itself came before: l · (prompt + (l + 1) / 2) pairs."""
     pieces: list[Pack] = []
     for tree in trees:
+        alone = Pack(tree.prompt, 0, _triangle(tree.prompt), tree.images)
         current: Pack | None = None
         for length in tree.branches:
+            branch = Pack(length, length, length * tree.prompt + _triangle(length))
             if current is not None and current.tokens + length <= token_budget:
-                current = _join(current, Pack(length, length, 1))
+                current = _join(current, branch)
                 pieces[-1] = current
             else:
-                current = Pack(tree.prompt + length, length, 1, tree.images)
+                current = _join(alone, branch)
                 pieces.append(current)
     return pieces
+
+
+def _triangle(length: int) -> int:
+    return length * (length + 1) // 2
 
 
 def _join(first: Pack, second: Pack) -> Pack:
     return Pack(
         first.tokens + second.tokens,
         first.targets + second.targets,
-        first.branches + second.branches,
+        first.visible + second.visible,
         first.images + second.images,
     )
 

@@ -1,12 +1,14 @@
 """From a recipe and hardware to its estimate."""
 
+from collections.abc import Sequence
+from functools import cache
+
 from prism.config import (
     CheckpointBase,
     Dapo,
     DenseDiscriminator,
     Hardware,
     PlannedStage,
-    Precision,
     Recipe,
     TinyBase,
     VllmRollout,
@@ -17,7 +19,7 @@ from prism.models.checkpoint import read_config
 from prism.planning.estimate import Estimate, Phase, StageEstimate
 from prism.planning.lengths import Lengths, find_lengths
 from prism.planning.sampling import vllm_memory
-from prism.planning.shapes import ModelShape, body, published_config, read_shape, widened, with_experts
+from prism.planning.shapes import ModelShape, body, published_shape, read_shape, widened, with_experts
 from prism.planning.stages import (
     Context,
     align_phases,
@@ -28,6 +30,8 @@ from prism.planning.stages import (
 )
 from prism.planning.work import Model
 from prism.stages.workspace import SHIPPED_BASE
+
+_MUCH_WAITING = 0.25
 
 
 def estimate(recipe: Recipe, hardware: Hardware, lengths: Lengths | None = None) -> Estimate:
@@ -40,44 +44,51 @@ def estimate(recipe: Recipe, hardware: Hardware, lengths: Lengths | None = None)
         if phases:
             num_steps = _num_steps(recipe, lengths, planned)
             stages.append(StageEstimate(planned.name, planned.start, num_steps, phases))
+    if not stages:
+        raise ConfigError(
+            f"recipe {recipe.name}: has no stage that can be planned: none of sft, warmup, align and rlvr"
+        )
     evaluated = sum(stage.is_evaluated for stage in plan_stages(recipe))
     if recipe.evaluation is not None and evaluated and "test" in lengths.counts:
         phases = evaluation_phases(context, recipe.evaluation, evaluated)
         stages.append(StageEstimate("evaluation", "every stage", evaluated, phases))
-    return Estimate(recipe, hardware, context.precision, stages, _basis(context))
+    return Estimate(recipe, hardware, stages, [*_basis(context), *_warnings(context, stages), *_left_out(context)])
 
 
 def _context(recipe: Recipe, hardware: Hardware, lengths: Lengths) -> Context:
-    precision = precision_of(recipe)
-    policy = _model(recipe, hardware, precision, policy_shape(recipe), is_policy=True)
+    policy = _model(recipe, hardware, policy_shape(recipe), is_policy=True)
     discriminator = None
     if recipe.warmup or recipe.align:
         shape = discriminator_shape(recipe, policy.shape)
-        discriminator = _model(recipe, hardware, precision, shape, is_policy=False)
-    return Context(recipe, hardware, lengths, precision, policy, discriminator)
+        discriminator = _model(recipe, hardware, shape, is_policy=False)
+    return Context(recipe, hardware, lengths, policy, discriminator)
 
 
-def precision_of(recipe: Recipe) -> Precision:
-    return getattr(recipe, "precision", "float32")
-
-
-def _model(recipe: Recipe, hardware: Hardware, precision: Precision, shape: ModelShape, *, is_policy: bool) -> Model:
-    """As `Workspace.to_train` prepares it: adapters are whole on every rank, other weights spread over all."""
+def _model(recipe: Recipe, hardware: Hardware, shape: ModelShape, *, is_policy: bool) -> Model:
+    """As `Workspace.to_train` prepares it: adapters are whole on every rank, other weights spread over all by FSDP,
+    which also rounds them."""
     lora = recipe.lora
     has_adapters = lora is not None and (lora.policy if is_policy else lora.discriminator)
+    is_wrapped = not has_adapters and (hardware.ranks > 1 or recipe.precision != "float32")
     return Model(
         shape,
-        precision,
+        recipe.precision,
         has_logits=is_policy,
-        shards=1 if has_adapters else hardware.ranks,
+        shards=hardware.ranks if is_wrapped else None,
         is_checkpointing=recipe.activation_checkpointing,
         rank=lora.rank if lora is not None and has_adapters else None,
+        has_dense_mask=recipe.attention == "sdpa",
     )
 
 
 def policy_shape(recipe: Recipe) -> ModelShape:
     if isinstance(recipe.base, CheckpointBase):
         return _shape_at(str(recipe.base.path), recipe.base.path.is_dir(), "base.path")
+    return _shipped_shape()
+
+
+@cache
+def _shipped_shape() -> ModelShape:
     return read_shape(read_config(SHIPPED_BASE))
 
 
@@ -97,13 +108,13 @@ def discriminator_shape(recipe: Recipe, policy: ModelShape) -> ModelShape:
 
 
 def _shape_at(name: str, is_here: bool, field: str) -> ModelShape:
-    config = read_config(name) if is_here else published_config(name)
-    if config is None:
+    shape = read_shape(read_config(name)) if is_here else published_shape(name)
+    if shape is None:
         raise ConfigError(
             f"{field}: {name} is not here, and its name is none of Qwen3-VL-2B, -4B or -8B, whose sizes are known; "
             "a directory with its config.json is enough"
         )
-    return read_shape(config)
+    return shape
 
 
 def _num_steps(recipe: Recipe, lengths: Lengths, planned: PlannedStage) -> int:
@@ -141,21 +152,31 @@ def _basis(context: Context) -> list[str]:
         whose = "as given" if recipe.plan and recipe.plan.rollout_tokens else "as the teacher's responses"
         lines.append(f"rollouts: {mean:,.0f} tokens in the mean, {whose}{longest}; all of them valid")
     lines.append(
-        f"speed: {hardware.matmul_share:.0%} of {getattr(hardware.tflops, context.precision):g} TFLOP/s in matrix "
+        f"speed: {hardware.matmul_share:.0%} of {getattr(hardware.tflops, recipe.precision):g} TFLOP/s in matrix "
         f"products, {hardware.attention_share:.0%} in attention, {hardware.memory_share:.0%} of "
-        f"{hardware.memory_gb_s:,.0f} GB/s of memory, layers in {context.precision}"
+        f"{hardware.memory_gb_s:,.0f} GB/s of memory, layers in {recipe.precision}"
     )
     if hardware.ranks > 1:
         lines.append(
             f"ranks: {hardware.link_share:.0%} of {hardware.rank_link_gb_s:g} GB/s between them, while computing"
         )
     lines.append(f"memory: packs of the whole token_budget; {hardware.usable_share:.0%} of a device for tensors")
-    return lines + _left_out(context)
+    is_dapo = recipe.rlvr is not None and any(isinstance(one, Dapo) for one in recipe.rlvr.algorithms)
+    if is_dapo and (recipe.plan is None or recipe.plan.kept_groups is None):
+        lines.append("DAPO: as if one round of sampling were enough, plan.kept_groups being unknown")
+    return lines
 
 
-def _left_out(context: Context) -> list[str]:
-    recipe, lengths = context.recipe, context.lengths
+def _warnings(context: Context, stages: Sequence[StageEstimate]) -> list[str]:
+    recipe = context.recipe
+    waiting = {stage.name: max(phase.waiting for phase in stage.phases) for stage in stages}
+    shown = [f"{name} {share:.0%}" for name, share in waiting.items() if share >= _MUCH_WAITING]
     lines = []
+    if shown:
+        lines.append(
+            f"waiting: of what a rank does in updates {', '.join(shown)} is for keeping step, there being too few or "
+            "too uneven packs; lower token_budget or take more prompts a step"
+        )
     if isinstance(recipe.rollout, VllmRollout):
         _, room = vllm_memory(context.policy.shape, recipe.rollout, context.hardware)
         longest = recipe.max_prompt_tokens + max(
@@ -166,9 +187,13 @@ def _left_out(context: Context) -> list[str]:
                 f"vLLM: rollout.memory_fraction leaves room for {room:,.0f} tokens beside the copy, one sequence may "
                 f"have {longest:,}: it would not start"
             )
-    is_dapo = recipe.rlvr is not None and any(isinstance(one, Dapo) for one in recipe.rlvr.algorithms)
-    if is_dapo and (recipe.plan is None or recipe.plan.kept_groups is None):
-        lines.append("DAPO: as if one round of sampling were enough, plan.kept_groups being unknown")
+        if context.hardware.ranks > 1:
+            lines.append("vLLM: an engine in every process is planned, which the program refuses so far")
+    return lines
+
+
+def _left_out(context: Context) -> list[str]:
+    recipe, lengths = context.recipe, context.lengths
     missing = ["checkpoints and the checking of answers"]
     if isinstance(recipe.base, TinyBase) and recipe.base.source == "pretrain":
         missing.append("pretraining of the tiny base")
@@ -176,4 +201,4 @@ def _left_out(context: Context) -> list[str]:
         missing.append("the audit")
     if recipe.evaluation is not None and "test" not in lengths.counts:
         missing.append("evaluation, plan.num_test being unknown")
-    return [*lines, f"left out: {', '.join(missing)}"]
+    return [f"left out: {', '.join(missing)}"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from prism.config import Hardware, LoraConfig, Recipe, VllmRollout
 from prism.planning.estimate import Estimate
-from prism.planning.lengths import find_lengths
+from prism.planning.lengths import Lengths, find_lengths
 from prism.planning.plan import estimate
 
 _MOST_RANKS = 1024
@@ -21,8 +21,8 @@ class Remedy:
 
 
 def find_remedies(recipe: Recipe, hardware: Hardware) -> list[Remedy]:
-    """Each setting that saves memory by itself, all of them together, those with adapters, and, if it still does not
-    fit, all of them on twice as many ranks, and so on."""
+    """Each setting that saves memory by itself, all of them together, those with adapters, and, if none of that fits,
+    all of them on as many ranks as it takes."""
     lengths = find_lengths(recipe)
     changes = {change: apply for change, apply in _CHANGES.items() if apply(recipe) != recipe}
     found = [
@@ -37,12 +37,20 @@ def find_remedies(recipe: Recipe, hardware: Hardware) -> list[Remedy]:
     if recipe.lora is None:
         adapted = together.model_copy(update={"lora": LoraConfig()})
         found.append(Remedy(f"{words} lora={{rank=16}}".strip(), estimate(adapted, hardware, lengths)))
-    ranks = hardware.ranks
-    while not any(remedy.estimate.fits for remedy in found) and ranks < _MOST_RANKS:
-        ranks *= 2
-        more = hardware.model_copy(update={"ranks": ranks})
-        found.append(Remedy(f"{words} on {ranks} ranks".strip(), estimate(together, more, lengths)))
+    if not any(remedy.estimate.fits for remedy in found):
+        found += _on_more_ranks(together, words, hardware, lengths)
     return found
+
+
+def _on_more_ranks(recipe: Recipe, words: str, hardware: Hardware, lengths: Lengths) -> list[Remedy]:
+    """On twice as many ranks, and twice as many again; none of it where that would never be enough."""
+    ranks = hardware.ranks
+    while ranks < _MOST_RANKS:
+        ranks *= 2
+        found = estimate(recipe, hardware.model_copy(update={"ranks": ranks}), lengths)
+        if found.fits:
+            return [Remedy(f"{words} on {ranks} ranks".strip(), found)]
+    return []
 
 
 def _with_checkpointing(recipe: Recipe) -> Recipe:
@@ -67,6 +75,8 @@ def _with_sleep(recipe: Recipe) -> Recipe:
 
 
 _CHANGES: Mapping[str, Callable[[Recipe], Recipe]] = {
+    "precision=bfloat16": lambda recipe: recipe.model_copy(update={"precision": "bfloat16"}),
+    "attention=flex": lambda recipe: recipe.model_copy(update={"attention": "flex"}),
     "activation_checkpointing=true": _with_checkpointing,
     "token_budget": _with_small_packs,
     "rollout.sleep=true": _with_sleep,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from prism.config import Hardware, RolloutConfig, VllmRollout
+from prism.config import Hardware, Precision, RolloutConfig, VllmRollout
 from prism.planning import memory
 from prism.planning.lengths import Lengths, Row
 from prism.planning.packs import expected_longest
@@ -79,7 +79,8 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
     steps = lengths.longest_rollout or expected_longest(draw.responses, sequences)
     growing = min(1.0, fmean(draw.responses) / steps * _KEPT_AFTER_END) * sequences
     images = tuple(patches for row in prompts for patches in row.images)
-    reading = language_forward(shape, per_batch * longest, longest, policy.precision)
+    pairs = per_batch * longest**2
+    reading = language_forward(shape, per_batch * longest, pairs, policy.precision, mask=pairs)
     reading += vision_forward(shape, images, policy.precision)
     reading += Work(matmul=2.0 * shape.hidden * shape.vocab * per_batch * longest)
     step = decoding_step(shape, growing, longest + fmean(draw.responses) / 2, policy.precision)
@@ -88,7 +89,7 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
     spent = own * (seconds(reading, hardware, policy.precision) + steps * seconds(step, hardware, policy.precision))
     work = (reading + step * steps) * own
     copy = 0.0
-    if policy.shards > 1:
+    if policy.shards is not None:
         copy = float(b * shape.total)
         update = _copying(policy, b)
         work, spent = work + update, spent + seconds(update, hardware, policy.precision)
@@ -99,8 +100,8 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
 
 def _by_vllm(policy: Model, draw: Draw, lengths: Lengths, rollout: VllmRollout, hardware: Hardware) -> Sampling:
     """An engine per rank with its share of the sequences, as many at a time as its cache has room for."""
-    shape, b = policy.shape, 2 if rollout.dtype != "float32" else FLOAT
-    precision = "bfloat16" if b == 2 else "float32"
+    precision: Precision = "float32" if rollout.dtype == "float32" else "bfloat16"
+    shape, b = policy.shape, BYTES[precision]
     reserved, room = vllm_memory(shape, rollout, hardware)
     mean_prompt, mean_response = fmean(map(lengths.prompt, draw.prompts)), fmean(draw.responses)
     sequences = len(draw.prompts) * draw.group_size / hardware.ranks
@@ -108,7 +109,8 @@ def _by_vllm(policy: Model, draw: Draw, lengths: Lengths, rollout: VllmRollout, 
     steps = max(sequences / at_once * mean_response, lengths.longest_rollout or max(draw.responses))
     prompts = -(-len(draw.prompts) // hardware.ranks)
     images = tuple(patches for row in draw.prompts[:prompts] for patches in row.images)
-    reading = language_forward(shape, round(prompts * mean_prompt), round(mean_prompt), precision)
+    pairs = round(prompts * mean_prompt**2 / 2)
+    reading = language_forward(shape, round(prompts * mean_prompt), pairs, precision, mask=0)
     reading += vision_forward(shape, images, precision)
     step = decoding_step(shape, sequences * mean_response / steps, mean_prompt + mean_response / 2, precision)
     # Its steps are recorded once and started as one: what it needs besides is the sampler's.
@@ -131,10 +133,10 @@ def vllm_memory(shape: ModelShape, rollout: VllmRollout, hardware: Hardware) -> 
     return reserved, max(0.0, reserved - copy) / per_token
 
 
-def decoding_step(shape: ModelShape, sequences: float, context: float, precision: str) -> Work:
+def decoding_step(shape: ModelShape, sequences: float, context: float, precision: Precision) -> Work:
     """One token more of each sequence: 2 · (parameters a token meets) and attention over `context` for each, and moved
     once all weights of the language model and the keys and values of all sequences."""
-    b = BYTES["bfloat16" if precision == "bfloat16" else "float32"]
+    b = BYTES[precision]
     queries = shape.heads * shape.head_dim
     output = shape.hidden * shape.vocab
     per_layer = (56 + 6 * b) * shape.hidden + (28 + 13 * b) * queries + 5 * b * shape.intermediate * shape.top_k
@@ -155,7 +157,7 @@ def _cache_bytes(shape: ModelShape, sequences: float, context: float, b: int) ->
 def _copying(policy: Model, b: int) -> Work:
     """Every rank gathers all weights in float32 and writes them to its copy."""
     total = policy.shape.total
-    exchanged = float(FLOAT * total) if policy.shards > 1 else 0.0
+    exchanged = float(FLOAT * total) if policy.num_shards > 1 else 0.0
     return NOTHING + Work(moved=float((FLOAT + b) * total), exchanged=exchanged)
 
 

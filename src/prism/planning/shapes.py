@@ -1,6 +1,7 @@
 """The shape of a model and its exact parameter counts, from a configuration alone: no weights are read."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -152,17 +153,20 @@ def body(shape: ModelShape) -> ModelShape:
     return replace(shape, output=0)
 
 
-def published_config(name: str) -> Qwen3VLConfig | None:
-    """The configuration of the Qwen3-VL of 2B, 4B or 8B that `name`, a path or a Hub name, speaks of; None of others.
+def published_shape(name: str) -> ModelShape | None:
+    """The shape of the Qwen3-VL of 2B, 4B or 8B that `name`, a path or a Hub name, speaks of; None of others.
 
-    Shapes only, as in the config.json that Qwen publishes: counted, they give the sizes on the model cards
-    (2,127,532,032, 4,437,815,808 and 8,767,123,696 parameters).
+    As in the config.json that Qwen publishes: counted, they have the sizes on the model cards (2,127,532,032,
+    4,437,815,808 and 8,767,123,696 parameters).
     """
     sizes = [size for size in _TEXT if f"qwen3-vl-{size}-" in f"{name.lower()}-"]
-    if len(sizes) != 1:
-        return None
-    text, vision = _TEXT[sizes[0]], _VISION[sizes[0]]
-    return Qwen3VLConfig(
+    return _published_shape(sizes[0]) if len(sizes) == 1 else None
+
+
+@cache
+def _published_shape(size: str) -> ModelShape:
+    text, vision = _TEXT[size], _VISION[size]
+    config = Qwen3VLConfig(
         text_config={"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, **text},
         vision_config={
             "num_heads": 16,
@@ -175,6 +179,7 @@ def published_config(name: str) -> Qwen3VLConfig | None:
         },
         tie_word_embeddings=text["tie_word_embeddings"],
     )
+    return read_shape(config)
 
 
 def _text(hidden: int, intermediate: int, layers: int, heads: int, is_tied: bool) -> dict[str, Any]:

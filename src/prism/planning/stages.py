@@ -10,7 +10,6 @@ from prism.config import (
     EvaluationConfig,
     Hardware,
     PlannedStage,
-    Precision,
     Recipe,
     RlvrConfig,
     SftConfig,
@@ -43,12 +42,11 @@ class Context:
     recipe: Recipe
     hardware: Hardware
     lengths: Lengths
-    precision: Precision
     policy: Model
     discriminator: Model | None
 
     def seconds(self, work: Work) -> float:
-        return seconds(work, self.hardware, self.precision)
+        return seconds(work, self.hardware, self.recipe.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +73,10 @@ def warmup_phases(context: Context, config: WarmupConfig) -> list[Phase]:
     """Rollouts for all pairs come first, by a policy that does not train and is whole on every rank."""
     model = _the_discriminator(context)
     num_pairs = config.num_heldout + config.num_steps * config.batch_size
-    whole = replace(context.policy, shards=1, rank=None)
+    whole = replace(context.policy, shards=None, rank=None)
     draw = _draw(context, "alignment", num_pairs, SAMPLES_PER_PROMPT, config.max_response_tokens)
     sampling = plan_sampling(whole, draw, context.lengths, context.recipe.rollout, context.hardware)
-    state = {"weights": float(memory.BYTES[context.precision] * whole.shape.total)}
+    state = {"weights": float(memory.BYTES[context.recipe.precision] * whole.shape.total)}
     phases = [_sampling(context, sampling, state, times=1)]
     packs = _contest_packs(context, config.batch_size, 1, config.max_response_tokens, config.token_budget)
     heldout = _contest_packs(context, config.num_heldout, 1, config.max_response_tokens, config.token_budget)
@@ -136,8 +134,8 @@ def rlvr_phases(context: Context, config: RlvrConfig, planned: PlannedStage) -> 
 def evaluation_phases(context: Context, config: EvaluationConfig, num_models: int) -> list[Phase]:
     """Each item once greedily and `num_samples` times sampled, by a policy that is whole on every rank."""
     count = context.lengths.counts["test"]
-    policy = replace(context.policy, shards=1, rank=None)
-    state = {"weights": float(memory.BYTES[context.precision] * policy.shape.total)}
+    policy = replace(context.policy, shards=None, rank=None)
+    state = {"weights": float(memory.BYTES[context.recipe.precision] * policy.shape.total)}
     phases = []
     for name, samples in (("greedy", 1), ("sampled", config.num_samples)):
         draw = _draw(context, "test", count, samples, config.max_response_tokens)
@@ -190,9 +188,9 @@ def _pack(context: Context, trees: Sequence[Tree], token_budget: int, max_branch
     typical = max(packs, key=lambda pack: pack.tokens)
     longest = sum(context.recipe.max_prompt_tokens + len(tree.branches) * max_branch for tree in trees)
     tokens = max(typical.tokens, min(token_budget, longest))
-    targets = round(tokens * typical.targets / typical.tokens)
+    share = tokens / typical.tokens
     images = max((pack.images for pack in packs), key=sum)
-    return Packs(packs, Pack(tokens, targets, typical.branches, images))
+    return Packs(packs, Pack(tokens, round(typical.targets * share), round(typical.visible * share), images))
 
 
 def _group_packs(
@@ -236,17 +234,19 @@ def _update(
 ) -> Phase:
     """All packs forward and backward, then the optimizer's step."""
     ranks = context.hardware.ranks
-    passes = [forward_backward(model, pack, with_entropy=with_entropy) for pack in own_share(packs.all, ranks)]
+    share = own_share(packs.all, ranks)
+    waiting = 1 - packs.tokens / (ranks * sum(pack.tokens for pack in share))
+    passes = [forward_backward(model, pack, with_entropy=with_entropy) for pack in share]
     step = optimizer_step(model)
     used = dict(state) | {"gradients": memory.gradients(model), "gathered weights": memory.gathered(model)}
     used |= memory.training_pass(model, packs.largest, with_entropy=with_entropy)
     if context.hardware.is_asynchronous:
         # On accelerators AdamW steps through all tensors at once, and has a copy of them, when the pass is over.
         beside = used["gathered weights"] + used["logits"]
-        used["activations"] = max(used["activations"], FLOAT * trained_parameters(model) / model.shards - beside)
+        used["activations"] = max(used["activations"], FLOAT * trained_parameters(model) / model.num_shards - beside)
     flops = sum(forward_backward(model, pack, with_entropy=with_entropy).flops for pack in packs.all)
     spent = sum(map(context.seconds, passes)) + context.seconds(step)
-    return Phase(name, used, packs.tokens, flops, spent, times)
+    return Phase(name, used, packs.tokens, flops, spent, times, waiting)
 
 
 def _scoring(

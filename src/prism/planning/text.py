@@ -122,7 +122,7 @@ def _verdict(estimate: Estimate) -> list[str]:
     verdict = "It fits" if estimate.fits else "IT DOES NOT FIT"
     return [
         f"{verdict}: the peak is {peak.name}, {peak.peak.name}, with {_bytes(peak.peak.bytes)} per rank; {usable}.",
-        "Planned, not measured. It rests on",
+        "Planned, not measured:",
     ]
 
 

@@ -63,13 +63,15 @@ def seconds(work: Work, hardware: Hardware, precision: Precision) -> float:
     return max(computing, work.exchanged / (hardware.rank_link_gb_s * 1e9 * hardware.link_share))
 
 
-def language_forward(shape: ModelShape, tokens: int, keys: int, precision: Precision) -> Work:
-    """The language layers: 2 · (parameters a token meets) · T and, for attention with a mask over `keys`, which is not
-    skipped where it is empty, 4 · layers · heads · head_dim · T · keys.
+def language_forward(shape: ModelShape, tokens: int, pairs: int, precision: Precision, *, mask: int) -> Work:
+    """The language layers: 2 · (parameters a token meets) · T and 4 · layers · heads · head_dim · pairs for attention.
+
+    `pairs` of query and key are computed: all T², visible or not, with a dense `mask` of so many numbers; with flex
+    attention, which has none (0), those that are visible.
 
     Moved per token and layer, reads and writes: two norms and residuals (56 + 6b) · hidden, norm, rotation and copies
     of queries (28 + 13b) · heads · head_dim, of keys (28 + 11b) · kv_heads · head_dim, activation 5b · intermediate for
-    each expert used, 7b · hidden for a token sent to an expert, and the mask in the layers' precision, (1 + b) · keys.
+    each expert used, 7b · hidden for a token sent to an expert; and in every layer the mask in its precision, 1 + b.
     """
     b = BYTES[precision]
     queries, keys_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -79,13 +81,12 @@ def language_forward(shape: ModelShape, tokens: int, keys: int, precision: Preci
         + (28 + 11 * b) * keys_width
         + 5 * b * shape.intermediate * shape.top_k
         + (7 * b * shape.hidden * shape.top_k if shape.num_experts else 0)
-        + (1 + b) * keys
     )
     operations = LAYER_OPERATIONS + (EXPERT_OPERATIONS if shape.num_experts else 0)
     return Work(
         matmul=2.0 * shape.layers * shape.active_matrices * tokens,
-        attention=4.0 * shape.layers * queries * tokens * keys,
-        moved=float(shape.layers * per_layer * tokens),
+        attention=4.0 * shape.layers * queries * pairs,
+        moved=float(shape.layers * (per_layer * tokens + (1 + b) * mask)),
         operations=shape.layers * operations + TOP_OPERATIONS,
     )
 
@@ -123,20 +124,33 @@ def logits_forward(shape: ModelShape, targets: int, *, with_entropy: bool) -> Wo
 class Model:
     """A model in the role it has in a stage: a policy has logits, a discriminator has not.
 
-    All its weights train, or adapters of `rank` in the language layers. They are spread over `shards` ranks.
+    All its weights train, or adapters of `rank` in the language layers. FSDP spreads them over `shards` ranks; None
+    says that it is not used. `has_dense_mask` tells sdpa from flex attention.
     """
 
     shape: ModelShape
     precision: Precision
     has_logits: bool
-    shards: int = 1
+    shards: int | None = None
     is_checkpointing: bool = False
     rank: int | None = None
+    has_dense_mask: bool = True
+
+    @property
+    def num_shards(self) -> int:
+        return self.shards or 1
+
+    def mask(self, tokens: int) -> int:
+        """Numbers of the mask over a pack of `tokens`."""
+        return tokens**2 if self.has_dense_mask else 0
 
 
 def forward(model: Model, pack: Pack, *, with_entropy: bool = False) -> Work:
     """A pass without a gradient. A sharded model gathers its weights: parameters · b bytes."""
-    return _forward(model, pack, with_entropy=with_entropy) + Work(exchanged=_gathered_bytes(model))
+    work = _layers_forward(model, pack) + vision_forward(model.shape, pack.images, model.precision)
+    if model.has_logits:
+        work += logits_forward(model.shape, pack.targets, with_entropy=with_entropy)
+    return work + _gathering(model)
 
 
 def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) -> Work:
@@ -146,11 +160,11 @@ def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) ->
     its scores again), moving and operations twice.
     With adapters frozen matrices cost once and images nothing, and the adapters' products, 6 · their parameters · T,
     are added. Activation checkpointing adds a forward pass of the layers, and logits of more than one chunk are
-    computed again, too. Gradients are added to those of earlier packs, 12 bytes moved per trained parameter. A sharded model
-    gathers its weights twice and adds up gradients in float32: parameters · (2b + 4) bytes.
+    computed again, too. Gradients are added to those of earlier packs, 12 bytes moved per trained parameter. A sharded
+    model gathers its weights twice and adds up gradients in float32: parameters · (2b + 4) bytes.
     """
     shape, precision, has_adapters = model.shape, model.precision, model.rank is not None
-    language = language_forward(shape, pack.tokens, pack.tokens, precision)
+    language = _layers_forward(model, pack)
     vision = vision_forward(shape, pack.images, precision)
     layers = language if has_adapters else language + vision
     work = language + vision + _backward(layers, is_frozen=has_adapters)
@@ -165,16 +179,13 @@ def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) ->
             work += logits
     if model.rank is not None:
         work += Work(matmul=6.0 * adapter_parameters(shape, model.rank, only_active=True) * pack.tokens)
-    exchanged = 2 * _gathered_bytes(model) + (FLOAT * shape.total if model.shards > 1 else 0)
-    return work + Work(moved=12.0 * trained_parameters(model) / model.shards, exchanged=exchanged)
+    work += _gathering(model) * 2 + Work(moved=12.0 * trained_parameters(model) / model.num_shards)
+    return work + Work(exchanged=float(FLOAT * shape.total) if model.num_shards > 1 else 0.0)
 
 
-def _forward(model: Model, pack: Pack, *, with_entropy: bool) -> Work:
-    work = language_forward(model.shape, pack.tokens, pack.tokens, model.precision)
-    work += vision_forward(model.shape, pack.images, model.precision)
-    if model.has_logits:
-        work += logits_forward(model.shape, pack.targets, with_entropy=with_entropy)
-    return work
+def _layers_forward(model: Model, pack: Pack) -> Work:
+    mask = model.mask(pack.tokens)
+    return language_forward(model.shape, pack.tokens, mask or pack.visible, model.precision, mask=mask)
 
 
 def _backward(forward: Work, *, is_frozen: bool) -> Work:
@@ -186,14 +197,18 @@ def _backward(forward: Work, *, is_frozen: bool) -> Work:
     )
 
 
-def _gathered_bytes(model: Model) -> float:
-    return float(BYTES[model.precision] * model.shape.total) if model.shards > 1 else 0.0
+def _gathering(model: Model) -> Work:
+    """Each rank reads its own part in float32, and what comes in, rounded, is written, read and put in its place."""
+    if model.shards is None:
+        return NOTHING
+    b, total = BYTES[model.precision], model.shape.total
+    return Work(moved=total * (FLOAT / model.shards + 3 * b), exchanged=float(b * total) if model.shards > 1 else 0.0)
 
 
 def optimizer_step(model: Model) -> Work:
     """AdamW and clipping over this rank's trained parameters: 20 + 3 reads and writes of float32 for each, and some 15
     operations for each of the 11 tensors of a language layer and the 12 of a vision block."""
-    trained = trained_parameters(model) / model.shards
+    trained = trained_parameters(model) / model.num_shards
     return Work(moved=92.0 * trained, operations=15.0 * (11 * model.shape.layers + 12 * model.shape.depth))
 
 

@@ -71,7 +71,7 @@ def make_small() -> Callable[..., Small]:
 
 
 def _pack(*, image: bool) -> Pack:
-    return Pack(TOKENS, TOKENS - 20, 1, (PATCHES,) if image else ())
+    return Pack(TOKENS, TOKENS - 20, TOKENS * (TOKENS + 1) // 2, (PATCHES,) if image else ())
 
 
 def _forward(model: Any, *, image: bool) -> Callable[[], Tensor]:

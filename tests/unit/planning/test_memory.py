@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from prism.models.adapters import add_adapters
 from prism.planning import memory
 from prism.planning.packs import Pack
-from prism.planning.shapes import published_config, read_shape
+from prism.planning.shapes import published_shape, read_shape
 from prism.planning.work import Model
 from prism.runtime.optimizer import make_optimizer
 
@@ -67,7 +67,7 @@ def test_activations_with_adapters(make_small: Make, experts: bool) -> None:
 def test_checkpointing_keeps_the_inputs_of_layers_and_one_layer(make_small: Make) -> None:
     small = make_small(image=False)
     model = Model(read_shape(small.model.config), "float32", has_logits=False, is_checkpointing=True)
-    layer = memory.layer_activations(model, 100, 100)
+    layer = memory.layer_activations(model, 100)
     small.model.gradient_checkpointing_enable({"use_reentrant": False})
     # Cosines and sines of 100 positions and 32 dimensions wait in what is to be called again, out of autograd's sight.
     expected = saved_bytes(small) + 2 * 100 * 32 * 4
@@ -88,9 +88,8 @@ def test_what_stays_is_what_a_real_optimizer_holds(make_small: Make) -> None:
 
 
 def test_qwen3_vl_4b_by_hand() -> None:
-    config = published_config("Qwen3-VL-4B-Instruct")
-    assert config is not None
-    shape = read_shape(config)
+    shape = published_shape("Qwen3-VL-4B-Instruct")
+    assert shape is not None
     whole, eighth = Model(shape, "bfloat16", has_logits=True), Model(shape, "bfloat16", has_logits=True, shards=8)
     assert memory.weights(whole) == 4 * 4_437_815_808
     assert memory.optimizer_states(eighth) == 4_437_815_808  # 8 bytes for each parameter over 8 ranks

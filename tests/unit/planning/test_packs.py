@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from prism.packing import Branch, EncodedPrompt, PromptTree, pack_trees
+from prism.packing import Branch, EncodedPrompt, PromptTree, pack_trees, tree_attention_mask
 from prism.planning.packs import Pack, Tree, expected_longest, own_share, pack_lengths
 
 
@@ -36,7 +36,7 @@ def test_packs_are_those_that_training_makes(seed: int) -> None:
         Pack(
             len(packed),
             packed.target_ids.numel(),
-            packed.rows.numel(),
+            int(tree_attention_mask(packed.tree_ids, packed.branch_ids).sum()),
             tuple(packed.image_grid_thw.prod(1).tolist()) if packed.image_grid_thw is not None else (),
         )
         for packed in pack_trees([real(tree) for tree in trees], token_budget=120)

@@ -1,13 +1,11 @@
 """Counts against models that exist, and against the sizes that are published."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prism.models import load_policy, upcycle, widen
-from prism.planning.shapes import body, count, published_config, read_shape, widened, with_experts
+from prism.planning.shapes import body, count, published_shape, read_shape, widened, with_experts
 from prism.stages.workspace import SHIPPED_BASE
 
 
@@ -20,14 +18,14 @@ def dense() -> Any:
     ("name", "total"), [("2B", 2_127_532_032), ("4B", 4_437_815_808), ("8B", 8_767_123_696)]
 )  # as the model cards say
 def test_published_sizes(name: str, total: int) -> None:
-    config = published_config(f"models/Qwen3-VL-{name}-Instruct")
-    assert config is not None
-    assert read_shape(config).total == total
+    shape = published_shape(f"models/Qwen3-VL-{name}-Instruct")
+    assert shape is not None
+    assert shape.total == total
 
 
 @pytest.mark.parametrize("name", ["models/mine", "Qwen/Qwen2.5-VL-7B", "Qwen3-VL-32B-Instruct", "Qwen3-VL-30B-A3B"])
 def test_other_models_have_no_published_shape(name: str) -> None:
-    assert published_config(name) is None
+    assert published_shape(name) is None
 
 
 def test_every_parameter_of_a_real_model_is_counted_once(dense: Any) -> None:
@@ -53,7 +51,6 @@ def test_a_widened_discriminator(dense: Any) -> None:
 
 
 def test_an_output_layer_of_its_own_is_the_policys_alone() -> None:
-    config = published_config("Qwen3-VL-8B-Instruct")
-    assert config is not None
-    policy = read_shape(config)
+    policy = published_shape("Qwen3-VL-8B-Instruct")
+    assert policy is not None
     assert policy.total - body(policy).total == 151936 * 4096
