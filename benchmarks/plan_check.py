@@ -1,6 +1,6 @@
 """`prism plan` against real steps: planned over measured seconds a step and planned over measured memory.
 
-    OMP_NUM_THREADS=1 python benchmarks/plan_check.py [--steps 12] [--model tiny] [--model wide]
+    OMP_NUM_THREADS=1 python benchmarks/plan_check.py [--steps 6] [--model tiny] [--model wide]
 
 `tiny` runs SFT, warm-up, alignment and RLVR of `recipes/tiny/demo.toml` with the shipped base; `wide` runs SFT and RLVR
 of a random model of hidden size 512 and 8 layers, whose rollouts are cut at 48 tokens, and updates of a discriminator
@@ -52,9 +52,12 @@ STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
     "rlvr": rlvr.run,
 }
 SETTINGS = {
-    "tiny": ["evaluation=none", "rlvr.baselines=[]"],
+    "tiny": [
+        *("evaluation=none", "rlvr.baselines=[]", "sft.num_steps=70", "sft.batch_size=8"),
+        *("warmup.batch_size=8", "warmup.num_heldout=4", "align.prompts_per_step=4", "rlvr.prompts_per_step=4"),
+    ],
     "wide": [
-        *("evaluation=none", "rlvr.baselines=[]", "sft.num_steps=12", "sft.batch_size=8", "warmup.batch_size=8"),
+        *("evaluation=none", "rlvr.baselines=[]", "sft.num_steps=8", "sft.batch_size=8", "warmup.batch_size=8"),
         *(
             "rlvr.prompts_per_step=4",
             "rlvr.max_response_tokens=48",
@@ -310,7 +313,7 @@ def check_discriminator(recipe: Recipe, directory: Path, tokens: int, steps: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--model", choices=sorted(SETTINGS), action="append")
     arguments = parser.parse_args()
     choose_threads()

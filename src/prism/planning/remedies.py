@@ -9,6 +9,7 @@ from prism.planning.lengths import Lengths, find_lengths
 from prism.planning.plan import estimate
 
 _MOST_RANKS = 1024
+_NOTABLE = 0.98
 _STAGES = ("sft", "warmup", "align", "rlvr")
 
 
@@ -21,18 +22,22 @@ class Remedy:
 
 
 def find_remedies(recipe: Recipe, hardware: Hardware) -> list[Remedy]:
-    """Each setting that saves memory by itself, all of them together, those with adapters, and, if none of that fits,
-    all of them on as many ranks as it takes."""
+    """Each setting that lowers the peak by itself, all of them together, those with adapters, and, if none of that
+    fits, all of them on as many ranks as it takes."""
     lengths = find_lengths(recipe)
-    changes = {change: apply for change, apply in _CHANGES.items() if apply(recipe) != recipe}
-    found = [
-        Remedy(_words(change, recipe), estimate(apply(recipe), hardware, lengths)) for change, apply in changes.items()
-    ]
+    enough = _NOTABLE * estimate(recipe, hardware, lengths).peak.peak.bytes
+    found: list[Remedy] = []
     together = recipe
-    for apply in changes.values():
-        together = apply(together)
-    words = " ".join(_words(change, recipe) for change in changes)
-    if len(changes) > 1:
+    for change, apply in _CHANGES.items():
+        changed = apply(recipe)
+        if changed == recipe:
+            continue
+        remedy = Remedy(_words(change, recipe), estimate(changed, hardware, lengths))
+        if remedy.estimate.peak.peak.bytes < enough:
+            found.append(remedy)
+            together = apply(together)
+    words = " ".join(remedy.change for remedy in found)
+    if len(found) > 1:
         found.append(Remedy(words, estimate(together, hardware, lengths)))
     if recipe.lora is None:
         adapted = together.model_copy(update={"lora": LoraConfig()})

@@ -144,13 +144,29 @@ def test_flex_attention_and_checkpointing_save_memory_and_adapters_most() -> Non
     assert dense > flex > peak() > peak("lora.rank=16", "precision=bfloat16") * 0.9
 
 
-def test_remedies_are_planned_and_the_last_one_fits() -> None:
-    recipe, hardware = load_recipe(PAPER, ["attention=sdpa", "precision=float32"]), load_hardware("h100")
+def test_remedies_are_planned_by_themselves_and_together() -> None:
+    changes = ["attention=sdpa", "precision=float32", "activation_checkpointing=false"]
+    recipe, hardware = load_recipe(PAPER, changes), load_hardware("8xa100-40gb")
     assert not estimate(recipe, hardware).fits
-    remedies = find_remedies(recipe, hardware)
-    assert [remedy.change for remedy in remedies[:2]] == ["precision=bfloat16", "attention=flex"]
-    assert remedies[-1].estimate.fits
-    assert remedies[-1].change.endswith("lora={rank=16}")
+    *single, together, adapted = find_remedies(recipe, hardware)
+    packs = "sft.token_budget=10240 warmup.token_budget=8192 align.token_budget=8192 rlvr.token_budget=10240"
+    expected = ["precision=bfloat16", "attention=flex", "activation_checkpointing=true", packs]
+    assert [remedy.change for remedy in single] == expected
+    assert together.change == " ".join(expected)
+    assert adapted.change == f"{together.change} lora={{rank=16}}"
+    assert together.estimate.fits
+    # What is written can be typed.
+    typed = estimate(load_recipe(PAPER, [*changes, *together.change.split()]), hardware)
+    assert typed.peak.peak.bytes == together.estimate.peak.peak.bytes
+
+
+def test_what_saves_nothing_at_the_peak_is_no_remedy() -> None:
+    # On one GPU the states of both players are what does not fit.
+    assert [remedy.change for remedy in find_remedies(load_recipe(PAPER), load_hardware("h100"))] == ["lora={rank=16}"]
+
+
+def test_the_recipe_for_one_gpu_fits_one() -> None:
+    assert plan(hardware="rtx4090", recipe=PAPER.with_name("one-gpu.toml")).fits
 
 
 def test_where_adapters_do_not_do_it_ranks_may() -> None:
