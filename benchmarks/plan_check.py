@@ -1,6 +1,6 @@
 """`prism plan` against real steps: planned over measured seconds a step and planned over measured memory.
 
-    OMP_NUM_THREADS=1 python benchmarks/plan_check.py [--steps 6] [--model tiny] [--model wide]
+    OMP_NUM_THREADS=1 python benchmarks/plan_check.py [--steps 5] [--model tiny --model wide --model sizes]
 
 `tiny` runs SFT, warm-up, alignment and RLVR of `recipes/tiny/demo.toml` with the shipped base; `wide` runs SFT and RLVR
 of a random model of hidden size 512 and 8 layers, whose rollouts are cut at 48 tokens, and updates of a discriminator
@@ -8,6 +8,9 @@ made of it, on pairs of demonstrations. The machine's speeds are measured before
 model's layers, and given to the plan as hardware with nothing assumed. Seconds are of processor time, medians over
 steps after the first. Memory is measured in a second run: the bytes of all tensors that exist at one time, told from
 the inputs and outputs of every operation.
+
+`sizes` compares memory alone, at the sizes of Qwen3-VL-4B and of the discriminator made of 2B: forward and backward
+pass over one pack, by the same functions as in training, on tensors that have shapes and no numbers (FakeTensorMode).
 """
 
 import argparse
@@ -17,7 +20,7 @@ import statistics
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +29,23 @@ from unittest.mock import patch
 
 import torch
 from machine import describe_machine
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForImageTextToText
 
-from prism.config import Hardware, MatmulSpeed, PlannedStage, Recipe, load_recipe, plan_stages
-from prism.models import PromptEncoder, save_policy
+from prism.config import Hardware, MatmulSpeed, PlannedStage, Precision, Recipe, load_recipe, plan_stages
+from prism.models import Discriminator, PromptEncoder, save_policy, upcycle
 from prism.models.tiny import build_tiny, tiny_config
+from prism.packing import PackedTrees, branch_logprobs, branch_scores
+from prism.planning import memory
 from prism.planning.estimate import StageEstimate
 from prism.planning.lengths import find_lengths
+from prism.planning.packs import Pack
 from prism.planning.plan import estimate, policy_shape
-from prism.planning.shapes import ModelShape
+from prism.planning.shapes import ModelShape, published_config, read_shape, with_experts
+from prism.planning.work import BYTES, Model
 from prism.runtime.optimizer import make_optimizer
 from prism.runtime.threads import choose_threads
 from prism.stages import align, base, datasets, rlvr, sft, warmup
@@ -53,7 +62,7 @@ STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
 }
 SETTINGS = {
     "tiny": [
-        *("evaluation=none", "rlvr.baselines=[]", "sft.num_steps=70", "sft.batch_size=8"),
+        *("evaluation=none", "rlvr.baselines=[]", "sft.num_steps=60", "sft.batch_size=8"),
         *("warmup.batch_size=8", "warmup.num_heldout=4", "align.prompts_per_step=4", "rlvr.prompts_per_step=4"),
     ],
     "wide": [
@@ -66,8 +75,8 @@ SETTINGS = {
         ),
     ],
 }
-TOKENS, MIB = 600, 2**20
-"""A pack of these recipes has up to 640 tokens."""
+TOKENS, SIZE_TOKENS, MIB = 600, 2048, 2**20
+"""Packs of these recipes have up to 640 tokens; `sizes` takes one of 2,048."""
 
 
 class LiveBytes(TorchDispatchMode):
@@ -85,6 +94,11 @@ class LiveBytes(TorchDispatchMode):
             if isinstance(value, torch.Tensor):
                 self._count(value.untyped_storage())
         return output
+
+    def add(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Counts tensors that exist before the first operation."""
+        for tensor in tensors:
+            self._count(tensor.untyped_storage())
 
     def _count(self, storage: Any) -> None:
         if storage in self._sizes:
@@ -131,8 +145,9 @@ def measure_hardware(shape: ModelShape, tokens: int) -> Hardware:
     inner = [torch.randn(tokens, shape.intermediate) for _ in range(64)]
 
     def move() -> None:
-        for value in inner:
-            torch.mul(value, value)
+        # Kept, as a pass keeps its activations: new pages of memory take longer than old ones.
+        kept = [value * value for value in inner]
+        kept.clear()
 
     small = torch.ones(8, requires_grad=True)
 
@@ -161,20 +176,24 @@ def measure_hardware(shape: ModelShape, tokens: int) -> Hardware:
 
 @dataclass(frozen=True)
 class Comparison:
+    """Of a stage's step; without seconds where only memory is compared."""
+
     name: str
-    planned_seconds: float
-    seconds: float
     planned_bytes: float
     bytes: float
+    planned_seconds: float | None = None
+    seconds: float | None = None
 
     def row(self) -> str:
-        time_ratio, memory_ratio = self.planned_seconds / self.seconds, self.planned_bytes / self.bytes
-        cells = (f"{self.planned_seconds:.3f}", f"{self.seconds:.3f}", f"{time_ratio:.2f}")
-        cells += (f"{self.planned_bytes / MIB:.1f}", f"{self.bytes / MIB:.1f}", f"{memory_ratio:.2f}")
-        return " | ".join(("", self.name, *cells, "")).strip()
+        cells = ["", "", ""]
+        if self.planned_seconds is not None and self.seconds is not None:
+            cells = [*(f"{value:.3f}" for value in (self.planned_seconds, self.seconds))]
+            cells.append(f"{self.planned_seconds / self.seconds:.2f}")
+        cells += [*(f"{value / MIB:,.1f}" for value in (self.planned_bytes, self.bytes))]
+        return f"| {' | '.join([self.name, *cells, f'{self.planned_bytes / self.bytes:.2f}'])} |"
 
 
-HEADING = """| stage | s a step, planned | measured | ratio | MiB, planned | measured | ratio |
+HEADING = """| | s a step, planned | measured | ratio | MiB, planned | measured | ratio |
 | --- | --- | --- | --- | --- | --- | --- |"""
 
 
@@ -230,7 +249,7 @@ class Check:
         stages = estimate(self._recipe, hardware, self._lengths).stages
         [stage] = [stage for stage in stages if stage.name == planned.name]
         measured = step_seconds(self._timed.stage_directory(planned.name))
-        return Comparison(planned.name, planned_step(stage), measured, stage.peak.bytes, self._weigh(planned))
+        return Comparison(planned.name, stage.peak.bytes, self._weigh(planned), planned_step(stage), measured)
 
     def _weigh(self, planned: PlannedStage) -> int:
         """The stage again, for two steps, from the same inputs."""
@@ -308,31 +327,89 @@ def check_discriminator(recipe: Recipe, directory: Path, tokens: int, steps: int
     [stage] = [stage for stage in estimate(recipe, hardware).stages if stage.name == "warmup"]
     phases = [phase for phase in stage.phases if phase.name in ("scoring", "update")]
     planned_seconds, planned_bytes = sum(one.seconds for one in phases), max(one.bytes for one in phases)
-    return Comparison("discriminator", planned_seconds, statistics.median(spent[1:]), planned_bytes, live.peak)
+    return Comparison("discriminator", planned_bytes, live.peak, planned_seconds, statistics.median(spent[1:]))
+
+
+def check_sizes() -> Iterator[Comparison]:
+    """Policies and discriminators at their real sizes: the peak of a forward and backward pass, states left out."""
+    yield check_size("policy, float32", "4b", "float32", has_logits=True)
+    for is_checkpointing in (False, True):
+        words = "bfloat16, checkpointing" if is_checkpointing else "bfloat16"
+        yield check_size(f"policy, {words}", "4b", "bfloat16", has_logits=True, is_checkpointing=is_checkpointing)
+        yield check_size(
+            f"discriminator, {words}", "2b", "bfloat16", has_logits=False, is_checkpointing=is_checkpointing
+        )
+
+
+def check_size(
+    name: str, size: str, precision: Precision, *, has_logits: bool, is_checkpointing: bool = False
+) -> Comparison:
+    """The second of two packs, so that gradients are there; all weights and gradients are in `precision` here."""
+    config = published_config(size)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        whole: Any = AutoModelForImageTextToText.from_config(
+            config, dtype=getattr(torch, precision), attn_implementation="sdpa"
+        ).train()
+        whole.tie_weights()
+        model = whole if has_logits else Discriminator(upcycle(whole, noise_std=0).model).train()
+        if is_checkpointing:
+            (model if has_logits else model.model).gradient_checkpointing_enable({"use_reentrant": False})
+        packed = blank_pack(SIZE_TOKENS)
+
+        def run() -> None:
+            if has_logits:
+                branch_logprobs(model, packed, with_entropy=True).logprobs.sum().backward()
+            else:
+                branch_scores(model, packed, views=torch.zeros(1, dtype=torch.long))[0].sum().backward()
+
+        run()
+        live = LiveBytes()
+        live.add(tensor for weight in model.parameters() for tensor in (weight, weight.grad) if tensor is not None)
+        with live:
+            run()
+    shape = read_shape(config)
+    shape = shape if has_logits else with_experts(shape, num_experts=4, top_k=2)
+    planned = memory.training_pass(
+        Model(shape, precision, has_logits, is_checkpointing=is_checkpointing),
+        Pack(SIZE_TOKENS, SIZE_TOKENS, 0),
+        with_entropy=True,
+    )
+    weights_and_gradients = 2 * BYTES[precision] * shape.total
+    return Comparison(name, weights_and_gradients + sum(planned.values()), live.peak)
+
+
+def blank_pack(tokens: int) -> PackedTrees:
+    """One branch without a prompt, every token of it a target."""
+    ids = torch.zeros(tokens, dtype=torch.long)
+    places = torch.arange(tokens)
+    end, row = torch.tensor([tokens - 1]), torch.tensor([0])
+    return PackedTrees(ids, places.expand(3, -1), ids, ids, None, None, places, ids, ids, places, end, row)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--model", choices=sorted(SETTINGS), action="append")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--model", choices=[*SETTINGS, "sizes"], action="append")
     arguments = parser.parse_args()
     choose_threads()
     print(describe_machine())
-    for model in arguments.model or SETTINGS:
-        with tempfile.TemporaryDirectory() as name:
-            directory = Path(name)
-            settings = [*SETTINGS[model]]
-            if model == "wide":
-                settings += ["base.type=checkpoint", f"base.path={wide_base(directory / 'base')}"]
-            for stage in ("warmup", "align", "rlvr"):
-                settings.append(f"{stage}.num_steps={arguments.steps}")
-            recipe = load_recipe("recipes/tiny/demo.toml", settings)
-            rows = []
-            if model == "wide":
-                rows.append(check_discriminator(recipe, directory / "discriminator", TOKENS, arguments.steps))
-                recipe = recipe.model_copy(update={"warmup": None, "align": None})
-            rows += Check(recipe, directory, TOKENS).run()
-            print(f"\n{model}\n\n{HEADING}", *(row.row() for row in rows), "", sep="\n", flush=True)
+    for model in arguments.model or (*SETTINGS, "sizes"):
+        rows = list(check_sizes()) if model == "sizes" else check_recipe(model, arguments.steps)
+        print(f"\n{model}\n\n{HEADING}", *(row.row() for row in rows), "", sep="\n", flush=True)
+
+
+def check_recipe(model: str, steps: int) -> list[Comparison]:
+    with tempfile.TemporaryDirectory() as name:
+        directory, settings = Path(name), [*SETTINGS[model]]
+        if model == "wide":
+            settings += ["base.type=checkpoint", f"base.path={wide_base(directory / 'base')}"]
+        settings += [f"{stage}.num_steps={steps}" for stage in ("warmup", "align", "rlvr")]
+        recipe = load_recipe("recipes/tiny/demo.toml", settings)
+        rows = []
+        if model == "wide":
+            rows.append(check_discriminator(recipe, directory / "discriminator", TOKENS, steps))
+            recipe = recipe.model_copy(update={"warmup": None, "align": None})
+        return rows + list(Check(recipe, directory, TOKENS).run())
 
 
 if __name__ == "__main__":

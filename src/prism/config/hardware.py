@@ -45,7 +45,7 @@ class Hardware(Config):
     attention_share: Share = 0.25
     memory_share: Share = 0.75
     link_share: Share = 0.6
-    operation_us: NonNegative = 10.0
+    operation_us: NonNegative = 5.0
     is_asynchronous: bool = True
     sampler_step_ms: NonNegative = 5.0
     usable_share: Share = 0.9

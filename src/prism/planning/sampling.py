@@ -27,11 +27,11 @@ _KEPT_AFTER_END = 8 / 7
 so that an eighth of it are finished on average."""
 _SAMPLING_BYTES = 90.0
 """Moved per logit by drawing in float64: conversion, ban, check, temperature, softmax, cumulative sum."""
-_CACHE_OPERATIONS, _DRAW_OPERATIONS = 4, 30
+_CACHE_OPERATIONS, _DRAW_OPERATIONS = 8, 60
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingEstimate:
     """Of one rank: the work, the seconds, and bytes beside the models' state: `copy` while others train, too, `cache`
     only while it samples. `tokens` counts those of all ranks."""
 
@@ -60,13 +60,13 @@ def plan_sampling(
     rollout: RolloutConfig,
     hardware: Hardware,
     batch_size: int | None = None,
-) -> Sampling:
+) -> SamplingEstimate:
     if isinstance(rollout, VllmRollout):
         return _by_vllm(policy, draw, lengths, rollout, hardware)
     return _by_policy(policy, draw, lengths, batch_size or rollout.batch_size, hardware)
 
 
-def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, hardware: Hardware) -> Sampling:
+def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, hardware: Hardware) -> SamplingEstimate:
     """Whole batches are dealt out to the ranks, each of which has a whole copy where the policy is sharded."""
     shape, b = policy.shape, BYTES[policy.precision]
     group = min(draw.group_size, batch_size)
@@ -95,10 +95,10 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
         work, spent = work + update, spent + seconds(update, hardware, policy.precision)
     cache = memory.kv_cache(shape, sequences, draw.longest_prompt + draw.longest_response, b)
     cache += memory.sampling_logits(shape, per_batch, draw.longest_prompt, sequences, b)
-    return Sampling(work, spent, copy, cache, _num_tokens(draw, lengths))
+    return SamplingEstimate(work, spent, copy, cache, _num_tokens(draw, lengths))
 
 
-def _by_vllm(policy: Model, draw: Draw, lengths: Lengths, rollout: VllmRollout, hardware: Hardware) -> Sampling:
+def _by_vllm(policy: Model, draw: Draw, lengths: Lengths, rollout: VllmRollout, hardware: Hardware) -> SamplingEstimate:
     """An engine per rank with its share of the sequences, as many at a time as its cache has room for."""
     precision: Precision = "float32" if rollout.dtype == "float32" else "bfloat16"
     shape, b = policy.shape, BYTES[precision]
@@ -119,7 +119,9 @@ def _by_vllm(policy: Model, draw: Draw, lengths: Lengths, rollout: VllmRollout, 
     spent = seconds(reading, hardware, precision) + seconds(update, hardware, precision)
     spent += steps * (seconds(step, hardware, precision) + hardware.sampler_step_ms * 1e-3)
     asleep = 0.0 if rollout.sleep else reserved
-    return Sampling(reading + step * steps + update, spent, asleep, reserved - asleep, _num_tokens(draw, lengths))
+    return SamplingEstimate(
+        reading + step * steps + update, spent, asleep, reserved - asleep, _num_tokens(draw, lengths)
+    )
 
 
 def vllm_memory(shape: ModelShape, rollout: VllmRollout, hardware: Hardware) -> tuple[float, float]:

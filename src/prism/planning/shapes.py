@@ -165,8 +165,13 @@ def published_shape(name: str) -> ModelShape | None:
 
 @cache
 def _published_shape(size: str) -> ModelShape:
+    return read_shape(published_config(size))
+
+
+def published_config(size: str) -> Qwen3VLConfig:
+    """Of `2b`, `4b` or `8b`; without what has no say in sizes."""
     text, vision = _TEXT[size], _VISION[size]
-    config = Qwen3VLConfig(
+    return Qwen3VLConfig(
         text_config={"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, **text},
         vision_config={
             "num_heads": 16,
@@ -179,7 +184,6 @@ def _published_shape(size: str) -> ModelShape:
         },
         tie_word_embeddings=text["tie_word_embeddings"],
     )
-    return read_shape(config)
 
 
 def _text(hidden: int, intermediate: int, layers: int, heads: int, is_tied: bool) -> dict[str, Any]:

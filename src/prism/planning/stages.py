@@ -20,7 +20,7 @@ from prism.planning import memory
 from prism.planning.estimate import Phase
 from prism.planning.lengths import Lengths, Row
 from prism.planning.packs import Pack, Tree, own_share, pack_lengths
-from prism.planning.sampling import Draw, Sampling, plan_sampling
+from prism.planning.sampling import Draw, SamplingEstimate, plan_sampling
 from prism.planning.work import (
     FLOAT,
     Model,
@@ -176,7 +176,7 @@ def _draw(context: Context, name: str, count: int, group_size: int, limit: int) 
 
 
 def _sampling(
-    context: Context, sampling: Sampling, state: Mapping[str, float], *, times: float, name: str = "sampling"
+    context: Context, sampling: SamplingEstimate, state: Mapping[str, float], *, times: float, name: str = "sampling"
 ) -> Phase:
     used = {**state, "rollouts": sampling.copy + sampling.cache}
     return Phase(name, used, sampling.tokens, sampling.work.flops * context.hardware.ranks, sampling.seconds, times)
