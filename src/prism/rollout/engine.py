@@ -1,13 +1,14 @@
 """What every rollout engine offers to the stages."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from prism.records import Prompt, RolloutGroup
+from prism.records import Prompt, Rollout, RolloutGroup
+from prism.runtime.distributed import gather, own_slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +65,17 @@ def streams(prompts: Sequence[Prompt], seed: int) -> list[Stream]:
         found.append((seed, prompt.id, occurrences[prompt.id]))
         occurrences[prompt.id] += 1
     return found
+
+
+def share_out(
+    prompts: Sequence[Prompt], per_slice: int, sample: Callable[[slice], Sequence[Sequence[Rollout]]]
+) -> list[RolloutGroup]:
+    """Groups of rollouts for all `prompts`, in every process; each samples for some slices of `per_slice` prompts."""
+    drawn = [
+        (piece.start + place, tuple(rollouts))
+        for piece in own_slices(len(prompts), per_slice)
+        for place, rollouts in enumerate(sample(piece))
+    ]
+    # Without the prompts, which hold the images.
+    found = dict(gather(drawn))
+    return [RolloutGroup(prompt, found[place]) for place, prompt in enumerate(prompts)]

@@ -12,8 +12,7 @@ from prism.models.policy import take_weights
 from prism.models.processor import PromptEncoder
 from prism.packing import EncodedPrompt
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling, Stream, streams
-from prism.runtime.distributed import gather, own_slices
+from prism.rollout.engine import Sampling, Stream, share_out, streams
 from prism.runtime.seeding import generator
 
 _COMPACT_BELOW = 0.75
@@ -47,23 +46,21 @@ class TransformersEngine:
     ) -> list[RolloutGroup]:
         was_training = self._policy.training
         self._policy.eval()
-        per_batch = max(1, self._batch_size // num_samples)
         sources = streams(prompts, seed)
-        drawn: list[tuple[int, tuple[Rollout, ...]]] = []
-        for piece in own_slices(len(prompts), per_batch):
-            batch = prompts[piece]
-            rollouts: list[list[Rollout]] = [[] for _ in batch]
+
+        def sample(piece: slice) -> list[list[Rollout]]:
+            rollouts: list[list[Rollout]] = [[] for _ in prompts[piece]]
             # A group larger than the batch size is sampled in several passes.
             for first in range(0, num_samples, self._batch_size):
                 samples = range(first, min(first + self._batch_size, num_samples))
-                parts = self._sample(batch, sources[piece], samples, sampling)
+                parts = self._sample(prompts[piece], sources[piece], samples, sampling)
                 for group, part in zip(rollouts, parts, strict=True):
                     group += part
-            drawn += enumerate(map(tuple, rollouts), start=piece.start)
+            return rollouts
+
+        groups = share_out(prompts, max(1, self._batch_size // num_samples), sample)
         self._policy.train(was_training)
-        # Without the prompts, which hold the images.
-        found = dict(gather(drawn))
-        return [RolloutGroup(prompt, found[place]) for place, prompt in enumerate(prompts)]
+        return groups
 
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Nothing to do where the policy that trains is the one that samples."""

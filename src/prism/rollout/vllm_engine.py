@@ -13,6 +13,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from prism.errors import ConfigError, DataError, NumericsError, RolloutError
 from prism.models import PromptEncoder
 from prism.models.checkpoint import INPUT_WEIGHT, OUTPUT_WEIGHT, first_line, read_weight_shapes
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling, streams
-from prism.runtime.distributed import was_started_with_others
+from prism.rollout.engine import Sampling, Stream, share_out, streams
+from prism.runtime.distributed import num_processes, was_started_with_others
 from prism.runtime.seeding import derive_seed
 
 _ENVIRONMENT = {
@@ -43,8 +44,8 @@ class VllmEngine:
 
     `directory` holds a checkpoint of the policy's architecture; which weights are in it does not matter once
     `update_weights` has been called. `max_length` counts the tokens of a prompt and its completion.
-    Raises ConfigError without vLLM, where the settings ask for what it cannot do on this machine, and under torchrun:
-    an engine makes a process group of its own.
+    Processes that run together have an engine each, which samples for its share of the prompts; all have all rollouts.
+    Raises ConfigError without vLLM, and where the settings ask for what it cannot do on this machine.
     """
 
     def __init__(self, directory: Path, encoder: PromptEncoder, settings: VllmRollout, *, max_length: int) -> None:
@@ -76,6 +77,8 @@ class VllmEngine:
                 skip_mm_profiling=settings.kv_cache_bytes is not None,
                 logprobs_mode="processed_logprobs",
                 generation_config="vllm",  # not the checkpoint's, which may limit sampling to the likeliest tokens
+                # Joins the processes of torchrun in place of starting its own.
+                distributed_executor_backend="external_launcher" if was_started_with_others() else None,
             )
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
@@ -88,19 +91,28 @@ class VllmEngine:
     ) -> list[RolloutGroup]:
         """Raises DataError for a prompt that is too long or has too many images, RolloutError where vLLM does not
         read a prompt as the policy does or gives up, and NumericsError for NaN."""
+        sources = streams(prompts, seed)
+
+        def sample(piece: slice) -> list[list[Rollout]]:
+            return self._sample(prompts[piece], sources[piece], num_samples, sampling)
+
+        return share_out(prompts, math.ceil(len(prompts) / num_processes()) or 1, sample)
+
+    def _sample(
+        self, prompts: Sequence[Prompt], sources: Sequence[Stream], num_samples: int, sampling: Sampling
+    ) -> list[list[Rollout]]:
         lengths, inputs, parameters = [], [], []
-        for prompt, stream in zip(prompts, streams(prompts, seed), strict=True):
+        for prompt, stream in zip(prompts, sources, strict=True):
             lengths.append(self._length(prompt, sampling))
             inputs += [self._input(prompt)] * num_samples
             parameters += [self._parameters(sampling, derive_seed(*stream, sample)) for sample in range(num_samples)]
         outputs = iter(self._llm.generate(inputs, parameters, use_tqdm=False))
-        groups = []
+        rollouts = []
         for prompt, length in zip(prompts, lengths, strict=True):
             own = [next(outputs) for _ in range(num_samples)]
             _check_prompts(prompt, length, own)
-            rollouts = [self._rollout(prompt, sample, output) for sample, output in enumerate(own)]
-            groups.append(RolloutGroup(prompt, tuple(rollouts)))
-        return groups
+            rollouts.append([self._rollout(prompt, place, output) for place, output in enumerate(own)])
+        return rollouts
 
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Raises RolloutError unless `weights` are exactly those of the checkpoint, by name and shape."""
@@ -124,9 +136,22 @@ class VllmEngine:
     def close(self) -> None:
         """Wakes vLLM before it goes: what it put away while asleep would stay where it is."""
         self._wake()
-        self._llm = None
+        with nullcontext() if self._owns_group else self._process_group_kept():
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
         if self._owns_group:
             self._vllm.distributed.cleanup_dist_env_and_memory()
+
+    @contextmanager
+    def _process_group_kept(self) -> Iterator[None]:
+        """vLLM ends with the default process group, whoever made it."""
+        state = self._vllm.distributed.parallel_state
+        destroy = state.destroy_distributed_environment
+        state.destroy_distributed_environment = lambda: None
+        try:
+            yield
+        finally:
+            state.destroy_distributed_environment = destroy
 
     def _wake(self) -> None:
         if self._is_asleep:
@@ -219,11 +244,7 @@ def _sampled_logprobs(
 
 
 def require_vllm() -> None:
-    """Raises ConfigError under torchrun and where vLLM is not installed; does not import it."""
-    if was_started_with_others():
-        raise ConfigError(
-            'rollout.type = "vllm" works in one process so far; leave torchrun, or set rollout.type=transformers'
-        )
+    """Raises ConfigError where vLLM is not installed; does not import it."""
     found = importlib.util.find_spec("vllm")
     # A directory of that name on the path is found as well, but has no file to load.
     if found is None or found.origin is None:

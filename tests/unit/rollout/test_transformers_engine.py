@@ -11,7 +11,8 @@ from prism.errors import NumericsError
 from prism.models.processor import PromptEncoder
 from prism.packing import Branch, PromptTree, branch_logprobs, pack_trees
 from prism.records import Prompt, RolloutGroup
-from prism.rollout import Sampling, TransformersEngine, transformers_engine
+from prism.rollout import Sampling, TransformersEngine
+from prism.rollout import engine as rollout_engine
 from prism.runtime import distributed
 
 Make = Callable[..., Any]
@@ -251,9 +252,9 @@ def test_processes_share_out_the_batches_that_one_would_draw(
     drawn: list[Any] = []
     for index in (0, 1):
         monkeypatch.setattr(distributed, "process_index", lambda index=index: index)
-        monkeypatch.setattr(transformers_engine, "gather", lambda values: drawn.extend(values) or values)
+        monkeypatch.setattr(rollout_engine, "gather", lambda values: drawn.extend(values) or values)
         with pytest.raises(KeyError):  # what the other process drew is missing
             sample()
     assert [place for place, _ in drawn] == [0, 1, 4, 2, 3]
-    monkeypatch.setattr(transformers_engine, "gather", lambda values: drawn)
+    monkeypatch.setattr(rollout_engine, "gather", lambda values: drawn)
     assert sample() == alone

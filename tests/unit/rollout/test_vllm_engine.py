@@ -1,5 +1,6 @@
 """What the engine asks of vLLM and makes of its answers, with a stand-in; tests/real_vllm has the real one."""
 
+import dataclasses
 import importlib
 import math
 import sys
@@ -15,8 +16,10 @@ from prism.config import VllmRollout
 from prism.errors import ConfigError, DataError, NumericsError, RolloutError
 from prism.models import PromptEncoder, checkpoint_weights, load_policy
 from prism.models.policy import save_policy
-from prism.records import Prompt
+from prism.records import Prompt, RolloutGroup
 from prism.rollout import Sampling, VllmEngine, vllm_engine
+from prism.rollout import engine as rollout_engine
+from prism.runtime import distributed
 from prism.runtime.seeding import derive_seed
 from prism.stages.workspace import SHIPPED_BASE
 
@@ -29,7 +32,10 @@ class Llm:
         self.calls: list[str] = []
         self.requests: list[tuple[dict[str, Any], Any]] = []
         self.loaded: list[str] = []
-        self.llm_engine = types.SimpleNamespace(reset_encoder_cache=lambda: self.calls.append("encoder cache"))
+        self.llm_engine = types.SimpleNamespace(
+            reset_encoder_cache=lambda: self.calls.append("encoder cache"),
+            engine_core=types.SimpleNamespace(shutdown=lambda: self.calls.append("shut down")),
+        )
         self.script: tuple[int, ...] = (300, 301)
         self.logprobs: tuple[float, ...] = (-0.5, -1.5)
         self.finish_reason, self.extra_tokens, self.is_idle = "length", 0, True
@@ -78,7 +84,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
         platforms=types.SimpleNamespace(
             current_platform=types.SimpleNamespace(is_sleep_mode_available=lambda: module.can_sleep)
         ),
-        distributed=types.SimpleNamespace(cleanup_dist_env_and_memory=lambda: module.closed.append(True)),
+        distributed=types.SimpleNamespace(
+            cleanup_dist_env_and_memory=lambda: module.closed.append(True),
+            parallel_state=types.SimpleNamespace(destroy_distributed_environment=lambda: module.closed.append(True)),
+        ),
         can_sleep=False,
     )
     monkeypatch.setattr(vllm_engine, "_import_vllm", lambda: module)
@@ -241,22 +250,49 @@ def test_closing_wakes_it_first(make_engine: Make, fake: types.SimpleNamespace) 
     engine, llm = make_engine(sleep=True)
     engine.sleep()
     engine.close()
-    assert llm.calls == ["sleep 1", "wake up"] and fake.closed == [True]
+    assert llm.calls == ["sleep 1", "wake up", "shut down"] and fake.closed == [True]
 
 
 def test_closing_leaves_a_process_group_alone_that_was_there_before(
     make_engine: Make, fake: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """vLLM's own shutdown would end it."""
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    engine, _ = make_engine()
+    engine, llm = make_engine()
+    state = fake.distributed.parallel_state
+    llm.llm_engine.engine_core.shutdown = lambda: state.destroy_distributed_environment()
     engine.close()
     assert fake.closed == []
+    state.destroy_distributed_environment()
+    assert fake.closed == [True]
 
 
-def test_several_processes_are_refused(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_have_an_engine_each_for_their_share_of_the_prompts(
+    make_engine: Make, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [prompts[0], dataclasses.replace(prompts[0], id="other"), prompts[0]]
+
+    def sample() -> tuple[list[RolloutGroup], Llm]:
+        engine, llm = make_engine()
+        return engine.generate(asked, num_samples=2, sampling=SAMPLING, seed=7), llm
+
+    alone, llm = sample()
+    assert llm.arguments["distributed_executor_backend"] is None
+    seeds = [parameters.seed for _, parameters in llm.requests]
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"leave torchrun, or set rollout\.type=transformers"):
-        VllmEngine(SHIPPED_BASE, encoder, VllmRollout(), max_length=100)
+    for module in (distributed, vllm_engine):
+        monkeypatch.setattr(module, "num_processes", lambda: 2)
+    drawn: list[Any] = []
+    monkeypatch.setattr(rollout_engine, "gather", lambda values: drawn.extend(values) or drawn)
+    monkeypatch.setattr(distributed, "process_index", lambda: 0)
+    with pytest.raises(KeyError):  # what the other process drew is missing
+        sample()
+    monkeypatch.setattr(distributed, "process_index", lambda: 1)
+    together, llm = sample()
+    assert together == alone and [place for place, _ in drawn] == [0, 1, 2]
+    assert llm.arguments["distributed_executor_backend"] == "external_launcher"
+    # The third prompt is the first once more: its stream is that of a second occurrence.
+    assert [parameters.seed for _, parameters in llm.requests] == seeds[4:]
 
 
 def test_sleep_is_not_promised_where_there_is_none(make_engine: Make, fake: types.SimpleNamespace) -> None:
@@ -265,7 +301,7 @@ def test_sleep_is_not_promised_where_there_is_none(make_engine: Make, fake: type
     engine, llm = make_engine()
     engine.sleep()
     engine.close()
-    assert llm.calls == [] and fake.closed == [True]
+    assert llm.calls == ["shut down"] and fake.closed == [True]
 
 
 @pytest.mark.parametrize("has_directory", [False, True])
