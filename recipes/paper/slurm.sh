@@ -3,7 +3,7 @@
 #
 #     mkdir -p runs
 #     sbatch recipes/paper/slurm.sh recipes/paper/qwen3-vl-4b.toml
-#     sbatch --nodes 4 recipes/paper/slurm.sh recipes/paper/qwen3-vl-4b.toml rollout.type=transformers
+#     sbatch --nodes 4 recipes/paper/slurm.sh recipes/paper/qwen3-vl-4b.toml
 #
 # One torchrun per machine starts a process per GPU; all meet at the first machine. Fifteen minutes before its time is up
 # the job is sent a signal, which it passes on: the run saves after its step, and the job queues itself again, to go on

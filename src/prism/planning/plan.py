@@ -187,8 +187,6 @@ def _warnings(context: Context, stages: Sequence[StageEstimate]) -> list[str]:
                 f"vLLM: rollout.memory_fraction leaves room for {room:,.0f} tokens beside the copy, one sequence may "
                 f"have {longest:,}: it would not start"
             )
-        if context.hardware.ranks > 1:
-            lines.append("vLLM: an engine in every process is planned, which the program refuses so far")
     return lines
 
 

@@ -33,12 +33,13 @@ _CACHE_OPERATIONS, _DRAW_OPERATIONS = 8, 60
 @dataclass(frozen=True, slots=True)
 class SamplingEstimate:
     """Of one rank: the work, the seconds, and bytes beside the models' state: `copy` while others train, too, `cache`
-    only while it samples. `tokens` counts those of all ranks."""
+    only while it samples. `ranks` of them have something to draw, `tokens` counts those of all together."""
 
     work: Work
     seconds: float
     copy: float
     cache: float
+    ranks: int
     tokens: int
 
 
@@ -95,19 +96,20 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
         work, spent = work + update, spent + seconds(update, hardware, policy.precision)
     cache = memory.kv_cache(shape, sequences, draw.longest_prompt + draw.longest_response, b)
     cache += memory.sampling_logits(shape, per_batch, draw.longest_prompt, sequences, b)
-    return SamplingEstimate(work, spent, copy, cache, _num_tokens(draw, lengths))
+    ranks = min(hardware.ranks, batches)
+    return SamplingEstimate(work, spent, copy, cache, ranks, _num_tokens(draw, lengths))
 
 
 def _by_vllm(policy: Model, draw: Draw, lengths: Lengths, rollout: VllmRollout, hardware: Hardware) -> SamplingEstimate:
-    """An engine per rank with its share of the sequences, as many at a time as its cache has room for."""
+    """An engine per rank, which samples for whole prompts, as many sequences at a time as its cache has room for."""
     precision: Precision = "float32" if rollout.dtype == "float32" else "bfloat16"
     shape, b = policy.shape, BYTES[precision]
     reserved, room = vllm_memory(shape, rollout, hardware)
     mean_prompt, mean_response = fmean(map(lengths.prompt, draw.prompts)), fmean(draw.responses)
-    sequences = len(draw.prompts) * draw.group_size / hardware.ranks
+    prompts = -(-len(draw.prompts) // hardware.ranks)
+    sequences = prompts * draw.group_size
     at_once = max(1.0, min(rollout.batch_size, sequences, room / (mean_prompt + mean_response)))
     steps = max(sequences / at_once * mean_response, lengths.longest_rollout or max(draw.responses))
-    prompts = -(-len(draw.prompts) // hardware.ranks)
     images = tuple(patches for row in draw.prompts[:prompts] for patches in row.images)
     pairs = round(prompts * mean_prompt**2 / 2)
     reading = language_forward(shape, round(prompts * mean_prompt), pairs, precision, mask=0)
@@ -118,10 +120,9 @@ def _by_vllm(policy: Model, draw: Draw, lengths: Lengths, rollout: VllmRollout, 
     update = _copying(policy, b)
     spent = seconds(reading, hardware, precision) + seconds(update, hardware, precision)
     spent += steps * (seconds(step, hardware, precision) + hardware.sampler_step_ms * 1e-3)
-    asleep = 0.0 if rollout.sleep else reserved
-    return SamplingEstimate(
-        reading + step * steps + update, spent, asleep, reserved - asleep, _num_tokens(draw, lengths)
-    )
+    work, copy = reading + step * steps + update, 0.0 if rollout.sleep else reserved
+    ranks = -(-len(draw.prompts) // prompts)
+    return SamplingEstimate(work, spent, copy, reserved - copy, ranks, _num_tokens(draw, lengths))
 
 
 def vllm_memory(shape: ModelShape, rollout: VllmRollout, hardware: Hardware) -> tuple[float, float]:

@@ -179,7 +179,7 @@ def _sampling(
     context: Context, sampling: SamplingEstimate, state: Mapping[str, float], *, times: float, name: str = "sampling"
 ) -> Phase:
     used = {**state, "rollouts": sampling.copy + sampling.cache}
-    return Phase(name, used, sampling.tokens, sampling.work.flops * context.hardware.ranks, sampling.seconds, times)
+    return Phase(name, used, sampling.tokens, sampling.work.flops * sampling.ranks, sampling.seconds, times)
 
 
 def _pack(context: Context, trees: Sequence[Tree], token_budget: int, max_branch: int) -> Packs:
