@@ -114,6 +114,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
     run_recipe(recipe, only="eval")
 
 
+def plan_recipe(arguments: argparse.Namespace) -> None:
+    from prism.config import load_hardware
+
+    recipe, hardware = _load(arguments), load_hardware(arguments.hardware, price=arguments.price)
+    from prism.planning.plan import estimate
+    from prism.planning.remedies import find_remedies
+    from prism.planning.text import print_estimate
+
+    found = estimate(recipe, hardware)
+    print_estimate(found, () if found.fits else find_remedies(recipe, hardware))
+
+
 def ablate(arguments: argparse.Namespace) -> None:
     from prism.config import describe_plan, load_ablation
 
@@ -232,6 +244,7 @@ def _build_parser() -> argparse.ArgumentParser:
         command = _add_command(commands, stage, run_stage, f"one stage: {text}")
         command.set_defaults(stage=stage)
         _add_recipe(command)
+    _add_plan(commands)
     _add_evaluation(commands)
     _add_recipe(_add_command(commands, "audit", audit_run, "look for what tells teacher from rollout besides content"))
     _add_ablation(commands)
@@ -264,7 +277,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _temperature(text: str) -> float:
+def _non_negative(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -272,6 +285,22 @@ def _temperature(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0")
     return value
+
+
+def _add_plan(commands: Any) -> None:
+    parser = _add_command(
+        commands, "plan", plan_recipe, "memory, work, time and money that a recipe would take, without running it"
+    )
+    _add_recipe(parser)
+    parser.add_argument(
+        "--hardware",
+        metavar="NAME|FILE",
+        required=True,
+        help="8xh100, 4x8xh100 (four machines), or a TOML file",
+    )
+    parser.add_argument(
+        "--price", metavar="P", type=_non_negative, help="of a device for an hour; default: that of the file"
+    )
 
 
 def _add_evaluation(commands: Any) -> None:
@@ -331,6 +360,6 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("--image", metavar="F", type=Path, action="append", default=[], help="repeat for several")
     parser.add_argument("--question", metavar="Q", required=True, help="<image> marks an image's place; default: first")
     parser.add_argument("--num-samples", type=_count, default=1, help="default: %(default)s")
-    parser.add_argument("--temperature", type=_temperature, default=1.0, help="0 is greedy; default: %(default)s")
+    parser.add_argument("--temperature", type=_non_negative, default=1.0, help="0 is greedy; default: %(default)s")
     parser.add_argument("--max-response-tokens", type=_count, default=512, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")

@@ -18,6 +18,7 @@ LAYERS = (
     {"rollout"},
     {"evals"},
     {"stages"},
+    {"planning"},
     {"cli"},
     {"__main__"},
 )

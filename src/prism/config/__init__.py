@@ -12,6 +12,7 @@ from prism.config.benchmarks import (
     ServerSettings,
 )
 from prism.config.data import FilesData, PublicFidelity, WorldData
+from prism.config.hardware import DEVICES, Hardware, MatmulSpeed, Precision, load_hardware
 from prism.config.loading import build_config, load_benchmark_recipe, load_recipe
 from prism.config.lora import LoraConfig
 from prism.config.models import (
@@ -49,8 +50,10 @@ from prism.config.training import (
     SignAwareAdvantage,
     WarmupConfig,
 )
+from prism.config.typical import TypicalConfig
 
 __all__ = [
+    "DEVICES",
     "Ablation",
     "AddedAdvantage",
     "Advantage",
@@ -71,15 +74,18 @@ __all__ = [
     "GatedAdvantage",
     "Grpo",
     "Gspo",
+    "Hardware",
     "ImportanceConfig",
     "JudgeConfig",
     "KlConfig",
     "LocalModel",
     "LoraConfig",
+    "MatmulSpeed",
     "MixedAdvantage",
     "MoeDiscriminator",
     "OptimizerSettings",
     "PlannedStage",
+    "Precision",
     "PretrainConfig",
     "PublicFidelity",
     "Recipe",
@@ -92,6 +98,7 @@ __all__ = [
     "TextOnlyDiscriminator",
     "TinyBase",
     "TransformersRollout",
+    "TypicalConfig",
     "VllmRollout",
     "WarmupConfig",
     "WholeResponseDiscriminator",
@@ -100,6 +107,7 @@ __all__ = [
     "describe_plan",
     "load_ablation",
     "load_benchmark_recipe",
+    "load_hardware",
     "load_recipe",
     "plan_audit",
     "plan_stages",

@@ -13,6 +13,7 @@ from prism.config.models import Base, DiscriminatorConfig, MoeDiscriminator, Tin
 from prism.config.rlvr import RlvrConfig
 from prism.config.rollout import RolloutConfig, TransformersRollout
 from prism.config.training import AlignConfig, SftConfig, WarmupConfig
+from prism.config.typical import TypicalConfig
 
 
 def _check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -47,7 +48,7 @@ class Recipe(Config):
     weights that train, gradients and optimizer states are float32 in any case. `attention` over packed sequences is
     one call for each branch (sdpa) or one with a block mask (flex, for GPUs). `activation_checkpointing` computes the
     inside of every layer again in the backward pass: less memory for a third more work, and the same results. It is
-    not for the pretraining of the tiny base.
+    not for the pretraining of the tiny base. `plan` is read by `prism plan` alone.
     """
 
     name: PathSafeName
@@ -69,6 +70,7 @@ class Recipe(Config):
     align: AlignConfig | None = None
     rlvr: RlvrConfig | None = None
     evaluation: EvaluationConfig | None = None
+    plan: TypicalConfig | None = None
 
     @property
     def run_directory(self) -> Path:

@@ -31,7 +31,9 @@ def error_of(path: Path, *overrides: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((RECIPES / "tiny").glob("*.toml")), ids=lambda path: str(path.relative_to(RECIPES))
+    "path",
+    [path for folder in ("tiny", "paper") for path in sorted((RECIPES / folder).glob("*.toml"))],
+    ids=lambda path: str(path.relative_to(RECIPES)),
 )
 def test_every_shipped_recipe_loads(path: Path) -> None:
     recipe = load_recipe(path)

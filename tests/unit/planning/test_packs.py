@@ -1,0 +1,64 @@
+"""Packs as numbers against real packs."""
+
+import random
+
+import pytest
+import torch
+
+from prism.packing import Branch, EncodedPrompt, PromptTree, pack_trees, tree_attention_mask
+from prism.planning.packs import Pack, Tree, expected_longest, own_share, pack_lengths
+
+
+def real(tree: Tree) -> PromptTree:
+    patches = sum(tree.images)
+    prompt = EncodedPrompt(
+        torch.zeros(tree.prompt, dtype=torch.long),
+        torch.zeros(3, tree.prompt, dtype=torch.long),
+        tree.prompt,
+        torch.zeros(patches, 2) if patches else None,
+        torch.tensor([[1, 1, count] for count in tree.images]) if patches else None,
+    )
+    return PromptTree(prompt, tuple(Branch.of([0] * length) for length in tree.branches))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_packs_are_those_that_training_makes(seed: int) -> None:
+    source = random.Random(seed)
+    trees = [
+        Tree(
+            source.randint(1, 40),
+            tuple(source.randint(1, 60) for _ in range(source.randint(1, 6))),
+            tuple(source.choice((4, 8)) for _ in range(source.randint(0, 2))),
+        )
+        for _ in range(source.randint(1, 12))
+    ]
+    expected = [
+        Pack(
+            len(packed),
+            packed.target_ids.numel(),
+            int(tree_attention_mask(packed.tree_ids, packed.branch_ids).sum()),
+            tuple(packed.image_grid_thw.prod(1).tolist()) if packed.image_grid_thw is not None else (),
+        )
+        for packed in pack_trees([real(tree) for tree in trees], token_budget=120)
+    ]
+    assert pack_lengths(trees, 120) == expected
+
+
+def test_a_prompt_counts_once_however_many_its_branches() -> None:
+    assert [pack.tokens for pack in pack_lengths([Tree(100, (10,) * 16)], 1000)] == [100 + 16 * 10]
+    # Five branches fit beside it at a time: it is repeated three times.
+    assert [pack.tokens for pack in pack_lengths([Tree(100, (10,) * 16)], 150)] == [150, 150, 150, 110]
+
+
+def test_in_every_round_all_wait_for_the_longest() -> None:
+    packs = [Pack(tokens, tokens, 1) for tokens in (10, 50, 20, 40, 30)]
+    assert [pack.tokens for pack in own_share(packs, 2)] == [50, 30, 10]
+    assert [pack.tokens for pack in own_share(packs, 8)] == [50]
+    assert sum(pack.tokens for pack in own_share(packs, 1)) == 150
+
+
+def test_the_longest_of_a_batch() -> None:
+    # Two throws of a die with faces 1, 2, 3: (1 · 1 + 2 · 3 + 3 · 5) / 9.
+    assert expected_longest([3, 1, 2], 2) == pytest.approx(22 / 9)
+    assert expected_longest([7], 100) == 7
+    assert expected_longest([1, 2, 3], 1) == 2

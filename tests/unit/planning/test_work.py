@@ -1,0 +1,134 @@
+"""FLOPs against torch's own counter on a real model; the rest against numbers worked by hand."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from prism.config import Hardware, load_hardware
+from prism.models.adapters import add_adapters
+from prism.planning.packs import Pack
+from prism.planning.shapes import read_shape
+from prism.planning.work import (
+    Model,
+    Work,
+    forward,
+    forward_backward,
+    logits_forward,
+    optimizer_step,
+    seconds,
+    trained_parameters,
+    vision_forward,
+)
+
+from .conftest import PATCHES, TOKENS, Small
+
+Make = Callable[..., Small]
+
+
+def counted(run: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("experts", [False, True])
+@pytest.mark.parametrize("image", [False, True])
+def test_matrix_products_are_those_that_torch_counts(make_small: Make, experts: bool, image: bool) -> None:
+    """torch does not count attention on a CPU, nor experts unless each is a product of its own."""
+    small = make_small(experts=experts, image=image)
+    small.model.set_experts_implementation("eager")
+    model = Model(read_shape(small.model.config), "float32", has_logits=False)
+    with torch.no_grad():
+        assert forward(model, small.pack).matmul == counted(small.run)
+    assert forward_backward(model, small.pack).matmul == counted(lambda: small.run().sum().backward())
+
+
+def test_logits_are_products_with_the_whole_vocabulary(make_small: Make) -> None:
+    small = make_small()
+    hidden = torch.randn(7, 64)
+    expected = counted(lambda: small.model.lm_head(hidden))
+    assert logits_forward(read_shape(small.model.config), 7, with_entropy=False).matmul == expected
+
+
+def test_attention_by_hand(make_small: Make) -> None:
+    shape = read_shape(make_small().model.config)
+    dense = Model(shape, "float32", has_logits=False)
+    pack = Pack(100, 80, 1500)
+    # Scores and their sums: 2 · 2 · 100 queries · 100 keys · 4 heads of 32, in 3 layers.
+    assert forward(dense, pack).attention == 4 * 100 * 100 * 128 * 3
+    # Flex attention leaves out what is hidden.
+    assert forward(replace(dense, has_dense_mask=False), pack).attention == 4 * 1500 * 128 * 3
+    # Two images do not see each other: 4 · (16² + 48²) · 48 in 3 blocks.
+    assert vision_forward(shape, (16, 48), "float32").attention == 4 * (16**2 + 48**2) * 48 * 3
+    assert vision_forward(shape, (), "float32") == Work()
+
+
+def test_checkpointing_adds_one_forward_pass(make_small: Make) -> None:
+    small = make_small()
+    model = Model(read_shape(small.model.config), "float32", has_logits=False)
+    frugal = forward_backward(replace(model, is_checkpointing=True), small.pack)
+    assert frugal.flops == pytest.approx(forward_backward(model, small.pack).flops + forward(model, small.pack).flops)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
+@pytest.mark.parametrize("experts", [False, True])
+def test_adapters_are_those_that_peft_makes(make_small: Make, experts: bool) -> None:
+    small = make_small(experts=experts)
+    model = Model(read_shape(small.model.config), "float32", has_logits=False, rank=4)
+    add_adapters(small.model, rank=4, alpha=8, seed=0)
+    trained = sum(parameter.numel() for parameter in small.model.parameters() if parameter.requires_grad)
+    assert trained_parameters(model) == trained
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
+def test_adapters_products_are_those_that_torch_counts(make_small: Make) -> None:
+    small = make_small(image=False)
+    model = Model(read_shape(small.model.config), "float32", has_logits=False, rank=4)
+    add_adapters(small.model, rank=4, alpha=8, seed=0)
+    # The first layer's input has no gradient, which is left out of account.
+    found = counted(lambda: small.run().sum().backward())
+    assert forward_backward(model, small.pack).matmul == pytest.approx(found, rel=0.06)
+
+
+def test_sharded_weights_are_gathered_twice_and_their_gradients_added_up(make_small: Make) -> None:
+    small = make_small()
+    shape = read_shape(small.model.config)
+    sharded = Model(shape, "bfloat16", has_logits=False, shards=4)
+    assert forward(sharded, small.pack).exchanged == 2 * shape.total
+    assert forward_backward(sharded, small.pack).exchanged == (2 * 2 + 4) * shape.total
+    assert optimizer_step(sharded).moved == 92 * shape.total / 4
+    assert forward(replace(sharded, shards=None), small.pack).exchanged == 0
+
+
+def machine(**changes: object) -> Hardware:
+    speeds = {"tflops": {"float32": 1.0, "bfloat16": 4.0}, "memory_gb_s": 100.0, "link_gb_s": 10.0}
+    shares = {"matmul_share": 0.5, "attention_share": 0.25, "memory_share": 1.0, "link_share": 0.5}
+    return Hardware.model_validate(
+        {"name": "test", "memory_gib": 1.0, "operation_us": 10.0, **speeds, **shares, **changes}
+    )
+
+
+def test_seconds_by_hand() -> None:
+    work = Work(matmul=1e12, attention=5e11, moved=1e11, operations=1000)
+    # 1 / 0.5 + 0.5 / 0.25 + 100 / 100, and in bfloat16 the first two four times as fast.
+    assert seconds(work, machine(), "float32") == pytest.approx(5)
+    assert seconds(work, machine(), "bfloat16") == pytest.approx(2)
+    # Operations are started meanwhile, or before: 1000 · 10 µs.
+    assert seconds(work, machine(is_asynchronous=False), "float32") == pytest.approx(5.01)
+    assert seconds(Work(operations=1e6), machine(), "float32") == pytest.approx(10)
+    # 100 GB at half of 10 GB/s take longer than the computing that they go along with.
+    assert seconds(work + Work(exchanged=1e11), machine(), "float32") == pytest.approx(20)
+
+
+def test_between_machines_the_slower_link_counts() -> None:
+    assert load_hardware("8xh100").rank_link_gb_s == 450
+    assert load_hardware("2x8xh100").rank_link_gb_s == 50
+
+
+def test_work_adds_up() -> None:
+    assert Work(1, 2, 3, 4, 5) + Work(1, 1, 1, 1, 1) * 2 == Work(3, 4, 5, 6, 7)
+    assert Pack(TOKENS, 1, 1, (PATCHES, PATCHES)).patches == 2 * PATCHES
