@@ -1,0 +1,120 @@
+"""What an update costs as group size, image size and branch length grow.
+
+    python benchmarks/linear_cost.py [--image-tokens 256] [--branch-tokens 275] [--runs 3]
+
+Updates of policy and discriminator for one prompt, all in one pack. A point is the median of `--runs` updates. Prints
+for each point its unique tokens (the prompt's and every branch's, once) and the time per unique token; per sweep how
+far the largest of these is above the smallest; and over all points of a player the least-squares fit of a constant and
+a time per unique token, with the share of the variance that it explains.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from discriminator_update import Trees
+from grpo_step import GRPO
+from side_by_side import Writer, make_discriminator, make_encoder, make_policy, parse_arguments, timed
+
+from prism.rewards import parse_response
+from prism.stages.imitation import num_tokens
+from prism.stages.policy_update import accumulate_policy_gradient, pack_groups
+from prism.stages.scoring import Contest, ContestBatch
+
+TOKEN_BUDGET = 2**15
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    group_size: int
+    image_tokens: int
+    branch_tokens: int
+
+
+Measure = Callable[[Point], tuple[int, Callable[[], object]]]
+"""The unique tokens of a point, and the update to time."""
+
+
+def policy_update() -> Measure:
+    encoder = make_encoder()
+    policy = make_policy(encoder)
+
+    def measure(point: Point) -> tuple[int, Callable[[], object]]:
+        writer = Writer(encoder)
+        lengths = (point.branch_tokens, point.branch_tokens)
+        group = writer.group(writer.prompt(str(point), point.image_tokens), point.group_size, lengths)
+        packs = pack_groups(encoder, [group], TOKEN_BUDGET)
+        advantages = torch.linspace(-1, 1, point.group_size)
+
+        def update() -> None:
+            policy.zero_grad()
+            accumulate_policy_gradient(policy, packs, advantages, GRPO)
+
+        return num_tokens(packs), update
+
+    return measure
+
+
+def discriminator_update() -> Measure:
+    encoder = make_encoder()
+    trees = Trees(encoder, make_discriminator(encoder), TOKEN_BUDGET)
+
+    def measure(point: Point) -> tuple[int, Callable[[], object]]:
+        writer = Writer(encoder)
+        teacher, *students = (parse_response(writer.response(point.branch_tokens)) for _ in range(point.group_size + 1))
+        contest = Contest(writer.prompt(str(point), point.image_tokens), teacher, tuple(students))
+
+        def update() -> None:
+            trees.discriminator.zero_grad()
+            trees.step([contest])
+
+        return num_tokens(ContestBatch(encoder, [contest], TOKEN_BUDGET, "moe").packs), update
+
+    return measure
+
+
+def sweep(name: str, measure: Measure, points: Iterable[Point], num_runs: int) -> list[tuple[int, float]]:
+    """Prints a line per point; returns unique tokens and seconds."""
+    found = []
+    for point in points:
+        tokens, update = measure(point)
+        seconds = statistics.median(timed(update) for _ in range(num_runs))
+        found.append((tokens, seconds))
+        print(f"{name}: {point}, {tokens} unique tokens, {1000 * seconds / tokens:.3f} ms per token", flush=True)
+    rates = [seconds / tokens for tokens, seconds in found]
+    print(f"{name}: the dearest token costs {max(rates) / min(rates):.2f} times the cheapest", flush=True)
+    return found
+
+
+def describe_fit(name: str, found: list[tuple[int, float]]) -> str:
+    tokens, seconds = np.array(found).T
+    slope, constant = np.polyfit(tokens, seconds, 1)
+    rest = seconds - (constant + slope * tokens)
+    explained = 1 - rest.var() / seconds.var()
+    return f"{name}: {constant:.2f} s + {1000 * slope:.3f} ms per unique token, R² = {explained:.4f}"
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    base = Point(16, arguments.image_tokens, arguments.branch_tokens)
+    sweeps = {
+        "group size": [replace(base, group_size=size) for size in (2, 4, 8, 16, 32)],
+        "image size": [replace(base, image_tokens=size) for size in (64, 256, 576, 1024)],
+        "branch length": [replace(base, branch_tokens=length) for length in (75, 150, 300, 600)],
+    }
+    for player, measure in (("policy", policy_update()), ("discriminator", discriminator_update())):
+        timed(measure(base)[1])  # warms up
+        found = []
+        for name, points in sweeps.items():
+            found += sweep(f"{player}, {name}", measure, points, arguments.runs)
+        print(describe_fit(player, found), flush=True)
+
+
+def main() -> None:
+    compare(parse_arguments(__doc__, image_tokens=256, branch_tokens=275, runs=3))
+
+
+if __name__ == "__main__":
+    main()
