@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from prism.packing import Branch, EncodedPrompt, PromptTree, pack_trees, tree_attention_mask
+from prism.packing import Branch, EncodedPrompt, PackedTrees, PromptTree, pack_trees
+from prism.packing.attention import tree_block_mask
 from prism.planning.packs import Pack, Tree, expected_longest, own_share, pack_lengths
 
 
@@ -19,6 +20,12 @@ def real(tree: Tree) -> PromptTree:
         torch.tensor([[1, 1, count] for count in tree.images]) if patches else None,
     )
     return PromptTree(prompt, tuple(Branch.of([0] * length) for length in tree.branches))
+
+
+def num_visible(packed: PackedTrees) -> int:
+    places, nothing = torch.arange(len(packed)), torch.tensor(0)
+    is_visible = tree_block_mask(packed.tree_ids, packed.branch_ids).mask_mod
+    return int(is_visible(nothing, nothing, places[:, None], places[None]).sum())
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -36,7 +43,7 @@ def test_packs_are_those_that_training_makes(seed: int) -> None:
         Pack(
             len(packed),
             packed.target_ids.numel(),
-            int(tree_attention_mask(packed.tree_ids, packed.branch_ids).sum()),
+            num_visible(packed),
             tuple(packed.image_grid_thw.prod(1).tolist()) if packed.image_grid_thw is not None else (),
         )
         for packed in pack_trees([real(tree) for tree in trees], token_budget=120)
