@@ -188,6 +188,19 @@ def synthesize_data(arguments: argparse.Namespace) -> None:
     write_world(config, arguments.out, seed=arguments.seed)
 
 
+def import_data(arguments: argparse.Namespace) -> None:
+    from prism.curation import Part, Store, count_import
+    from prism.curation.importing import ImportSettings, import_files
+    from prism.data.remote_images import ImageFetcher
+
+    columns = dict(text.split("=", 1) for text in arguments.column)
+    settings = ImportSettings(arguments.image_root, columns, ImageFetcher() if arguments.fetch_images else None)
+    part, store = Part.parse(arguments.shard), Store.create(arguments.store, arguments.num_shards)
+    for file, count in import_files(store, arguments.files, source=arguments.source, settings=settings, part=part):
+        print(f"{file}: {count:,} new rows")
+    print(*(line for funnel in count_import(store).values() for line in funnel.lines()), sep="\n")
+
+
 def sample_checkpoint(arguments: argparse.Namespace) -> None:
     from prism.models import PromptEncoder, load_policy
     from prism.records import ImageSource, Prompt
@@ -323,6 +336,35 @@ def _add_data(commands: Any) -> None:
     synth.add_argument("out", metavar="OUT", type=Path, help="directory to write")
     synth.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     _add_overrides(synth, "public=500")
+    _add_import(subcommands)
+
+
+def _add_import(subcommands: Any) -> None:
+    command = _add_step(subcommands, "import", import_data, "add the rows of data files to a store, made if need be")
+    command.add_argument("files", metavar="FILE", type=Path, nargs="+", help="JSON, JSON lines or parquet")
+    command.add_argument("--source", metavar="NAME", help="what the rows' ids begin with; default: the file's name")
+    command.add_argument("--image-root", metavar="DIR", type=Path, help="where images lie; default: the file's folder")
+    command.add_argument(
+        "--column", metavar="OURS=THEIRS", type=_assignment, action="append", default=[], help="as in prompt=problem"
+    )
+    command.add_argument("--fetch-images", action="store_true", help="fetch images that are named by http addresses")
+    command.add_argument("--num-shards", metavar="N", type=_count, default=16, help="of a new store; default: 16")
+
+
+def _add_step(subcommands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+    """A command that works on a store or on one process's part of it."""
+    parser = _add_command(subcommands, name, command, text)
+    parser.add_argument("store", metavar="STORE", type=Path, help="directory of the store")
+    parser.add_argument(
+        "--shard", metavar="I/N", default="0/1", help="this process's part of the shards, from 0/N; default: all"
+    )
+    return parser
+
+
+def _assignment(text: str) -> str:
+    if not all(text.partition("=")):
+        raise argparse.ArgumentTypeError(f"{text!r} must be like prompt=problem")
+    return text
 
 
 def _add_sample(commands: Any) -> None:

@@ -37,7 +37,7 @@ def _write(path: Path, data: bytes) -> None:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # Not flushed to the disk: a million files would take hours, and losing power is mended by importing again.
+            # Not flushed one by one, which would take hours for a million: whoever commits rows sees to it.
             temporary.write_bytes(data)
             os.replace(temporary, path)
         except BaseException:  # also on Ctrl-C: no half-written neighbour stays behind

@@ -21,7 +21,8 @@ _BUSY_TIMEOUT_S = 60.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (
     key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
-    source TEXT NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL
+    source TEXT NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL,
+    UNIQUE (source, number)
 );
 CREATE TABLE IF NOT EXISTS rejects (
     source TEXT NOT NULL, number INTEGER NOT NULL, field TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT,
@@ -75,6 +76,11 @@ class Shard:
     def find_row(self, row_id: str) -> tuple[str, int, str] | None:
         """Source, number and record of a row that is there already."""
         return next(self._read("SELECT source, number, record FROM rows WHERE id = ?", row_id), None)
+
+    def has_number(self, source: str, number: int) -> bool:
+        """Whether this row of the source is here, kept or rejected."""
+        query = "SELECT 1 FROM {} WHERE source = ? AND number = ?"
+        return any(next(self._read(query.format(table), source, number), None) for table in ("rows", "rejects"))
 
     def add_reject(self, source: str, number: int, field: str, reason: str, detail: str | None) -> None:
         values = (source, number, _storable(field), _storable(reason), _storable(detail))
