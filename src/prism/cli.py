@@ -201,6 +201,26 @@ def import_data(arguments: argparse.Namespace) -> None:
     print(*(line for funnel in count_import(store).values() for line in funnel.lines()), sep="\n")
 
 
+def teach_data(arguments: argparse.Namespace) -> None:
+    from prism.config import TeachRecipe, load_settings
+
+    recipe = load_settings(TeachRecipe, arguments.recipe, arguments.overrides)
+    from prism.curation import Part, Store
+    from prism.curation.teach import STEP, run_teach
+
+    store, part = Store(arguments.store), Part.parse(arguments.shard)
+    run_teach(store, recipe, part)
+    _print_step(store, STEP, part)
+
+
+def _print_step(store: Any, step: str, part: Any) -> None:
+    """The step's counts, and what it has spent."""
+    from prism.curation import count_step
+    from prism.curation.spending import count_spending
+
+    print(*count_step(store, step).lines(), *count_spending(store, step, part).lines(), sep="\n")
+
+
 def sample_checkpoint(arguments: argparse.Namespace) -> None:
     from prism.models import PromptEncoder, load_policy
     from prism.records import ImageSource, Prompt
@@ -337,6 +357,7 @@ def _add_data(commands: Any) -> None:
     synth.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     _add_overrides(synth, "public=500")
     _add_import(subcommands)
+    _add_asking_step(subcommands, "teach", teach_data, "ask a teacher for demonstrations", "num_samples=4")
 
 
 def _add_import(subcommands: Any) -> None:
@@ -359,6 +380,12 @@ def _add_step(subcommands: Any, name: str, command: Command, text: str) -> argpa
         "--shard", metavar="I/N", default="0/1", help="this process's part of the shards, from 0/N; default: all"
     )
     return parser
+
+
+def _add_asking_step(subcommands: Any, name: str, command: Command, text: str, example: str) -> None:
+    parser = _add_step(subcommands, name, command, text)
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file such as those in recipes/data")
+    _add_overrides(parser, example)
 
 
 def _assignment(text: str) -> str:

@@ -4,7 +4,7 @@
 
 `--script` is JSON: the teacher's reply to each prompt, by the SHA-256 of its first image's data URI. A request's fault
 follows from its body and from how often it has been sent, so that runs repeat. Every request is a line of the log
-before it is answered: its own id, the hash of its body, what the server does, and the tokens it charges for.
+before it is answered: its own id, what the server does, how many are open, and the tokens it charges for.
 Beyond `--capacity` requests at once it answers 429.
 """
 
@@ -33,7 +33,7 @@ class Teacher:
         self.num_open = 0
         self.log = os.open(arguments.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def plan(self, name: str, body: bytes) -> tuple[str, random.Random]:
+    def plan(self, body: bytes) -> str:
         digest = hashlib.sha256(body).hexdigest()
         self.attempts[digest] = attempt = self.attempts.get(digest, 0) + 1
         source = random.Random(f"{digest}/{attempt}")
@@ -43,11 +43,12 @@ class Teacher:
             if draw < 0:
                 fault = kind
                 break
-        if self.num_open > self.capacity:
-            fault = "429"
-        entry: dict[str, Any] = {"id": name, "body": digest, "does": fault, "open": self.num_open}
+        return "429" if self.num_open > self.capacity else fault
+
+    def write_down(self, name: str, fault: str, content: bytes) -> None:
+        tokens = json.loads(content)["usage"] if fault in CHARGED else {}
+        entry: dict[str, Any] = {"id": name, "does": fault, "open": self.num_open, **tokens}
         os.write(self.log, (json.dumps(entry) + "\n").encode())
-        return fault, source
 
     def reply(self, fault: str, body: dict[str, Any]) -> tuple[int, bytes, dict[str, str]]:
         if fault == "429":
@@ -110,8 +111,9 @@ class Connection(asyncio.Protocol):
             return
         self.buffer = rest[length:]
         self.teacher.num_open += 1
-        fault, _ = self.teacher.plan(headers.get("x-client-request-id", ""), rest[:length])
+        fault = self.teacher.plan(rest[:length])
         status, content, extra = self.teacher.reply(fault, json.loads(rest[:length]))
+        self.teacher.write_down(headers.get("x-client-request-id", ""), fault, content)
         delay = {"timeout": TIMEOUT_S, "slow": 10 * self.teacher.latency, "429": 0.0}.get(fault, self.teacher.latency)
         asyncio.get_running_loop().call_later(delay, self.send, fault, status, content, extra)
 

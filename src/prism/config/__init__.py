@@ -11,8 +11,9 @@ from prism.config.benchmarks import (
     ServedModel,
     ServerSettings,
 )
+from prism.config.curation import AskedServers, BudgetConfig, DifficultyRecipe, PriceConfig, TeachRecipe
 from prism.config.data import FilesData, PublicFidelity, WorldData
-from prism.config.loading import build_config, load_benchmark_recipe, load_recipe
+from prism.config.loading import build_config, load_benchmark_recipe, load_recipe, load_settings
 from prism.config.lora import LoraConfig
 from prism.config.models import (
     CheckpointBase,
@@ -55,15 +56,18 @@ __all__ = [
     "AddedAdvantage",
     "Advantage",
     "AlignConfig",
+    "AskedServers",
     "AuditConfig",
     "BenchmarkConfig",
     "BenchmarkRecipe",
     "BranchAdvantage",
+    "BudgetConfig",
     "CheckpointBase",
     "Config",
     "Dapo",
     "DedicatedDiscriminator",
     "DenseDiscriminator",
+    "DifficultyRecipe",
     "DiscriminatorConfig",
     "EvaluationConfig",
     "ExpertSettings",
@@ -81,6 +85,7 @@ __all__ = [
     "OptimizerSettings",
     "PlannedStage",
     "PretrainConfig",
+    "PriceConfig",
     "PublicFidelity",
     "Recipe",
     "RlvrConfig",
@@ -89,6 +94,7 @@ __all__ = [
     "ServerSettings",
     "SftConfig",
     "SignAwareAdvantage",
+    "TeachRecipe",
     "TextOnlyDiscriminator",
     "TinyBase",
     "TransformersRollout",
@@ -101,6 +107,7 @@ __all__ = [
     "load_ablation",
     "load_benchmark_recipe",
     "load_recipe",
+    "load_settings",
     "plan_audit",
     "plan_stages",
     "policy_before_alignment",

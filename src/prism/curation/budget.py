@@ -10,6 +10,8 @@ from prism.rollout.openai_failures import Failure
 from prism.rollout.openai_messages import ChatReply, ChatRequest
 
 _TOKENS_PER_IMAGE = 2048
+_TOKENS_PER_MESSAGE = 32
+"""What a chat template puts around it."""
 _BYTES_PER_TOKEN = 2
 """Fewer than in any usual text, so that a prompt is rather taken for longer than it is."""
 
@@ -101,9 +103,10 @@ class Account:
 
 def _estimate_prompt(request: ChatRequest) -> int:
     num_bytes = num_images = 0
+    num_tokens = _TOKENS_PER_MESSAGE * len(request.messages)
     for message in request.messages:
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         num_images += sum(part["type"] != "text" for part in parts)
         num_bytes += sum(len(part["text"].encode(errors="replace")) for part in parts if part["type"] == "text")
-    return num_bytes // _BYTES_PER_TOKEN + num_images * _TOKENS_PER_IMAGE
+    return num_tokens + num_bytes // _BYTES_PER_TOKEN + num_images * _TOKENS_PER_IMAGE
