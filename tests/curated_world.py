@@ -28,6 +28,9 @@ class Teacher:
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log_file.read_text().splitlines()]
 
+    def count(self) -> int:
+        return self.log_file.read_bytes().count(b"\n")
+
 
 def world_store(directory: Path, count: int, num_shards: int = 4) -> tuple[Store, Path]:
     """`count` problems of the world, imported, and the script of the teacher that can solve them."""
