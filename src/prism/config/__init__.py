@@ -38,6 +38,7 @@ from prism.config.plan import (
 from prism.config.recipe import EvaluationConfig, Recipe
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
 from prism.config.rollout import ImportanceConfig, RolloutConfig, TransformersRollout, VllmRollout
+from prism.config.selection import PairsRecipe, QualityWeights, SplitConfig
 from prism.config.training import (
     AddedAdvantage,
     Advantage,
@@ -83,10 +84,12 @@ __all__ = [
     "MixedAdvantage",
     "MoeDiscriminator",
     "OptimizerSettings",
+    "PairsRecipe",
     "PlannedStage",
     "PretrainConfig",
     "PriceConfig",
     "PublicFidelity",
+    "QualityWeights",
     "Recipe",
     "RlvrConfig",
     "RolloutConfig",
@@ -94,6 +97,7 @@ __all__ = [
     "ServerSettings",
     "SftConfig",
     "SignAwareAdvantage",
+    "SplitConfig",
     "TeachRecipe",
     "TextOnlyDiscriminator",
     "TinyBase",
