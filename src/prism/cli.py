@@ -201,6 +201,18 @@ def import_data(arguments: argparse.Namespace) -> None:
     print(*(line for funnel in count_import(store).values() for line in funnel.lines()), sep="\n")
 
 
+def rate_data(arguments: argparse.Namespace) -> None:
+    from prism.config import DifficultyRecipe, load_settings
+
+    recipe = load_settings(DifficultyRecipe, arguments.recipe, arguments.overrides)
+    from prism.curation import Part, Store
+    from prism.curation.difficulty import STEP, run_difficulty
+
+    store, part = Store(arguments.store), Part.parse(arguments.shard)
+    run_difficulty(store, recipe, part)
+    _print_step(store, STEP, part)
+
+
 def teach_data(arguments: argparse.Namespace) -> None:
     from prism.config import TeachRecipe, load_settings
 
@@ -357,6 +369,7 @@ def _add_data(commands: Any) -> None:
     synth.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     _add_overrides(synth, "public=500")
     _add_import(subcommands)
+    _add_asking_step(subcommands, "difficulty", rate_data, "find how often models solve each problem", "num_samples=8")
     _add_asking_step(subcommands, "teach", teach_data, "ask a teacher for demonstrations", "num_samples=4")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 FAULTS = ("429", "500", "timeout", "cut", "malformed", "wrong", "refusal", "filtered", "truncated", "slow", "400")
 CHARGED = {"ok", "malformed", "wrong", "refusal", "filtered", "truncated", "slow", "cut", "timeout"}
 """What costs money: whatever the model has written, even if it did not arrive."""
-TIMEOUT_S = 3.0
+TIMEOUT_S = 8.0
 NO_REPLY = "<caption>A picture.</caption><think>1. It says so.</think><answer>7</answer>"
 
 

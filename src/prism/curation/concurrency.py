@@ -36,6 +36,8 @@ def _outcomes(runner: asyncio.Runner, rows: Iterator[Row], work: Work, width: in
     num_open = 0
 
     def note(task: asyncio.Future[Outcome]) -> None:
+        if not task.cancelled():
+            task.exception()  # looked at: of several that fail the first is raised, and the others are not warned of
         done.append(task)
         has_news.set()
 
