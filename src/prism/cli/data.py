@@ -75,6 +75,18 @@ def _count_splits(store: Any) -> list[str]:
     return [f"  {counts[split]:>9,} {split}" for split in SPLITS]
 
 
+def pair_data(arguments: argparse.Namespace) -> None:
+    from prism.config import PairsRecipe, load_settings
+
+    recipe = load_settings(PairsRecipe, arguments.recipe, arguments.overrides)
+    from prism.curation import Part, Store
+    from prism.curation.pairs import STEP, run_pairs
+
+    store, part = Store(arguments.store), Part.parse(arguments.shard)
+    run_pairs(store, recipe, part)
+    _print_step(store, STEP, part)
+
+
 def export_data(arguments: argparse.Namespace) -> None:
     from prism.curation import Store
     from prism.curation.exporting import export
@@ -119,6 +131,9 @@ def add_data(commands: Any) -> None:
 def _add_selection(subcommands: Any) -> None:
     split = _add_step(subcommands, "split", split_data, "reserve the best rows for alignment and RL, the rest for SFT")
     add_overrides(split, "alignment=6000")
+    _add_asking_step(
+        subcommands, "pairs", pair_data, "sample an SFT model beside the demonstrations for alignment", "num_samples=4"
+    )
     stats = add_command(subcommands, "stats", describe_data, "print what a store holds, and write its data card")
     stats.add_argument("store", metavar="STORE", type=Path, help="directory of the store")
     stats.add_argument("--output", metavar="F", type=Path, help="HTML file to write; default: STORE/card.html")

@@ -25,10 +25,11 @@ _GATHER_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One sample, or the reason why there is none."""
+    """One sample, or the reason why there is none. One that is not finished was cut off by the limit of tokens."""
 
     text: str | None
     failure: str | None = None
+    is_finished: bool = True
 
 
 class Sampler(Protocol):
@@ -68,7 +69,8 @@ class ServedSampler:
 
     async def _ask(self, request: ChatRequest) -> Sampled:
         try:
-            return Sampled((await self._pool.ask(request)).content)
+            reply = await self._pool.ask(request)
+            return Sampled(reply.content, is_finished=reply.ending == "stop")
         except RequestError as error:
             if not error.is_its_own:
                 raise
@@ -118,7 +120,9 @@ class LocalSampler:
     def _generate(self, prompts: list[Prompt], draws: tuple[int, ...]) -> list[list[Sampled]]:
         seed = derive_seed(self._seed, draws[0])
         groups = self._engine.generate(prompts, num_samples=len(draws), sampling=self._sampling, seed=seed)
-        return [[Sampled(rollout.text) for rollout in group.rollouts] for group in groups]
+        return [
+            [Sampled(rollout.text, is_finished=rollout.is_finished) for rollout in group.rollouts] for group in groups
+        ]
 
     def _pass_on(self, serving: asyncio.Task[None]) -> None:
         """A defect of the engine ends those who wait for it."""
