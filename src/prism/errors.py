@@ -45,5 +45,9 @@ class RolloutError(PrismError):
     """What generates text refused, kept failing, or does not follow the policy. Names it and what was asked."""
 
 
+class BudgetError(PrismError):
+    """What may be spent is spent. Names the budget and what was spent; what was bought is kept."""
+
+
 class StorageError(PrismError):
     """The disk is full or a file cannot be written."""

@@ -17,6 +17,7 @@ LAYERS = (
     {"runtime"},
     {"rollout"},
     {"evals"},
+    {"curation"},
     {"stages"},
     {"planning"},
     {"cli"},

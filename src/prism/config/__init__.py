@@ -11,9 +11,10 @@ from prism.config.benchmarks import (
     ServedModel,
     ServerSettings,
 )
+from prism.config.curation import AskedServers, BudgetConfig, DifficultyRecipe, PriceConfig, TeachRecipe
 from prism.config.data import FilesData, PublicFidelity, WorldData
 from prism.config.hardware import DEVICES, Hardware, MatmulSpeed, Precision, load_hardware
-from prism.config.loading import build_config, load_benchmark_recipe, load_recipe
+from prism.config.loading import build_config, load_benchmark_recipe, load_recipe, load_settings
 from prism.config.lora import LoraConfig
 from prism.config.models import (
     CheckpointBase,
@@ -38,6 +39,7 @@ from prism.config.plan import (
 from prism.config.recipe import EvaluationConfig, Recipe
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
 from prism.config.rollout import ImportanceConfig, RolloutConfig, TransformersRollout, VllmRollout
+from prism.config.selection import PairsRecipe, QualityWeights, SplitConfig
 from prism.config.training import (
     AddedAdvantage,
     Advantage,
@@ -58,15 +60,18 @@ __all__ = [
     "AddedAdvantage",
     "Advantage",
     "AlignConfig",
+    "AskedServers",
     "AuditConfig",
     "BenchmarkConfig",
     "BenchmarkRecipe",
     "BranchAdvantage",
+    "BudgetConfig",
     "CheckpointBase",
     "Config",
     "Dapo",
     "DedicatedDiscriminator",
     "DenseDiscriminator",
+    "DifficultyRecipe",
     "DiscriminatorConfig",
     "EvaluationConfig",
     "ExpertSettings",
@@ -84,10 +89,13 @@ __all__ = [
     "MixedAdvantage",
     "MoeDiscriminator",
     "OptimizerSettings",
+    "PairsRecipe",
     "PlannedStage",
     "Precision",
     "PretrainConfig",
+    "PriceConfig",
     "PublicFidelity",
+    "QualityWeights",
     "Recipe",
     "RlvrConfig",
     "RolloutConfig",
@@ -95,6 +103,8 @@ __all__ = [
     "ServerSettings",
     "SftConfig",
     "SignAwareAdvantage",
+    "SplitConfig",
+    "TeachRecipe",
     "TextOnlyDiscriminator",
     "TinyBase",
     "TransformersRollout",
@@ -109,6 +119,7 @@ __all__ = [
     "load_benchmark_recipe",
     "load_hardware",
     "load_recipe",
+    "load_settings",
     "plan_audit",
     "plan_stages",
     "policy_before_alignment",

@@ -25,13 +25,18 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     the one that names it, whose keys hold unless given again. Raises ConfigError for everything that
     is wrong with file, overrides or values, in one line.
     """
-    return build_config(Recipe, read_table(Path(path)), overrides, source=str(path))
+    return load_settings(Recipe, path, overrides)
 
 
 def load_benchmark_recipe(path: Path | str, overrides: Sequence[str] = ()) -> BenchmarkRecipe | None:
     """The evaluation at `path` like `load_recipe`; None if it lists no benchmarks, and so is a run's recipe."""
     table = read_table(Path(path))
     return build_config(BenchmarkRecipe, table, overrides, source=str(path)) if "benchmarks" in table else None
+
+
+def load_settings(model: type[AnyConfig], path: Path | str, overrides: Sequence[str] = ()) -> AnyConfig:
+    """The file at `path` as `model`, read like `load_recipe` reads a recipe."""
+    return build_config(model, read_table(Path(path)), overrides, source=str(path))
 
 
 def build_config(model: type[AnyConfig], table: Table, overrides: Sequence[str], *, source: str) -> AnyConfig:

@@ -19,6 +19,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_SOURCE_PIXELS = 2**26
 """Larger images (above 8192 × 8192) are refused before they are decompressed."""
 
+MAX_SOURCE_BYTES = 2**28
+"""Larger image files are refused unread."""
+
 MAX_ASPECT_RATIO = 200
 
 
@@ -33,11 +36,14 @@ def read_bytes(source: ImageSource) -> bytes:
         encoded = source.data or b""
     else:
         try:
-            encoded = source.path.read_bytes()
+            with source.path.open("rb") as file:
+                encoded = file.read(MAX_SOURCE_BYTES + 1)
         except OSError as error:
             raise DataError(f"{source.path}: cannot read image: {error.strerror or error}; check the path") from error
     if not encoded:
         raise DataError(f"{describe_source(source)}: image is empty; replace it or drop the row")
+    if len(encoded) > MAX_SOURCE_BYTES:
+        raise DataError(f"{describe_source(source)}: image has more than {MAX_SOURCE_BYTES:,} bytes; make it smaller")
     return encoded
 
 

@@ -20,7 +20,16 @@ from prism.data.row_files import RawRow, RowFile, open_rows
 from prism.errors import DataError
 from prism.records import Demonstration, Example, Prompt, Response
 
-__all__ = ["ResponsePair", "check_images", "read_demonstrations", "read_examples", "read_pairs", "read_prompts"]
+__all__ = [
+    "ReadRow",
+    "ResponsePair",
+    "check_images",
+    "read_demonstrations",
+    "read_examples",
+    "read_pairs",
+    "read_prompts",
+    "read_rows",
+]
 
 Check = Callable[[Prompt | Example | Demonstration | ResponsePair], object]
 """Looks at a finished record and raises RowError where it cannot be used; its result is not used."""
@@ -31,6 +40,7 @@ _FORMATS = (verl_parquet, sharegpt, trl)
 _COMPLETION_COLUMNS = ("messages", "conversations", "completion", "teacher_response", "teacher_caption")
 _ANSWER_COLUMNS = ("reward_model", *ANSWER_FIELDS)
 _PAIR_COLUMNS = ("teacher_response", "teacher_caption")
+_STUDENT_COLUMNS = ("student_response", "student_caption")
 
 
 class _HasPrompt(Protocol):
@@ -49,6 +59,41 @@ class _Policy:
     image_root: Path
     rejects: RejectLog | None
     check: Check | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRow:
+    """What became of one row, counted as `RawRow` counts: what it holds, or the error."""
+
+    number: int
+    content: ParsedRow | ParsedPair | RowError
+
+
+def read_rows(
+    path: Path | str,
+    *,
+    image_root: Path | str | None = None,
+    prepare: Callable[[Row], Row] | None = None,
+    is_wanted: Callable[[int], bool] | None = None,
+) -> Iterator[ReadRow]:
+    """Every row of a file of any format, the unusable ones included; texts and images are not looked at further.
+
+    `prepare` changes a row before it is parsed (renames columns, fetches images) and may raise RowError. Rows whose
+    number is not wanted are passed over. Raises DataError for a file that is wrong as a whole.
+    """
+    file = open_rows(path)
+    root = Path(path).parent if image_root is None else Path(image_root)
+    wanted = (row for row in file.rows if is_wanted is None or is_wanted(row.number))
+    return (ReadRow(row.number, _content(row, root, prepare)) for row in wanted)
+
+
+def _content(row: RawRow, image_root: Path, prepare: Callable[[Row], Row] | None) -> ParsedRow | ParsedPair | RowError:
+    try:
+        fields = _fields(row) if prepare is None else prepare(_fields(row))
+        is_pair = any(fields.get(field) is not None for field in _STUDENT_COLUMNS)
+        return (warmup_pairs.parse_row if is_pair else _parse_row)(fields, image_root)
+    except RowError as error:
+        return error
 
 
 def read_examples(

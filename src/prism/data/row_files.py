@@ -3,11 +3,14 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prism.data.json_array import array_items
 from prism.data.rejects import RowError
 from prism.errors import DataError
 
@@ -15,6 +18,11 @@ SUFFIXES = (".json", ".jsonl", ".parquet")
 PARQUET_BATCH_ROWS = 64
 """Rows held in memory at a time: with embedded images a row may take megabytes."""
 
+MAX_ROW_BYTES = 2**27
+"""Longer rows of JSON (with images inside, a row may take megabytes) are not read into memory at all."""
+
+_BUFFER_BYTES = 2**20
+_FIRST_ITEMS = 16
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -36,16 +44,17 @@ class RowFile:
 
 
 def open_rows(path: Path | str) -> RowFile:
-    """Open a data file by its suffix; parquet is read in batches, JSON lines one by one, a JSON array at once.
+    """Open a data file by its suffix; whatever its size, a few rows of it are in memory at a time.
 
-    Raises DataError where the whole file is unusable: absent, empty, of another suffix, not the format it claims.
+    Raises DataError where the whole file is unusable: absent, empty, of another suffix, not the format it claims. A
+    JSON array that breaks off further on is found only there.
     """
     file = Path(path)
     _require_usable(file)
     if file.suffix.lower() == ".parquet":
         return _open_parquet(file)
     if file.suffix.lower() == ".json" and _starts_array(file):
-        return RowFile(file, None, iter(_json_array(file)))
+        return RowFile(file, None, _json_array(file))
     # Many a .json file holds JSON lines.
     return RowFile(file, None, _json_lines(file))
 
@@ -65,7 +74,8 @@ def _require_usable(file: Path) -> None:
 
 def _open_parquet(file: Path) -> RowFile:
     try:
-        parquet = pq.ParquetFile(file)
+        # With a buffer, pages are read as they are needed rather than whole columns of a row group.
+        parquet = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{file}: not a readable parquet file: {_first_line(error)}") from error
     if parquet.metadata.num_rows == 0:
@@ -112,25 +122,43 @@ def _starts_array(file: Path) -> bool:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
 
 
-def _json_array(file: Path) -> list[RawRow]:
-    try:
-        values = json.loads(file.read_bytes().removeprefix(_BYTE_ORDER_MARK).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not valid JSON: {_first_line(error)}") from error
-    if not values:
+def _json_array(file: Path) -> Iterator[RawRow]:
+    """Looks at the first items now, so that a file of another kind fails on opening."""
+    items = _array_rows(file)
+    first = list(islice(items, _FIRST_ITEMS))
+    if not first:
         raise DataError(f"{file}: the file has no rows")
-    return [RawRow(number, value) for number, value in enumerate(values, start=1)]
+    return chain(first, items)
+
+
+def _array_rows(file: Path) -> Iterator[RawRow]:
+    try:
+        with file.open("rb") as stream:
+            for number, value in enumerate(array_items(stream, MAX_ROW_BYTES), start=1):
+                yield RawRow(number, value)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: not valid JSON: {_first_line(error)}") from error
 
 
 def _json_lines(file: Path) -> Iterator[RawRow]:
     try:
         with file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
+            number = 0
+            while line := stream.readline(MAX_ROW_BYTES + 1):
+                number += 1
                 content = line.removeprefix(_BYTE_ORDER_MARK).strip()
-                if content:
+                if len(line) > MAX_ROW_BYTES:
+                    _skip_line(stream, line)
+                    yield RawRow(number, RowError("row", f"is longer than {MAX_ROW_BYTES:,} bytes"))
+                elif content:
                     yield RawRow(number, _json_value(content))
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+def _skip_line(stream: IO[bytes], part: bytes) -> None:
+    while part and not part.endswith(b"\n"):
+        part = stream.readline(_BUFFER_BYTES)
 
 
 def _json_value(line: bytes) -> object:

@@ -13,15 +13,23 @@ from prism.report.markup import Html, element
 from prism.report.results import MODES
 
 
-def document(title: str, *, header: Html, sections: Mapping[str, tuple[str, Html | None]]) -> str:
-    """`sections` maps the id of each to its title in the navigation and its content, None to leave it out."""
+def document(
+    title: str,
+    *,
+    header: Html,
+    sections: Mapping[str, tuple[str, Html | None]],
+    modes: Sequence[str] = MODES,
+    origin: str = "the run directory",
+) -> str:
+    """`sections` maps the id of each to its title in the navigation and its content, None to leave it out; without
+    `modes` there is no switch. `origin` is where everything was read from."""
     present = {name: (heading, section) for name, (heading, section) in sections.items() if section is not None}
     body = element(
         "body",
         header,
-        _navigation({name: heading for name, (heading, _) in present.items()}),
+        _navigation({name: heading for name, (heading, _) in present.items()}, modes),
         element("main", *(section for _, section in present.values())),
-        element("footer", "Everything on this page was read from the run directory; nothing is loaded from elsewhere."),
+        element("footer", f"Everything on this page was read from {origin}; nothing is loaded from elsewhere."),
     )
     return f"<!doctype html>\n{element('html', _head(title), body, lang='en')}\n"
 
@@ -56,18 +64,18 @@ def _head(title: str) -> Html:
     )
 
 
-def _navigation(titles: Mapping[str, str]) -> Html:
+def _navigation(titles: Mapping[str, str], modes: Sequence[str]) -> Html:
     links = [element("a", title, href=f"#{name}") for name, title in titles.items()]
     choices = [
         element(
             "label",
-            element("input", type="radio", name="mode", id=f"mode-{mode}", checked=mode == MODES[0]),
+            element("input", type="radio", name="mode", id=f"mode-{mode}", checked=mode == modes[0]),
             mode,
         )
-        for mode in MODES
+        for mode in modes
     ]
     switch = element("fieldset", element("legend", "Decoding"), element("span", *choices, class_="switch"))
-    return element("nav", element("div", *links, switch))
+    return element("nav", element("div", *links, switch if modes else None))
 
 
 def write_page(path: Path, text: str) -> None:

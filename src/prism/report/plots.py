@@ -7,6 +7,9 @@ from prism.report.charts import Frame, percent, plain, ticks
 from prism.report.markup import Html, element, join
 from prism.report.statistics import Estimate
 
+_CHARACTER = 6.5
+"""Pixels that one takes at most."""
+
 
 def histogram(
     title: str,
@@ -47,7 +50,8 @@ def _histogram_axes(frame: Frame, bins: Sequence[range]) -> Html:
         y = frame.y(value)
         parts.append(element("line", x1=frame.left, x2=right, y1=y, y2=y, class_="grid" if value else "axis"))
         parts.append(element("text", percent(value), x=frame.left - 4, y=y + 3.5, text_anchor="end"))
-    every = math.ceil(len(bins) / 8)
+    longest = max(len(_bin_name(span)) for span in bins)
+    every = math.ceil(len(bins) / min(8, (right - frame.left) // (_CHARACTER * longest + 8)))
     for span in bins[::every]:
         parts.append(
             element(

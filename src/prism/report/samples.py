@@ -1,6 +1,5 @@
 """A few responses of late steps beside their images, taken in order and not by how good they look."""
 
-import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,10 @@ from typing import Any
 from prism.report.charts import plain
 from prism.report.identity import VIEWS, stage_colour, stage_title
 from prism.report.markup import Html, element
+from prism.report.pictures import embedded_image
 from prism.report.rundir import CELLS, LISTING, Row, Run, Stage, metric_value
 
 _PER_STAGE = 3
-_LARGEST_IMAGE = 2_000_000
-_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _PARTS = {
     "caption": ("Description", "c-perception"),
     "think": ("Reasoning", "c-reasoning"),
@@ -57,7 +55,8 @@ def _card(directory: Path, row: Row) -> Html:
         element("p", "Expected: ", element("b", str(row.get("answer", "")))),
         class_="prompt",
     )
-    response = element("div", element("ul", *_chips(row), class_="chips"), *_response(row), class_="response")
+    parts = response_parts(str(row.get("response", "")), is_valid=bool(row.get("is_valid")))
+    response = element("div", element("ul", *_chips(row), class_="chips"), *parts, class_="response")
     return element("article", prompt, response, class_="card")
 
 
@@ -76,10 +75,9 @@ def _chips(row: Row) -> list[Html]:
     ]
 
 
-def _response(row: Row) -> list[Html]:
-    """The three parts apart if the run found the format valid; otherwise the text as it is."""
-    text = str(row.get("response", ""))
-    blocks = _BLOCK.findall(text) if row.get("is_valid") else []
+def response_parts(text: str, *, is_valid: bool) -> list[Html]:
+    """The three parts apart if the format was found valid; otherwise the text as it is."""
+    blocks = _BLOCK.findall(text) if is_valid else []
     if not blocks:
         return [_part("Response", "c-base", text)]
     return [_part(*_PARTS[tag], content.strip()) for tag, content in blocks]
@@ -97,19 +95,7 @@ def _root(directory: Path) -> Path:
 
 
 def _image(directory: Path, name: Any) -> Html | None:
-    """The image inside the page; in words where it cannot be. Nothing outside the run directory is read, but
-    that a cell of an ablation shares its images with the others."""
+    """A cell of an ablation shares its images with the others."""
     if name is None:
         return None
-    path = (directory / str(name)).resolve()
-    if not path.is_relative_to(_root(directory)):
-        return element("p", "The image lies outside the run directory and is not shown.", class_="absent")
-    if not path.is_file():
-        return element("p", f"The image {name} is missing.", class_="absent")
-    if path.stat().st_size > _LARGEST_IMAGE:
-        return element("p", f"The image {name} is too large to embed.", class_="absent")
-    data = path.read_bytes()
-    kind = next((kind for signature, kind in _SIGNATURES.items() if data.startswith(signature)), None)
-    if kind is None:
-        return element("p", f"The image {name} is neither PNG nor JPEG and is not shown.", class_="absent")
-    return element("img", src=f"data:{kind};base64,{base64.b64encode(data).decode()}", alt="The image of the question")
+    return embedded_image(directory, str(name), root=_root(directory), place="the run directory")

@@ -6,11 +6,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import Literal
 
 import openai
 from pydantic import ValidationError
 
 _LONGEST_QUOTE = 300
+_OVERLOADED = (502, 503, 504, 529)
+_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
+"""What the HTTP library under `openai` calls a failure before the request went out."""
 
 
 class BadReply(Exception):
@@ -29,27 +33,54 @@ PASSING = (
 """What an attempt may end with."""
 
 
+FailureKind = Literal["rate limit", "server error", "time-out", "no connection", "cut", "bad reply", "refused request"]
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`wait_s` is the pause the server asked for; `is_final` says that asking again is of no use."""
+    """`kind` is a fixed phrase that can be counted; `wait_s` is the pause the server asked for; `is_final` says that
+    asking again is of no use. `status` is None where there was no reply."""
 
+    kind: FailureKind
     reason: str
     advice: str
     is_final: bool = False
-    is_rate_limit: bool = False
     wait_s: float | None = None
+    status: int | None = None
+
+    @property
+    def is_rate_limit(self) -> bool:
+        return self.kind == "rate limit"
+
+    @property
+    def is_overload(self) -> bool:
+        """Whether fewer requests at a time may help."""
+        return self.kind == "rate limit" or self.status in _OVERLOADED
+
+    @property
+    def is_unreachable(self) -> bool:
+        return self.kind == "no connection"
+
+    @property
+    def may_have_cost(self) -> bool:
+        """Whether the model may have written an answer, which did not arrive whole."""
+        return self.kind in ("time-out", "cut", "bad reply")
 
 
 def diagnose(error: Exception, timeout_s: float) -> Failure:
     """`error` is one of `PASSING`."""
     if isinstance(error, openai.APIStatusError):
         return _of_status(error)
+    was_sent = type(error.__cause__).__name__ not in _NEVER_SENT
     if isinstance(error, openai.APITimeoutError | TimeoutError):
-        return Failure(f"no reply within {timeout_s:g} s", "raise timeout_s or ask for fewer tokens")
+        advice = "raise timeout_s or ask for fewer tokens"
+        return Failure("time-out" if was_sent else "no connection", f"no reply within {timeout_s:g} s", advice)
     if isinstance(error, openai.APIConnectionError):
         cause = str(error.__cause__ or "") or type(error.__cause__ or error).__name__
-        return Failure(f"no connection ({_quoted(cause)})", "check that the server runs at this address")
-    return Failure(f"not a chat completion: {_quoted(_complaint(error))}", "check base_url and the server's log")
+        advice = "check that the server runs at this address"
+        return Failure("cut" if was_sent else "no connection", f"no connection ({_quoted(cause)})", advice)
+    reason = f"not a chat completion: {_quoted(_complaint(error))}"
+    return Failure("bad reply", reason, "check base_url and the server's log")
 
 
 def words_of(body: object) -> str:
@@ -66,15 +97,17 @@ def _of_status(error: openai.APIStatusError) -> Failure:
     status = error.status_code
     if status in (401, 403):
         # What such a reply says may repeat part of the key.
-        return Failure(f"the key was refused (status {status})", "check the variable that api_key_env names", True)
+        reason, advice = f"the key was refused (status {status})", "check the variable that api_key_env names"
+        return Failure("refused request", reason, advice, is_final=True, status=status)
     words = words_of(error.body)
     reason = f"status {status}" + (f": {words}" if words else "")
+    wait_s = _wait_s(error.response.headers)
     if status == 429 and error.code != "insufficient_quota":
-        return Failure(reason, "lower concurrency or wait", is_rate_limit=True, wait_s=_wait_s(error.response.headers))
+        return Failure("rate limit", reason, "lower concurrency or wait", wait_s=wait_s, status=status)
     if status in (408, 409, 425) or status >= 500:
-        return Failure(reason, "look into the server's log", wait_s=_wait_s(error.response.headers))
+        return Failure("server error", reason, "look into the server's log", wait_s=wait_s, status=status)
     advice = "check the model's name and base_url" if status == 404 else "mend what it complains of"
-    return Failure(reason, advice, is_final=True)
+    return Failure("refused request", reason, advice, is_final=True, status=status)
 
 
 def _wait_s(headers: Mapping[str, str]) -> float | None:

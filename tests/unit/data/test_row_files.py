@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prism.data import row_files
 from prism.data.rejects import RowError
 from prism.data.row_files import PARQUET_BATCH_ROWS, open_rows
 from prism.errors import DataError
@@ -114,3 +115,35 @@ def test_parquet_damaged_inside_is_refused_while_reading(tmp_path: Path) -> None
     write(file, bytes(content))
     with pytest.raises(DataError, match="damaged after row 0"):
         values(file)
+
+
+def test_a_json_array_larger_than_what_is_read_at_once(tmp_path: Path) -> None:
+    rows = [{"text": character * 700_000, "number": 10**15} for character in "abé\u2028\U0001f600"] + [12345, "end"]
+    for indent in (None, 2):
+        assert values(write(tmp_path / "rows.json", json.dumps(rows, indent=indent, ensure_ascii=False))) == rows
+
+
+def test_a_json_array_that_breaks_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    rows = [{"number": number, "text": "x" * 10_000} for number in range(500)]
+    rows_of = open_rows(write(tmp_path / "rows.json", json.dumps(rows)[:-500_000])).rows
+    read = []
+    with pytest.raises(DataError, match="not valid JSON"):
+        for row in rows_of:
+            read.append(row.value)
+    assert read == rows[: len(read)] and len(read) > 400
+
+
+@pytest.mark.parametrize("content", ['[{"a": 1} {"a": 2}]', '[{"a": 1}] more', "[1, 2", "[,]", "[" * 100_000])
+def test_what_is_no_array(tmp_path: Path, content: str) -> None:
+    with pytest.raises(DataError, match="not valid JSON"):
+        values(write(tmp_path / "rows.json", content))
+
+
+def test_a_line_too_long_for_memory_is_a_bad_row_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_files, "MAX_ROW_BYTES", 1000)
+    long = json.dumps({"a": "x" * 3_000_000})
+    first, bad, last = values(write(tmp_path / "rows.jsonl", f'{{"a": 1}}\n{long}\n{{"a": 3}}'))
+    assert (first, last) == ({"a": 1}, {"a": 3})
+    assert isinstance(bad, RowError) and bad.reason == "is longer than 1,000 bytes"
+    with pytest.raises(DataError, match="more than 1,000 characters"):
+        values(write(tmp_path / "rows.json", f"[{long}, {long}]"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from prism.data.images import read_bytes
 from prism.data.readers import ResponsePair, read_demonstrations, read_examples, read_pairs, read_prompts
-from prism.data.writers import write_pairs, write_sharegpt, write_verl_parquet
+from prism.data.writers import write_image_folder, write_pairs, write_sharegpt, write_trl, write_verl_parquet
 from prism.errors import DataError, StorageError
 from prism.records import Demonstration, Example, ImageSource, Prompt, Response
 
@@ -117,6 +117,34 @@ def test_images_in_files_are_embedded(tmp_path: Path) -> None:
     assert list(read_prompts(tmp_path / "a.parquet")) == [PROMPTS[0]]
 
 
+@pytest.mark.parametrize("num_rows", [1, 65])
+def test_trl_round_trip(tmp_path: Path, num_rows: int) -> None:
+    prompts = [replace(PROMPTS[index % 3], id=f"{index}") for index in range(num_rows)]
+    assert write_trl(tmp_path / "rl.parquet", iter(prompts)) == num_rows
+    assert list(read_prompts(tmp_path / "rl.parquet")) == prompts
+    spans = (None, ((0, 2), (3, 5)), ())
+    examples = [Example(prompt, "Eleven.", spans[index % 3]) for index, prompt in enumerate(prompts)]
+    write_trl(tmp_path / "sft.parquet", examples)
+    assert list(read_examples(tmp_path / "sft.parquet")) == examples
+
+
+def test_image_folders_and_prompts_in_sharegpt_round_trip(tmp_path: Path) -> None:
+    examples = [Example(prompt, "Eleven.") for prompt in PROMPTS]
+    assert write_image_folder(tmp_path / "sft", examples) == 3
+    read = list(read_examples(tmp_path / "sft" / "metadata.jsonl"))
+    assert [replace(example, prompt=embedded(example.prompt)) for example in read] == examples
+    write_sharegpt(tmp_path / "rl.jsonl", PROMPTS, tmp_path / "images")
+    assert [embedded(prompt) for prompt in read_prompts(tmp_path / "rl.jsonl")] == list(PROMPTS)
+
+
+def test_what_other_json_rows_keep_in_extra_info_stays_theirs(tmp_path: Path) -> None:
+    rows = [{"id": "a", "prompt": "Which?", "answer": "1", "extra_info": info} for info in ({"choices": [1]}, "{}x", 7)]
+    for row in rows:
+        (tmp_path / "rl.jsonl").write_text(json.dumps(row))
+        [prompt] = read_prompts(tmp_path / "rl.jsonl")
+        assert prompt.choices == () and prompt.metadata == {"extra_info": row["extra_info"]}
+
+
 def test_pairs_round_trip(tmp_path: Path) -> None:
     pairs = [ResponsePair(prompt, parse("dots|1 + 1|2"), parse("no dots|0|0")) for prompt in PROMPTS]
     assert write_pairs(tmp_path / "pairs.jsonl", iter(pairs), tmp_path / "images") == 3
@@ -173,6 +201,10 @@ def sharegpt(file: Path, prompts: list[Prompt]) -> None:
     write_sharegpt(file.with_suffix(".jsonl"), (Example(prompt, "Two.") for prompt in prompts), file.parent / "images")
 
 
+def trl(file: Path, prompts: list[Prompt]) -> None:
+    write_trl(file.with_suffix(".parquet"), prompts)
+
+
 def verl(file: Path, prompts: list[Prompt]) -> None:
     write_verl_parquet(file.with_suffix(".parquet"), prompts)
 
@@ -180,7 +212,7 @@ def verl(file: Path, prompts: list[Prompt]) -> None:
 Write = Callable[[Path, list[Prompt]], None]
 
 
-@pytest.mark.parametrize("write", [sharegpt, verl])
+@pytest.mark.parametrize("write", [sharegpt, trl, verl])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -203,7 +235,7 @@ def test_what_would_not_come_back_is_refused_and_the_old_file_stays(
     assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
 
 
-@pytest.mark.parametrize("write", [sharegpt, verl])
+@pytest.mark.parametrize("write", [sharegpt, trl, verl])
 def test_an_empty_file_is_never_written(tmp_path: Path, write: Write) -> None:
     with pytest.raises(DataError, match="nothing to write"):
         write(tmp_path / "data", [])
@@ -224,7 +256,7 @@ def test_kinds_of_records_are_not_mixed(tmp_path: Path) -> None:
         write_verl_parquet(tmp_path / "a.parquet", [PROMPTS[0], Example(PROMPTS[1], "Two.")])
 
 
-@pytest.mark.parametrize("write", [sharegpt, verl])
+@pytest.mark.parametrize("write", [sharegpt, trl, verl])
 def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path, write: Write) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"cannot write .*file.data\."):

@@ -10,7 +10,10 @@ from prism.data.rejects import RowError
 Row = Mapping[str, Any]
 
 ANSWER_FIELDS = ("answer", "ground_truth", "solution")
-IMAGE_FIELDS = ("images", "image")
+IMAGE_FIELDS = ("images", "image", "images_file_names", "image_file_name", "file_names", "file_name")
+"""The last four are how the metadata of an image folder names its files."""
+EXTRA_FIELD = "extra_info"
+_EXTRA_KEYS = frozenset({"choices", "equivalents", "metadata", "loss_spans"})
 _UNSUPPORTED_MEDIA = ("videos", "video", "audios", "audio")
 
 
@@ -40,6 +43,17 @@ def read_answer(value: object, field: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
     return read_text(value, field)
+
+
+def with_extra(row: Row) -> Row:
+    """The row with the columns that `storing.extra_json` has folded into one text; others' `extra_info` stays."""
+    text = row.get(EXTRA_FIELD)
+    if text == "":
+        return without(row, (EXTRA_FIELD,))
+    extra = _parsed_mapping(text) if isinstance(text, str) else None
+    if extra is None or not _EXTRA_KEYS.issuperset(extra):
+        return row
+    return {**without(row, (EXTRA_FIELD,)), **extra}
 
 
 def first_present(row: Row, fields: Collection[str]) -> tuple[str, Any]:

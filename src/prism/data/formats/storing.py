@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from prism.data.files import replaced_when_complete
-from prism.data.formats.fields import Row
+from prism.data.formats.fields import EXTRA_FIELD, Row
 from prism.data.image_references import image_suffix
 from prism.data.images import read_bytes
 from prism.errors import DataError
 from prism.records import ImageSource, Prompt
+
+Spans = tuple[tuple[int, int], ...] | None
 
 
 def write_json_rows(
@@ -30,18 +32,34 @@ def write_json_rows(
     return count
 
 
-def prompt_columns(prompt: Prompt, file: Path, image_dir: Path) -> dict[str, Any]:
-    """The columns beside the question that JSON rows keep a prompt in, without those that have nothing to say."""
-    columns = {
+def prompt_columns(prompt: Prompt, file: Path, image_dir: Path, spans: Spans = None) -> dict[str, Any]:
+    """The columns beside the question that JSON rows keep a prompt in, the same in every row.
+
+    Hugging Face's JSON loader takes the columns and their types from the first 10 MB of a file and fails on a row
+    that has others, an empty list become a full one included. So what not every row has, or has in another shape, is
+    one text: `extra_info`.
+    """
+    return {
+        "id": stored_id(prompt, file),
         "images": [_reference(_store_image(image, image_dir), file) for image in prompt.images],
-        "system": prompt.system,
+        "system": prompt.system or "",
         "answer": prompt.answer,
         "kind": prompt.kind,
+        EXTRA_FIELD: extra_json(prompt, file, spans),
+    }
+
+
+def extra_json(prompt: Prompt, file: Path, spans: Spans = None) -> str:
+    """What `fields.with_extra` unfolds, without what has nothing to say; empty where nothing has."""
+    metadata_json(prompt, file)
+    extra = {
         "choices": list(prompt.choices),
         "equivalents": list(prompt.equivalents),
-        "metadata": json.loads(metadata_json(prompt, file)),
+        "metadata": dict(prompt.metadata),
+        "loss_spans": None if spans is None else [list(span) for span in spans],
     }
-    return {"id": stored_id(prompt, file)} | {key: value for key, value in columns.items() if value}
+    kept = {key: value for key, value in extra.items() if value or (key == "loss_spans" and value is not None)}
+    return _json_bytes(kept, f"{file}, prompt {prompt.id}").decode() if kept else ""
 
 
 def stored_id(prompt: Prompt, file: Path) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from prism.data.files import replaced_when_complete
 from prism.data.formats.conversation import read_conversation
@@ -25,16 +24,15 @@ from prism.data.formats.fields import (
     read_strings,
     without,
 )
+from prism.data.formats.parquet import image_cell, of_one_kind, write_rows
 from prism.data.formats.parsed import ParsedRow, finish_prompt, require_mapping, row_images, row_system
 from prism.data.formats.storing import metadata_json, stored_id
 from prism.data.formats.tagged import read_response
-from prism.data.image_references import image_suffix
-from prism.data.images import read_bytes
 from prism.data.rejects import RowError
 from prism.errors import DataError
-from prism.records import Demonstration, Example, ImageSource, Prompt
+from prism.records import Demonstration, Example, Prompt
 
-WRITE_BATCH_ROWS = 64
+Record = Prompt | Demonstration | Example
 
 _TEACHER_FIELDS = ("teacher_response", "teacher_caption", "teacher_cot", "teacher_answer")
 _OWN_FIELDS = (*_TEACHER_FIELDS, *IMAGE_FIELDS, "prompt", "data_source", "reward_model", "system", "extra_info")
@@ -107,7 +105,7 @@ def _read_id(row: Row, extra: Row, kind: str) -> str:
     return f"{kind}-{index}" if is_place else index
 
 
-def write_verl_parquet(path: Path | str, records: Iterable[Prompt | Demonstration | Example]) -> int:
+def write_verl_parquet(path: Path | str, records: Iterable[Record]) -> int:
     """Write prompts, demonstrations or examples, one kind a file; returns the number of rows.
 
     Images are embedded as bytes. The file appears only when complete.
@@ -115,37 +113,13 @@ def write_verl_parquet(path: Path | str, records: Iterable[Prompt | Demonstratio
     file = Path(path)
     if file.suffix != ".parquet":
         raise DataError(f"{file}: verl data is written as .parquet")
+    kind, checked = of_one_kind(records, file)
+    schema = _PROMPT_SCHEMA if kind is Prompt else _TEACHER_SCHEMA
     with replaced_when_complete(file) as stream:
-        return _write_batches(stream, file, records)
+        return write_rows(stream, file, schema, (_row(record, file) for record in checked))
 
 
-def _write_batches(stream: Any, file: Path, records: Iterable[Prompt | Demonstration | Example]) -> int:
-    iterator = iter(records)
-    first = next(iterator, None)
-    if first is None:
-        raise DataError(f"{file}: nothing to write")
-    schema = _PROMPT_SCHEMA if isinstance(first, Prompt) else _TEACHER_SCHEMA
-    count, batch = 0, [_row(first, file)]
-    with pq.ParquetWriter(stream, schema) as writer:
-        for record in iterator:
-            if type(record) is not type(first):
-                raise TypeError(f"{file}: a {type(record).__name__} among records of type {type(first).__name__}")
-            if len(batch) == WRITE_BATCH_ROWS:
-                writer.write_table(_table(batch, schema, file))
-                count, batch = count + len(batch), []
-            batch.append(_row(record, file))
-        writer.write_table(_table(batch, schema, file))
-    return count + len(batch)
-
-
-def _table(rows: list[dict[str, Any]], schema: pa.Schema, file: Path) -> pa.Table:
-    try:
-        return pa.Table.from_pylist(rows, schema)
-    except (pa.ArrowException, UnicodeEncodeError) as error:
-        raise DataError(f"{file}: rows cannot be written as parquet: {error}") from error
-
-
-def _row(record: Prompt | Demonstration | Example, file: Path) -> dict[str, Any]:
+def _row(record: Record, file: Path) -> dict[str, Any]:
     match record:
         case Prompt():
             return _prompt_row(record, file)
@@ -166,7 +140,7 @@ def _prompt_row(prompt: Prompt, file: Path) -> dict[str, Any]:
     return {
         "data_source": prompt.kind,
         "prompt": messages,
-        "images": [_image_cell(image) for image in prompt.images] or None,
+        "images": [image_cell(image) for image in prompt.images] or None,
         "reward_model": {"style": "rule", "ground_truth": prompt.answer},
         "extra_info": {
             "index": stored_id(prompt, file),
@@ -175,9 +149,3 @@ def _prompt_row(prompt: Prompt, file: Path) -> dict[str, Any]:
             "metadata": metadata_json(prompt, file),
         },
     }
-
-
-def _image_cell(image: ImageSource) -> dict[str, Any]:
-    data = read_bytes(image)
-    name = image.path.name if image.path else f"image{image_suffix(data) or '.img'}"
-    return {"bytes": data, "path": name}

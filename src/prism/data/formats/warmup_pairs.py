@@ -11,7 +11,7 @@ from typing import Any
 
 from prism.data.files import replaced_when_complete
 from prism.data.formats.conversation import Conversation, read_conversation
-from prism.data.formats.fields import Row, first_present, read_visible_text
+from prism.data.formats.fields import Row, first_present, read_visible_text, with_extra
 from prism.data.formats.parsed import read_prompt
 from prism.data.formats.storing import prompt_columns, write_json_rows
 from prism.data.formats.tagged import read_response
@@ -45,6 +45,7 @@ class ParsedPair:
 
 def parse_row(row: Row, image_root: Path) -> ParsedPair:
     """Raises RowError. A student's answer is never filled in from the ground truth; a teacher's is."""
+    row = with_extra(row)
     field, question = first_present(row, _QUESTION_FIELDS)
     conversation = _conversation(question, field)
     prompt = read_prompt(row, conversation, image_root, _OWN_FIELDS)

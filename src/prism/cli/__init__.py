@@ -6,17 +6,17 @@ come at once.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prism import __version__
+from prism.cli.arguments import add_command, add_overrides, add_recipe, count, non_negative
+from prism.cli.data import add_data
 from prism.errors import AuditError, ConfigError, PrismError
 
 if TYPE_CHECKING:
     from prism.config import Recipe
-
-Command = Callable[[argparse.Namespace], int | None]
 
 STAGE_COMMANDS = {
     "base": "build the base model (the tiny one is unpacked, or pretrained when base.source is pretrain)",
@@ -191,15 +191,6 @@ def report_run(arguments: argparse.Namespace) -> None:
     print((render_ablation if is_ablation else render_report)(arguments.run, arguments.output))
 
 
-def synthesize_data(arguments: argparse.Namespace) -> None:
-    from prism.config import WorldData, build_config
-
-    config = build_config(WorldData, {}, arguments.overrides, source="prism data synth")
-    from prism.stages.datasets import write_world
-
-    write_world(config, arguments.out, seed=arguments.seed)
-
-
 def sample_checkpoint(arguments: argparse.Namespace) -> None:
     from prism.models import PromptEncoder, load_policy
     from prism.records import ImageSource, Prompt
@@ -234,64 +225,32 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prism", description="SFT, adversarial alignment and RLVR for Qwen3-VL.")
     parser.add_argument("--version", action="version", version=f"prism {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    run = _add_command(commands, "run", run_pipeline, "run or resume a whole recipe")
-    _add_recipe(run)
+    run = add_command(commands, "run", run_pipeline, "run or resume a whole recipe")
+    add_recipe(run)
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan, do nothing")
     run.add_argument(
         "--stop-after", metavar="STAGE", help="stop once this stage is complete (a name or kind in the plan)"
     )
     for stage, text in STAGE_COMMANDS.items():
-        command = _add_command(commands, stage, run_stage, f"one stage: {text}")
+        command = add_command(commands, stage, run_stage, f"one stage: {text}")
         command.set_defaults(stage=stage)
-        _add_recipe(command)
+        add_recipe(command)
     _add_plan(commands)
     _add_evaluation(commands)
-    _add_recipe(_add_command(commands, "audit", audit_run, "look for what tells teacher from rollout besides content"))
+    add_recipe(add_command(commands, "audit", audit_run, "look for what tells teacher from rollout besides content"))
     _add_ablation(commands)
     _add_upcycle(commands)
     _add_report(commands)
-    _add_data(commands)
+    add_data(commands)
     _add_sample(commands)
     return parser
 
 
-def _add_command(commands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.set_defaults(command=command)
-    return parser
-
-
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML recipe, or the recipe.json of a run")
-    _add_overrides(parser, "align.num_steps=20")
-
-
-def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
-    text = f"settings to change, as in {example}; key=none puts a key back to its default"
-    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be an integer of at least 1")
-    return int(text)
-
-
-def _non_negative(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0")
-    return value
-
-
 def _add_plan(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands, "plan", plan_recipe, "memory, work, time and money that a recipe would take, without running it"
     )
-    _add_recipe(parser)
+    add_recipe(parser)
     parser.add_argument(
         "--hardware",
         metavar="NAME|FILE",
@@ -299,29 +258,29 @@ def _add_plan(commands: Any) -> None:
         help="8xh100, 4x8xh100 (four machines), or a TOML file",
     )
     parser.add_argument(
-        "--price", metavar="P", type=_non_negative, help="of a device for an hour; default: that of the file"
+        "--price", metavar="P", type=non_negative, help="of a device for an hour; default: that of the file"
     )
 
 
 def _add_evaluation(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands, "eval", evaluate, "evaluate every stage of a run on its test set, or one model on benchmarks"
     )
     parser.add_argument(
         "recipe", metavar="RECIPE", help="a run's recipe, or one with [[benchmarks]] such as recipes/eval/seven.toml"
     )
-    _add_overrides(parser, "model.path=runs/tiny-demo/seed-0/sft/model")
-    compare = _add_command(commands, "compare", compare_results, "compare two results of `prism eval`, paired by item")
+    add_overrides(parser, "model.path=runs/tiny-demo/seed-0/sft/model")
+    compare = add_command(commands, "compare", compare_results, "compare two results of `prism eval`, paired by item")
     for name in ("first", "second"):
         compare.add_argument(name, metavar=name.upper(), type=Path, help="directory of benchmark results")
 
 
 def _add_ablation(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands, "ablate", ablate, "run a recipe in variants, the paper's by default, and compare them"
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a run's recipe, or a file that lists cells")
-    _add_overrides(parser, "align.num_steps=20")
+    add_overrides(parser, "align.num_steps=20")
     parser.add_argument(
         "--cell", metavar="NAME", action="append", default=[], help="only this cell; repeat for several"
     )
@@ -330,7 +289,7 @@ def _add_ablation(commands: Any) -> None:
 
 
 def _add_upcycle(commands: Any) -> None:
-    parser = _add_command(commands, "upcycle", upcycle_checkpoint, "make a mixture of experts from a dense Qwen3-VL")
+    parser = add_command(commands, "upcycle", upcycle_checkpoint, "make a mixture of experts from a dense Qwen3-VL")
     parser.add_argument("dense", metavar="DENSE", type=Path, help="directory of the dense model")
     parser.add_argument("out", metavar="OUT", type=Path, help="directory to write")
     parser.add_argument("--num-experts", type=int, default=4, help="default: %(default)s")
@@ -340,26 +299,17 @@ def _add_upcycle(commands: Any) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    parser = _add_command(commands, "report", report_run, "write one self-contained HTML file about a run")
+    parser = add_command(commands, "report", report_run, "write one self-contained HTML file about a run")
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run or of an ablation")
     parser.add_argument("--output", metavar="F", type=Path, help="file to write; default: RUN/report.html")
 
 
-def _add_data(commands: Any) -> None:
-    parser = commands.add_parser("data", help="make data sets", description="Make data sets.")
-    subcommands = parser.add_subparsers(metavar="COMMAND", required=True)
-    synth = _add_command(subcommands, "synth", synthesize_data, "write the data of the built-in world")
-    synth.add_argument("out", metavar="OUT", type=Path, help="directory to write")
-    synth.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    _add_overrides(synth, "public=500")
-
-
 def _add_sample(commands: Any) -> None:
-    parser = _add_command(commands, "sample", sample_checkpoint, "ask a checkpoint a question about images")
+    parser = add_command(commands, "sample", sample_checkpoint, "ask a checkpoint a question about images")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="model directory")
     parser.add_argument("--image", metavar="F", type=Path, action="append", default=[], help="repeat for several")
     parser.add_argument("--question", metavar="Q", required=True, help="<image> marks an image's place; default: first")
-    parser.add_argument("--num-samples", type=_count, default=1, help="default: %(default)s")
-    parser.add_argument("--temperature", type=_non_negative, default=1.0, help="0 is greedy; default: %(default)s")
-    parser.add_argument("--max-response-tokens", type=_count, default=512, help="default: %(default)s")
+    parser.add_argument("--num-samples", type=count, default=1, help="default: %(default)s")
+    parser.add_argument("--temperature", type=non_negative, default=1.0, help="0 is greedy; default: %(default)s")
+    parser.add_argument("--max-response-tokens", type=count, default=512, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")

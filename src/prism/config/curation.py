@@ -1,0 +1,97 @@
+"""What the steps of data curation that ask models are told: whom, what, how often, and for how much."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag, model_validator
+
+from prism.config.base import Config, Count, Fraction, NonNegative, Positive, contradiction, variant_or
+from prism.config.benchmarks import LocalModel, ServerSettings
+
+
+class PriceConfig(Config):
+    """Of a million tokens, in any one currency."""
+
+    prompt: NonNegative = 0.0
+    completion: NonNegative = 0.0
+
+
+class BudgetConfig(Config):
+    """What a step may spend on a store in all its runs together; without limits it only keeps the books."""
+
+    max_cost: Positive | None = None
+    max_tokens: Count | None = None
+    price: PriceConfig = PriceConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "BudgetConfig":
+        if self.max_cost is not None and not self.price.prompt + self.price.completion:
+            raise contradiction("max_cost", self.max_cost, "needs price.prompt and price.completion")
+        return self
+
+
+class AskedServers(ServerSettings):
+    """Servers of one model: `other_base_urls` are further addresses among which the requests are shared.
+
+    `concurrency` is per address and at most: it falls and rises with what the server refuses.
+    """
+
+    type: Literal["server"] = "server"
+    other_base_urls: tuple[str, ...] = ()
+    max_attempts: Count = 8
+    backoff_s: Positive = 1.0
+
+
+class TeachRecipe(Config):
+    """Demonstrations from a teacher behind an OpenAI-compatible API.
+
+    `num_samples` per problem; a sample whose format is wrong is repaired by one further request. `rows` are the hard
+    problems without a demonstration (all of these where `difficulty` has not run), or all. `template` is a text file
+    with `{question}` in it, `repair_template` one with `{failure}`. `ask_in_doubt` sends again what was under way when
+    an earlier run was killed, and may so pay twice.
+    """
+
+    teacher: AskedServers
+    budget: BudgetConfig = BudgetConfig()
+    num_samples: Count = 2
+    temperature: NonNegative = 1.0
+    max_response_tokens: Count = 8192
+    rows: Literal["hard", "all"] = "hard"
+    template: Path | None = None
+    repair_template: Path | None = None
+    ask_in_doubt: bool = False
+    seed: int = 0
+
+
+AskedModel = Annotated[
+    Annotated[AskedServers, Tag("server")] | Annotated[LocalModel, Tag("checkpoint")], variant_or("server")
+]
+
+
+class DifficultyRecipe(Config):
+    """Pass rates of problems over `num_samples` of each of `models`, `wave` at a time.
+
+    The set of a problem follows from all models: hard if none ever solves it, for RL if the pass rate of the first,
+    which is the one to be trained, lies in [`rl_low`, `rl_high`]. Sampling ends once the set can no longer change.
+    """
+
+    models: Annotated[tuple[AskedModel, ...], Field(min_length=1)]
+    budget: BudgetConfig = BudgetConfig()
+    num_samples: Count = 16
+    wave: Count = 4
+    rl_low: Fraction = 0.2
+    rl_high: Fraction = 0.8
+    temperature: Positive = 1.0
+    max_response_tokens: Count = 8192
+    template: Path | None = None
+    ask_in_doubt: bool = False
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> "DifficultyRecipe":
+        if not 0 < self.rl_low <= self.rl_high:
+            raise contradiction("rl_low", self.rl_low, f"must be above 0 and not above rl_high ({self.rl_high})")
+        names = [str(model.path) if isinstance(model, LocalModel) else model.model for model in self.models]
+        if len(set(names)) < len(names):
+            raise contradiction("models", names, "must name each model once")
+        return self

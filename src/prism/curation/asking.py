@@ -1,0 +1,59 @@
+"""From what a recipe says of servers and money to the pool that a step asks and the ledger that keeps its books."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+
+from prism.config.benchmarks import ServerSettings
+from prism.config.curation import AskedServers, BudgetConfig
+from prism.curation.budget import Account, Price
+from prism.curation.ledger import Ledger
+from prism.curation.store import Part, Store
+from prism.rollout.openai_pool import ChatPool, Meter
+from prism.rollout.openai_server import ChatServer
+
+OpenMeter = Callable[[], AbstractAsyncContextManager[Meter]]
+OpenPool = Callable[[], AbstractAsyncContextManager[ChatPool]]
+
+
+def chat_servers(config: AskedServers) -> list[ChatServer]:
+    """Raises ConfigError for an address or a key that cannot be used."""
+    settings = config.model_dump(include={*ServerSettings.model_fields, "max_attempts", "backoff_s"})
+    first = ChatServer(**settings)
+    servers = [first, *(replace(first, base_url=url) for url in config.other_base_urls)]
+    for server in servers:
+        server.api_key()  # missing, it is told before anything is read
+    return servers
+
+
+def open_meter(store: Store, part: Part, step: str, budget: BudgetConfig, *, ask_in_doubt: bool) -> OpenMeter:
+    """The ledger of the part's shards. Its share of the budget is that of its shards, whatever the other parts do."""
+    numbers = part.shards(store.num_shards)
+    share = len(numbers) / store.num_shards
+    max_cost = None if budget.max_cost is None else budget.max_cost * share
+    max_tokens = None if budget.max_tokens is None else int(budget.max_tokens * share)
+
+    def opened() -> Ledger:
+        price = Price(budget.price.prompt, budget.price.completion)
+        account = Account(price, max_cost=max_cost, max_tokens=max_tokens)
+        directories = {number: store.shard_directory(number) for number in numbers}
+        return Ledger(directories, store.shard_of, step=step, account=account, ask_in_doubt=ask_in_doubt)
+
+    return opened
+
+
+def open_pool(servers: list[ChatServer], meter: OpenMeter) -> OpenPool:
+    """A pool with its books, both open as long as the context."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[ChatPool]:
+        async with meter() as books, ChatPool(servers, books) as pool:
+            yield pool
+
+    return opened
+
+
+def num_rows_at_once(servers: list[ChatServer], requests_per_row: int) -> int:
+    """Enough that every place at a server is taken while some rows wait for their last request."""
+    concurrency = sum(server.concurrency for server in servers)
+    return concurrency // requests_per_row + concurrency // 4 + 1

@@ -1,0 +1,77 @@
+"""Many rows at once: a step's `run` out of a coroutine for one row."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+
+from prism.curation.rows import Outcome, Row
+from prism.errors import PrismError
+
+Work = Callable[[Row], Awaitable[Outcome]]
+
+
+def concurrently(
+    rows: Iterator[Row], open_work: Callable[[], AbstractAsyncContextManager[Work]], width: int
+) -> Iterator[Outcome]:
+    """The outcomes of at most `width` rows at a time, each as it comes; `open_work` is open meanwhile.
+
+    The event loop runs only while the next outcome is waited for. After a PrismError no further row is begun, those
+    under way are finished, since they may be paid for, and then the error is raised. Not for use inside a running
+    event loop.
+    """
+    with asyncio.Runner() as runner:
+        context = open_work()
+        work = runner.run(context.__aenter__())
+        try:
+            yield from _outcomes(runner, rows, work, width)
+        finally:
+            runner.run(_close(context))
+
+
+def _outcomes(runner: asyncio.Runner, rows: Iterator[Row], work: Work, width: int) -> Iterator[Outcome]:
+    loop = runner.get_loop()
+    done: list[asyncio.Future[Outcome]] = []
+    has_news = asyncio.Event()
+    error: PrismError | None = None
+    num_open = 0
+
+    def note(task: asyncio.Future[Outcome]) -> None:
+        if not task.cancelled():
+            task.exception()  # looked at: of several that fail the first is raised, and the others are not warned of
+        done.append(task)
+        has_news.set()
+
+    async def wait() -> None:
+        await has_news.wait()
+        has_news.clear()
+
+    async def finish(row: Row) -> Outcome:
+        return await work(row)
+
+    while True:
+        while num_open < width and error is None and (row := next(rows, None)) is not None:
+            loop.create_task(finish(row)).add_done_callback(note)
+            num_open += 1
+        if not num_open:
+            break
+        runner.run(wait())
+        while done:
+            task = done.pop()
+            num_open -= 1
+            try:
+                outcome = task.result()
+            except PrismError as raised:
+                error = error or raised
+            else:
+                yield outcome
+    if error is not None:
+        raise error
+
+
+async def _close(context: AbstractAsyncContextManager[Work]) -> None:
+    """Gives up what is still under way, and closes."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await context.__aexit__(None, None, None)

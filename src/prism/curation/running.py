@@ -1,0 +1,107 @@
+"""Carries a step out over the rows of a store that it has not decided yet.
+
+Outcomes are committed every second or so. A run killed at any moment loses what came since: those rows are looked at
+again, and nothing is recorded twice. SIGTERM and Ctrl-C end it after the rows that are being worked on.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+
+from prism.curation.chain import StepRun
+from prism.curation.rows import Outcome, Row, Step, WholeStep
+from prism.curation.shard import Shard
+from prism.curation.store import Part, Store
+from prism.errors import DataError
+from prism.runtime.interrupt import Interrupted, InterruptFlag
+from prism.runtime.progress import make_console, say
+
+_COMMIT_EVERY_S = 1.0
+_SAY_EVERY_S = 30.0
+_FEATURE = "its own feature"
+
+
+def run_step(store: Store, step: Step, part: Part | None = None) -> int:
+    """Outcomes for all rows of the part that have none under these settings; returns how many.
+
+    Raises Interrupted after a signal, with everything recorded that was done.
+    """
+    run = store.chain.register(step.name, step.settings)
+    with ExitStack() as stack:
+        shards = stack.enter_context(store.writing(part or Part()))
+        flag = stack.enter_context(InterruptFlag())
+        count = _record(store, shards, run, step.run(_pending(shards, run, flag)))
+        _stop_if_asked(flag, run)
+    return count
+
+
+def run_whole_step(store: Store, step: WholeStep, part: Part | None = None) -> int:
+    """The features of the part's rows and, where the part is the whole store, the outcomes of all; returns how many.
+
+    So array tasks may find the features and one process afterwards decides. Outcomes are found anew whenever a row
+    has none, for a new row may change what is said of the others.
+    """
+    part = part or Part()
+    feature = store.chain.register(step.name, step.settings, role="feature")
+    run = store.chain.register(step.name, step.settings)
+    with ExitStack() as stack:
+        shards = stack.enter_context(store.writing(part))
+        flag = stack.enter_context(InterruptFlag())
+        described = step.describe(_pending(shards, feature, flag))
+        _record(store, shards, feature, (Outcome(row_id, "kept", findings=value) for row_id, value in described))
+        _stop_if_asked(flag, run)
+        if not part.is_whole or not any(True for _ in _pending(shards, run, flag)):
+            return 0
+        for shard in shards.values():
+            shard.remove_outcomes(run.id)
+            shard.commit()
+        return _record(store, shards, run, step.decide(_Features(shards, feature)))
+
+
+class _Features:
+    """The features of all rows that got as far as the step; can be read more than once."""
+
+    def __init__(self, shards: dict[int, Shard], feature: StepRun) -> None:
+        self._shards = shards
+        self._before = (*feature.before, (_FEATURE, feature.id))
+
+    def __iter__(self) -> Iterator[tuple[str, dict]]:
+        for _, shard in sorted(self._shards.items()):
+            for row in shard.rows(self._before):
+                yield row.id, dict(row.findings.get(_FEATURE, {}))
+
+
+def _pending(shards: dict[int, Shard], run: StepRun, flag: InterruptFlag) -> Iterator[Row]:
+    for _, shard in sorted(shards.items()):
+        for row in shard.rows(run.before, without=run.id):
+            if flag.signal_number is not None:
+                return
+            yield row
+
+
+def _record(store: Store, shards: dict[int, Shard], run: StepRun, outcomes: Iterable[Outcome]) -> int:
+    console = make_console()
+    count, start = 0, time.monotonic()
+    committed = said = start
+    for outcome in outcomes:
+        number = store.shard_of(outcome.row_id)
+        if number not in shards:
+            raise DataError(f"step {run.name!r} gave an outcome for {outcome.row_id!r}, which it was not asked about")
+        shards[number].add_outcome(run.id, outcome)
+        count += 1
+        now = time.monotonic()
+        if now - committed > _COMMIT_EVERY_S:
+            for shard in shards.values():
+                shard.commit()
+            committed = time.monotonic()
+        if now - said > _SAY_EVERY_S:
+            say(console, f"{run.name}: {count:,} rows, {count / (now - start):,.0f} rows/s")
+            said = now
+    for shard in shards.values():
+        shard.commit()
+    return count
+
+
+def _stop_if_asked(flag: InterruptFlag, run: StepRun) -> None:
+    if flag.signal_number is not None:
+        raise Interrupted(flag.signal_number, f"{run.name}: stopped; give the same command again to go on")

@@ -1,0 +1,174 @@
+"""One shard of a store: a SQLite file with its rows, what was rejected on import, and every step's outcomes.
+
+A rollback journal rather than a write-ahead log: the latter needs memory shared between all who have the file open,
+which network file systems do not give. Writes are gathered into few transactions, so that the journal costs little.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prism.curation.record import decode_row
+from prism.curation.rows import Outcome, Row
+from prism.errors import StorageError
+
+_FILE = "rows.sqlite"
+_BATCH_ROWS = 256
+_BUSY_TIMEOUT_S = 60.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS rows (
+    key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
+    source TEXT NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL,
+    UNIQUE (source, number)
+);
+CREATE TABLE IF NOT EXISTS rejects (
+    source TEXT NOT NULL, number INTEGER NOT NULL, field TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT,
+    PRIMARY KEY (source, number)
+);
+CREATE TABLE IF NOT EXISTS outcomes (
+    run TEXT NOT NULL, row INTEGER NOT NULL, status TEXT NOT NULL, reason TEXT, detail TEXT, findings TEXT,
+    PRIMARY KEY (run, row)
+);
+"""
+
+
+@contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """Turns what SQLite cannot do into a StorageError that says where and what to do."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise  # a defect of ours
+    except sqlite3.OperationalError as error:
+        is_locked = "locked" in str(error)
+        advice = "wait for the process that writes it" if is_locked else "free some space or make it writable"
+        raise StorageError(f"cannot use {path}: {error}; {advice}, then give the same command again") from error
+    except sqlite3.DatabaseError as error:
+        raise StorageError(f"{path} is damaged: {error}; restore it from a copy") from error
+
+
+class Shard:
+    """Not shared between threads. What was written is seen by other processes, and safe, after `commit`."""
+
+    def __init__(self, directory: Path, image_root: Path) -> None:
+        self.path = directory / _FILE
+        self._image_root = image_root
+        with database_errors(self.path):
+            self._database = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+            self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Commits."""
+        self.commit()
+        self._database.close()
+
+    def commit(self) -> None:
+        if self._database.in_transaction:
+            with database_errors(self.path):
+                self._database.execute("COMMIT")
+
+    def add_row(self, row_id: str, source: str, number: int, record: str) -> None:
+        self._write("INSERT INTO rows (id, source, number, record) VALUES (?, ?, ?, ?)", row_id, source, number, record)
+
+    def find_row(self, row_id: str) -> tuple[str, int, str] | None:
+        """Source, number and record of a row that is there already."""
+        return next(self._read("SELECT source, number, record FROM rows WHERE id = ?", row_id), None)
+
+    def has_number(self, source: str, number: int) -> bool:
+        """Whether this row of the source is here, kept or rejected."""
+        query = "SELECT 1 FROM {} WHERE source = ? AND number = ?"
+        return any(next(self._read(query.format(table), source, number), None) for table in ("rows", "rejects"))
+
+    def add_reject(self, source: str, number: int, field: str, reason: str, detail: str | None) -> None:
+        values = (source, number, _storable(field), _storable(reason), _storable(detail))
+        self._write("INSERT OR REPLACE INTO rejects VALUES (?, ?, ?, ?, ?)", *values)
+
+    def add_outcome(self, run: str, outcome: Outcome) -> None:
+        """Raises StorageError for a row that is not here. A second outcome of the same row is a defect of the step."""
+        key = next(self._read("SELECT key FROM rows WHERE id = ?", outcome.row_id), None)
+        if key is None:
+            raise StorageError(f"{self.path} has no row {outcome.row_id!r}; import it first")
+        findings = json.dumps(dict(outcome.findings), allow_nan=False) if outcome.findings else None
+        values = (run, key[0], outcome.status, _storable(outcome.reason), _storable(outcome.detail), findings)
+        self._write("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", *values)
+
+    def remove_outcomes(self, run: str) -> None:
+        self._write("DELETE FROM outcomes WHERE run = ?", run)
+
+    def rows(self, before: Sequence[tuple[str, str]], *, without: str | None = None) -> Iterator[Row]:
+        """The rows that all runs of `before`, given as (step, run), have let go on, in order of import.
+
+        With `without` only those that this run has not decided yet. Read in small batches, so that outcomes can
+        be written, and other processes can write, in between.
+        """
+        condition, parameters = _live(before)
+        if without is not None:
+            condition += " AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.run = ? AND o.row = r.key)"
+            parameters = [*parameters, without]
+        query = f"SELECT key, id, record FROM rows r WHERE key > ? AND {condition} ORDER BY key LIMIT {_BATCH_ROWS}"
+        last = -1
+        while batch := list(self._read(query, last, *parameters)):
+            findings = self._findings([key for key, _, _ in batch], before)
+            for key, row_id, record in batch:
+                yield decode_row(row_id, record, findings.get(key, {}), self._image_root)
+            last = batch[-1][0]
+
+    def outcomes(self, run: str) -> Iterator[Outcome]:
+        """All outcomes of a run, in order of import."""
+        query = f"""SELECT o.row, r.id, status, reason, detail, findings FROM outcomes o JOIN rows r ON r.key = o.row
+            WHERE o.run = ? AND o.row > ? ORDER BY o.row LIMIT {_BATCH_ROWS}"""
+        last = -1
+        while batch := list(self._read(query, run, last)):
+            for _, row_id, status, reason, detail, findings in batch:
+                yield Outcome(row_id, status, reason, detail, json.loads(findings or "{}"))
+            last = batch[-1][0]
+
+    def count(self, before: Sequence[tuple[str, str]], run: str) -> Iterator[tuple[str | None, str | None, int]]:
+        """How many of the rows that got as far as `run` have which status and reason; None is no outcome yet."""
+        condition, parameters = _live(before)
+        query = f"""SELECT o.status, o.reason, count(*) FROM rows r LEFT JOIN outcomes o ON o.run = ? AND o.row = r.key
+            WHERE {condition} GROUP BY o.status, o.reason"""
+        yield from self._read(query, run, *parameters)
+
+    def count_rows(self) -> Iterator[tuple[str, int]]:
+        """Rows by source."""
+        yield from self._read("SELECT source, count(*) FROM rows GROUP BY source")
+
+    def count_rejects(self) -> Iterator[tuple[str, str, int]]:
+        """Rejected rows by source and reason."""
+        yield from self._read("SELECT source, field || ' ' || reason, count(*) FROM rejects GROUP BY 1, 2")
+
+    def _findings(self, keys: Sequence[int], before: Sequence[tuple[str, str]]) -> dict[int, dict[str, dict[str, Any]]]:
+        """By row and step. The runs of `before` are few, and so are the keys of a batch."""
+        names = {run: name for name, run in before}
+        places = ", ".join("?" * len(keys))
+        query = f"""SELECT row, run, findings FROM outcomes
+            WHERE run IN ({", ".join("?" * len(names))}) AND row IN ({places}) AND findings IS NOT NULL"""
+        found: dict[int, dict[str, dict[str, Any]]] = {}
+        for key, run, findings in self._read(query, *names, *keys):
+            found.setdefault(key, {})[names[run]] = json.loads(findings)
+        return found
+
+    def _read(self, query: str, *parameters: Any) -> Iterator[Any]:
+        with database_errors(self.path):
+            yield from self._database.execute(query, parameters)
+
+    def _write(self, statement: str, *parameters: Any) -> None:
+        with database_errors(self.path):
+            if not self._database.in_transaction:
+                self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(statement, parameters)
+
+
+def _live(before: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:
+    """The SQL condition that a row `r` was let go on by every run, and its parameters."""
+    test = "EXISTS (SELECT 1 FROM outcomes b WHERE b.run = ? AND b.row = r.key AND b.status != 'dropped')"
+    return " AND ".join([test] * len(before)) or "1", [run for _, run in before]
+
+
+def _storable(text: str | None) -> str | None:
+    """Text that may quote what a row holds, half a surrogate pair included, which has no UTF-8 form."""
+    return None if text is None else text.encode(errors="backslashreplace").decode()

@@ -1,0 +1,177 @@
+"""Files into a store: nothing is lost, nothing counted twice, and what is hostile is refused with a reason."""
+
+import json
+import os
+import random
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from prism.cli import main
+from prism.curation import Part, Store, count_import
+from prism.curation.importing import ImportSettings, import_file
+from prism.data import row_files
+from prism.data.readers import read_examples
+from prism.data.world.datasets import CURATED, FAITHFUL, demonstrations
+from prism.data.writers import write_sharegpt, write_verl_parquet
+from prism.errors import DataError
+from prism.records import Example, ImageSource, Prompt
+
+
+def png(side: int = 8, seed: int = 0) -> bytes:
+    stream = BytesIO()
+    Image.frombytes("RGB", (side, side), random.Random(seed).randbytes(3 * side * side)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of side × side black pixels, a few hundred kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def rejects(store: Store, source: str) -> dict[str, int]:
+    return dict(count_import(store)[source].dropped)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet"])
+def test_the_world_comes_back_from_the_store_as_from_its_file(tmp_path: Path, store: Store, name: str) -> None:
+    file = tmp_path / name
+    written = list(demonstrations("curated", CURATED, FAITHFUL, 30, seed=1))
+    if file.suffix == ".parquet":
+        write_verl_parquet(file, written)
+    else:
+        write_sharegpt(file, written, tmp_path / "images")
+    assert import_file(store, file) == 30
+    stored = {row.prompt.id: row for row in store.rows()}
+
+    def content(example: Example) -> tuple[Any, ...]:
+        prompt = example.prompt
+        images = [image.data or (image.path and image.path.read_bytes()) for image in prompt.images]
+        return (
+            prompt.question,
+            prompt.answer,
+            prompt.kind,
+            prompt.choices,
+            prompt.metadata,
+            images,
+            example.completion,
+        )
+
+    read = {example.prompt.id: content(example) for example in read_examples(file)}
+    assert {key: content(Example(row.prompt, row.completion or "")) for key, row in stored.items()} == read
+    assert read == {example.prompt.id: content(example) for example in written}
+
+
+def test_imported_again_in_parts_or_after_a_stop_every_row_is_there_once(tmp_path: Path, store: Store) -> None:
+    rows = [{"prompt": f"q{n}", "answer": str(n), "id": n} for n in range(20)]
+    rows[7] = {"prompt": "q7 again", "answer": "7", "id": 3}
+    file = lines(tmp_path / "rows.jsonl", [*rows, "no object", {"answer": "5"}])
+    assert sum(import_file(store, file, part=Part(index, 3)) for index in range(3)) == 19
+    for _ in range(2):
+        assert import_file(store, file) == 0
+    assert sorted(row.id for row in store.rows()) == sorted(f"rows/{n}" for n in range(20) if n != 7)
+    assert rejects(store, "rows") == {
+        "id is that of an earlier row": 1,
+        "row is not an object": 1,
+        "row has neither prompt, messages nor conversations": 1,
+    }
+    rows[0]["prompt"] = "another question"
+    lines(file, rows)
+    with pytest.raises(DataError, match="row 1: is not what was imported as rows/0"):
+        import_file(store, file)
+    assert import_file(store, file, source="second") == 19
+
+
+def test_hostile_rows_are_rejected_with_a_reason(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_files, "MAX_ROW_BYTES", 2_000_000)
+    outside = tmp_path / "private.png"
+    outside.write_bytes(png())
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "bomb.png").write_bytes(bomb(20_000))
+    (folder / "cut.png").write_bytes(png(64)[:-40])
+    (folder / "text.png").write_text("root:x:0:0")
+    os.mkfifo(folder / "pipe.png")
+    images = {
+        "bomb": "bomb.png",
+        "cut": "cut.png",
+        "text": "text.png",
+        "pipe": "pipe.png",
+        "up": "../private.png",
+        "inner": "a/../../private.png",
+        "absolute": str(outside),
+        "uri": f"file://{outside}",
+        "remote": "http://127.0.0.1:1/x.png",
+        "etc": "/etc/passwd",
+    }
+    rows: list[Any] = [
+        {"id": key, "prompt": "<image>?", "answer": "1", "images": [path]} for key, path in images.items()
+    ]
+    rows += [{"id": "nul", "prompt": "a\x00b", "answer": "1"}]
+    rows += [{"id": "long", "prompt": "x" * 3_000_000, "answer": "1"}]
+    rows += [{"id": "half", "prompt": "\ud800", "answer": "1"}]
+    for number, html in enumerate(
+        ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<a href='javascript:x()'>y</a>", "< IFRAME >"]
+    ):
+        completion = f"<caption>{html}</caption><think>t</think><answer>1</answer>"
+        rows += [{"id": f"html{number}", "prompt": "q", "completion": completion, "answer": "1"}]
+    fine = {"id": "fine", "prompt": "Is a < b and <b>c</b> > d, once = twice?", "answer": "1"}
+    assert import_file(store, lines(folder / "rows.jsonl", [*rows, fine])) == 1
+    assert [row.id for row in store.rows()] == ["rows/fine"]
+    assert rejects(store, "rows") == {
+        "images has an image that cannot be decoded": 3,
+        "images names a file that does not exist": 1,
+        "images points outside the image directory": 5,
+        "images has a remote address; download the image and name the file": 1,
+        "question has a NUL character": 1,
+        "row is longer than 2,000,000 bytes": 1,
+        "prompt.content has half a surrogate pair, which no tokenizer takes": 1,
+        "completion has HTML that a browser would run": 4,
+    }
+    assert not list(store.images.root.rglob("*.*"))
+
+
+def test_columns_of_other_names_and_pairs(tmp_path: Path, store: Store) -> None:
+    image = ImageSource(data=png())
+    (tmp_path / "a.png").write_bytes(image.data or b"")
+    rows = [{"problem": "<image>?", "solution": "4", "picture": "a.png", "level": 3}]
+    settings = ImportSettings(columns={"prompt": "problem", "images": "picture"})
+    assert import_file(store, lines(tmp_path / "plain.jsonl", rows), settings=settings) == 1
+    response = "<caption>c</caption><think>t</think><answer>4</answer>"
+    pair = {"question": "q", "answer": "4", "teacher_response": response, "student_response": "no idea"}
+    assert import_file(store, lines(tmp_path / "pairs.jsonl", [pair])) == 1
+    found = {row.id.split("/")[0]: row for row in store.rows()}
+    assert found["plain"].prompt.answer == "4" and found["plain"].prompt.metadata == {"level": 3}
+    assert found["pairs"].completion == response
+    assert found["pairs"].prompt.metadata == {"student_response": "no idea"}
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = lines(tmp_path / "rows.jsonl", [{"problem": "q", "answer": "1", "id": 1}, {"problem": ""}])
+    command = ["data", "import", str(tmp_path / "store"), str(file), "--column", "prompt=problem", "--num-shards", "2"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{file}: 1 new rows",
+        "import of rows: 2 in, 1 kept, 0 passed, 1 dropped",
+        "          1 dropped: question is empty",
+    ]
+    assert main([*command[:3], str(tmp_path / "gone.jsonl")]) == 2
+    assert "cannot be opened" in capsys.readouterr().err
+    assert main([*command, "--shard", "5/2"]) == 2
+    assert Prompt("1", "q", answer="1") in [row.prompt for row in Store(tmp_path / "store").rows()]

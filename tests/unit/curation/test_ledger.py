@@ -1,0 +1,170 @@
+"""Books of requests to a real server: recalled, in doubt, and on the disk before anything is sent."""
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prism.curation import Part, Store
+from prism.curation.budget import Account, Price
+from prism.curation.ledger import FILE, InDoubtError, Ledger
+from prism.curation.spending import count_spending, read_ledger
+from prism.errors import BudgetError, StorageError
+from prism.rollout.openai_messages import ChatReply, ChatRequest
+from prism.rollout.openai_pool import ChatPool
+from prism.rollout.openai_server import ChatServer
+from servers.openai_stub import Received, Reply, Stub, completion, refusal, serving
+
+PRICE = Price(prompt=1.0, completion=10.0)
+
+
+def request(number: int, draw: int = 0) -> ChatRequest:
+    messages = [{"role": "user", "content": f"question {number}"}]
+    return ChatRequest(f"r{number}", messages, 1.0, 10, owner=f"made/{number}", draw=draw)
+
+
+def ask(store: Store, stub: Stub, requests: list[ChatRequest], **settings: Any) -> list[ChatReply | BaseException]:
+    account = settings.pop("account", None) or Account(PRICE)
+    directories = {number: store.shard_directory(number) for number in range(store.num_shards)}
+
+    async def run() -> list[ChatReply | BaseException]:
+        ledger = Ledger(directories, store.shard_of, step="teach", account=account, **settings)
+        server = ChatServer(stub.base_url, "tiny", backoff_s=0.01, timeout_s=0.5, max_attempts=4)
+        async with ledger, ChatPool([server], ledger) as pool:
+            return await asyncio.gather(*(pool.ask(each) for each in requests), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def test_what_was_answered_is_never_asked_again(store: Store) -> None:
+    def answer(received: Received) -> Reply:
+        return refusal(500, "again") if received.attempt == 1 else completion(received.question.upper(), tokens=7)
+
+    requests = [request(number) for number in range(20)]
+    with serving(answer) as stub:
+        first = ask(store, stub, requests)
+        assert len(stub.received) == 40
+        assert ask(store, stub, requests) == first
+        assert [reply.content for reply in first if isinstance(reply, ChatReply)] == [
+            f"QUESTION {n}" for n in range(20)
+        ]
+        assert len(stub.received) == 40
+        ask(store, stub, [request(0, draw=1), request(0)])
+        assert len(stub.received) == 41  # the second draw's body had been sent before: it is answered at once
+    spending = count_spending(store, "teach")
+    assert dict(spending.attempts) == {"answered": 21, "server error": 20}
+    assert (spending.num_requests, spending.prompt_tokens, spending.completion_tokens) == (21, 21 * 11, 21 * 7)
+    assert spending.cost == pytest.approx(21 * (11 * 1 + 7 * 10) / 1e6) and spending.cost_at_most == 0
+    assert count_spending(store, "difficulty").lines() == []
+
+
+def test_an_attempt_is_on_the_disk_before_the_server_sees_it(store: Store) -> None:
+    """The server looks into the very file. The ledger is locked, so it looks at a copy, which SQLite recovers."""
+
+    def answer(received: Received) -> Reply:
+        name = received.headers["x-client-request-id"]
+        directory = store.shard_directory(store.shard_of("made/3"))
+        copy = store.directory / "copy.sqlite"
+        for suffix in ("", "-wal"):
+            (store.directory / f"copy.sqlite{suffix}").write_bytes((directory / f"{FILE}{suffix}").read_bytes())
+        found = sqlite3.connect(copy)
+        rows = found.execute("SELECT outcome, row, step FROM attempts WHERE name = ?", (name,)).fetchall()
+        found.close()
+        return completion(json.dumps(rows))
+
+    with serving(answer) as stub:
+        [reply] = ask(store, stub, [request(3)])
+    assert isinstance(reply, ChatReply) and json.loads(reply.content) == [[None, "made/3", "teach"]]
+
+
+KILLED = """
+import asyncio, os, sys
+sys.path[:0] = {path!r}
+from prism.curation import Store
+from unit.curation.test_ledger import ask, request
+from servers.openai_stub import Stub
+
+class Address:
+    base_url = sys.argv[2]
+
+ask(Store(sys.argv[1]), Address(), [request(0), request(1)])
+"""
+
+
+def test_what_was_under_way_when_a_process_died_is_in_doubt(store: Store) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+
+    def answer(received: Received) -> Reply:
+        if received.question == "question 1" and len(stub.received) <= 2:
+            while not any(found == "question 0" for found in answered):
+                pass
+            os.kill(children[0].pid, signal.SIGKILL)
+        answered.append(received.question)
+        return Reply(completion("x", tokens=5).body, delay_s=0.0 if received.question == "question 0" else 0.3)
+
+    answered: list[str] = []
+    root = Path(__file__).parents[3]
+    script = KILLED.format(path=[str(root / "src"), str(root / "tests")])
+    with serving(answer) as stub:
+        command = [sys.executable, "-c", script, str(store.directory), stub.base_url]
+        children.append(subprocess.Popen(command))
+        assert children[0].wait(60) == -signal.SIGKILL
+        results = ask(store, stub, [request(1), request(2)])
+        assert isinstance(results[0], InDoubtError) and "may have been paid" in str(results[0])
+        assert isinstance(results[1], ChatReply)
+        assert Counter(stub.questions)["question 1"] == 1  # not a second time
+        spending = count_spending(store, "teach")
+        assert spending.attempts["in doubt"] in (1, 2)  # the answer to the other may have come too late
+        # It counts at the most it can have cost: 37 tokens of prompt ("question 1" has 10 bytes) and 10 of completion.
+        assert spending.cost_at_most == pytest.approx(spending.attempts["in doubt"] * (37 + 10 * 10) / 1e6)
+        [reply] = ask(store, stub, [request(1)], ask_in_doubt=True)
+        assert isinstance(reply, ChatReply) and Counter(stub.questions)["question 1"] == 2
+
+
+def test_a_budget_counts_what_earlier_runs_have_spent(store: Store) -> None:
+    def limited() -> Account:
+        return Account(PRICE, max_tokens=100)
+
+    with serving(lambda received: completion("x", tokens=10)) as stub:
+        first = ask(store, stub, [request(number) for number in range(20)], account=limited())
+        num_answered = sum(isinstance(result, ChatReply) for result in first)
+        # 21 tokens an answer, and 47 set aside for it: three fit, for a fourth 63 + 47 would be too much.
+        assert num_answered == 3 == len(stub.received)
+        assert all(isinstance(result, ChatReply | BudgetError) for result in first)
+        assert all(isinstance(r, BudgetError) for r in ask(store, stub, [request(77)], account=limited()))
+        again = ask(store, stub, [request(number) for number in range(20)], account=limited())
+        assert again[:3] == first[:3] and len(stub.received) == 3
+
+
+def test_a_ledger_in_use_is_left_out_of_the_sums(store: Store) -> None:
+    with serving(lambda received: completion("x")) as stub:
+        ask(store, stub, [request(number) for number in range(20)])
+    assert len(list(read_ledger(store))) == 20
+    script = f"""
+import sys, time
+from prism.curation import Part, Store
+with Store({str(store.directory)!r}).writing(Part(0, 4)):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "src")}
+    command = [sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout and process.stdout.readline() == "held\n"
+        spending = count_spending(store, "teach")
+        assert spending.num_unread == 1 and 0 < spending.num_requests < 20
+        assert "without 1 shards" in spending.lines()[-1]
+        process.communicate()
+    (store.shard_directory(2) / FILE).write_bytes(b"rubbish" * 1000)
+    with pytest.raises(StorageError, match="damaged"):
+        count_spending(store, "teach")
+    assert count_spending(store, "teach", Part(1, 4)).num_unread == 0
