@@ -6,17 +6,17 @@ come at once.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prism import __version__
+from prism.cli_arguments import add_command, add_overrides, count_argument
+from prism.cli_data import add_data_commands
 from prism.errors import AuditError, ConfigError, PrismError
 
 if TYPE_CHECKING:
     from prism.config import Recipe
-
-Command = Callable[[argparse.Namespace], int | None]
 
 STAGE_COMMANDS = {
     "base": "build the base model (the tiny one is unpacked, or pretrained when base.source is pretrain)",
@@ -179,60 +179,6 @@ def report_run(arguments: argparse.Namespace) -> None:
     print((render_ablation if is_ablation else render_report)(arguments.run, arguments.output))
 
 
-def synthesize_data(arguments: argparse.Namespace) -> None:
-    from prism.config import WorldData, build_config
-
-    config = build_config(WorldData, {}, arguments.overrides, source="prism data synth")
-    from prism.stages.datasets import write_world
-
-    write_world(config, arguments.out, seed=arguments.seed)
-
-
-def import_data(arguments: argparse.Namespace) -> None:
-    from prism.curation import Part, Store, count_import
-    from prism.curation.importing import ImportSettings, import_files
-    from prism.data.remote_images import ImageFetcher
-
-    columns = dict(text.split("=", 1) for text in arguments.column)
-    settings = ImportSettings(arguments.image_root, columns, ImageFetcher() if arguments.fetch_images else None)
-    part, store = Part.parse(arguments.shard), Store.create(arguments.store, arguments.num_shards)
-    for file, count in import_files(store, arguments.files, source=arguments.source, settings=settings, part=part):
-        print(f"{file}: {count:,} new rows")
-    print(*(line for funnel in count_import(store).values() for line in funnel.lines()), sep="\n")
-
-
-def rate_data(arguments: argparse.Namespace) -> None:
-    from prism.config import DifficultyRecipe, load_settings
-
-    recipe = load_settings(DifficultyRecipe, arguments.recipe, arguments.overrides)
-    from prism.curation import Part, Store
-    from prism.curation.difficulty import STEP, run_difficulty
-
-    store, part = Store(arguments.store), Part.parse(arguments.shard)
-    run_difficulty(store, recipe, part)
-    _print_step(store, STEP, part)
-
-
-def teach_data(arguments: argparse.Namespace) -> None:
-    from prism.config import TeachRecipe, load_settings
-
-    recipe = load_settings(TeachRecipe, arguments.recipe, arguments.overrides)
-    from prism.curation import Part, Store
-    from prism.curation.teach import STEP, run_teach
-
-    store, part = Store(arguments.store), Part.parse(arguments.shard)
-    run_teach(store, recipe, part)
-    _print_step(store, STEP, part)
-
-
-def _print_step(store: Any, step: str, part: Any) -> None:
-    """The step's counts, and what it has spent."""
-    from prism.curation import count_step
-    from prism.curation.spending import count_spending
-
-    print(*count_step(store, step).lines(), *count_spending(store, step, part).lines(), sep="\n")
-
-
 def sample_checkpoint(arguments: argparse.Namespace) -> None:
     from prism.models import PromptEncoder, load_policy
     from prism.records import ImageSource, Prompt
@@ -267,46 +213,29 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prism", description="SFT, adversarial alignment and RLVR for Qwen3-VL.")
     parser.add_argument("--version", action="version", version=f"prism {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    run = _add_command(commands, "run", run_pipeline, "run or resume a whole recipe")
+    run = add_command(commands, "run", run_pipeline, "run or resume a whole recipe")
     _add_recipe(run)
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan, do nothing")
     run.add_argument(
         "--stop-after", metavar="STAGE", help="stop once this stage is complete (a name or kind in the plan)"
     )
     for stage, text in STAGE_COMMANDS.items():
-        command = _add_command(commands, stage, run_stage, f"one stage: {text}")
+        command = add_command(commands, stage, run_stage, f"one stage: {text}")
         command.set_defaults(stage=stage)
         _add_recipe(command)
     _add_evaluation(commands)
-    _add_recipe(_add_command(commands, "audit", audit_run, "look for what tells teacher from rollout besides content"))
+    _add_recipe(add_command(commands, "audit", audit_run, "look for what tells teacher from rollout besides content"))
     _add_ablation(commands)
     _add_upcycle(commands)
     _add_report(commands)
-    _add_data(commands)
+    add_data_commands(commands)
     _add_sample(commands)
-    return parser
-
-
-def _add_command(commands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.set_defaults(command=command)
     return parser
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML recipe, or the recipe.json of a run")
-    _add_overrides(parser, "align.num_steps=20")
-
-
-def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
-    text = f"settings to change, as in {example}; key=none puts a key back to its default"
-    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be an integer of at least 1")
-    return int(text)
+    add_overrides(parser, "align.num_steps=20")
 
 
 def _temperature(text: str) -> float:
@@ -320,24 +249,24 @@ def _temperature(text: str) -> float:
 
 
 def _add_evaluation(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands, "eval", evaluate, "evaluate every stage of a run on its test set, or one model on benchmarks"
     )
     parser.add_argument(
         "recipe", metavar="RECIPE", help="a run's recipe, or one with [[benchmarks]] such as recipes/eval/seven.toml"
     )
-    _add_overrides(parser, "model.path=runs/tiny-demo/seed-0/sft/model")
-    compare = _add_command(commands, "compare", compare_results, "compare two results of `prism eval`, paired by item")
+    add_overrides(parser, "model.path=runs/tiny-demo/seed-0/sft/model")
+    compare = add_command(commands, "compare", compare_results, "compare two results of `prism eval`, paired by item")
     for name in ("first", "second"):
         compare.add_argument(name, metavar=name.upper(), type=Path, help="directory of benchmark results")
 
 
 def _add_ablation(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands, "ablate", ablate, "run a recipe in variants, the paper's by default, and compare them"
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a run's recipe, or a file that lists cells")
-    _add_overrides(parser, "align.num_steps=20")
+    add_overrides(parser, "align.num_steps=20")
     parser.add_argument(
         "--cell", metavar="NAME", action="append", default=[], help="only this cell; repeat for several"
     )
@@ -346,7 +275,7 @@ def _add_ablation(commands: Any) -> None:
 
 
 def _add_upcycle(commands: Any) -> None:
-    parser = _add_command(commands, "upcycle", upcycle_checkpoint, "make a mixture of experts from a dense Qwen3-VL")
+    parser = add_command(commands, "upcycle", upcycle_checkpoint, "make a mixture of experts from a dense Qwen3-VL")
     parser.add_argument("dense", metavar="DENSE", type=Path, help="directory of the dense model")
     parser.add_argument("out", metavar="OUT", type=Path, help="directory to write")
     parser.add_argument("--num-experts", type=int, default=4, help="default: %(default)s")
@@ -356,63 +285,17 @@ def _add_upcycle(commands: Any) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    parser = _add_command(commands, "report", report_run, "write one self-contained HTML file about a run")
+    parser = add_command(commands, "report", report_run, "write one self-contained HTML file about a run")
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run or of an ablation")
     parser.add_argument("--output", metavar="F", type=Path, help="file to write; default: RUN/report.html")
 
 
-def _add_data(commands: Any) -> None:
-    parser = commands.add_parser("data", help="make data sets", description="Make data sets.")
-    subcommands = parser.add_subparsers(metavar="COMMAND", required=True)
-    synth = _add_command(subcommands, "synth", synthesize_data, "write the data of the built-in world")
-    synth.add_argument("out", metavar="OUT", type=Path, help="directory to write")
-    synth.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    _add_overrides(synth, "public=500")
-    _add_import(subcommands)
-    _add_asking_step(subcommands, "difficulty", rate_data, "find how often models solve each problem", "num_samples=8")
-    _add_asking_step(subcommands, "teach", teach_data, "ask a teacher for demonstrations", "num_samples=4")
-
-
-def _add_import(subcommands: Any) -> None:
-    command = _add_step(subcommands, "import", import_data, "add the rows of data files to a store, made if need be")
-    command.add_argument("files", metavar="FILE", type=Path, nargs="+", help="JSON, JSON lines or parquet")
-    command.add_argument("--source", metavar="NAME", help="what the rows' ids begin with; default: the file's name")
-    command.add_argument("--image-root", metavar="DIR", type=Path, help="where images lie; default: the file's folder")
-    command.add_argument(
-        "--column", metavar="OURS=THEIRS", type=_assignment, action="append", default=[], help="as in prompt=problem"
-    )
-    command.add_argument("--fetch-images", action="store_true", help="fetch images that are named by http addresses")
-    command.add_argument("--num-shards", metavar="N", type=_count, default=16, help="of a new store; default: 16")
-
-
-def _add_step(subcommands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
-    """A command that works on a store or on one process's part of it."""
-    parser = _add_command(subcommands, name, command, text)
-    parser.add_argument("store", metavar="STORE", type=Path, help="directory of the store")
-    parser.add_argument(
-        "--shard", metavar="I/N", default="0/1", help="this process's part of the shards, from 0/N; default: all"
-    )
-    return parser
-
-
-def _add_asking_step(subcommands: Any, name: str, command: Command, text: str, example: str) -> None:
-    parser = _add_step(subcommands, name, command, text)
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file such as those in recipes/data")
-    _add_overrides(parser, example)
-
-
-def _assignment(text: str) -> str:
-    if not all(text.partition("=")):
-        raise argparse.ArgumentTypeError(f"{text!r} must be like prompt=problem")
-    return text
-
-
 def _add_sample(commands: Any) -> None:
-    parser = _add_command(commands, "sample", sample_checkpoint, "ask a checkpoint a question about images")
+    parser = add_command(commands, "sample", sample_checkpoint, "ask a checkpoint a question about images")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="model directory")
     parser.add_argument("--image", metavar="F", type=Path, action="append", default=[], help="repeat for several")
     parser.add_argument("--question", metavar="Q", required=True, help="<image> marks an image's place; default: first")
-    parser.add_argument("--num-samples", type=_count, default=1, help="default: %(default)s")
+    parser.add_argument("--num-samples", type=count_argument, default=1, help="default: %(default)s")
     parser.add_argument("--temperature", type=_temperature, default=1.0, help="0 is greedy; default: %(default)s")
-    parser.add_argument("--max-response-tokens", type=_count, default=512, help="default: %(default)s")
+    parser.add_argument("--max-response-tokens", type=count_argument, default=512, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")

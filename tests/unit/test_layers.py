@@ -19,6 +19,8 @@ LAYERS = (
     {"evals"},
     {"curation"},
     {"stages"},
+    {"cli_arguments"},
+    {"cli_data"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,109 @@
+"""The `prism data` commands; as in `cli`, everything heavy is imported inside the command that needs it."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from prism.cli_arguments import Command, add_command, add_overrides, count_argument
+
+
+def synthesize_data(arguments: argparse.Namespace) -> None:
+    from prism.config import WorldData, build_config
+
+    config = build_config(WorldData, {}, arguments.overrides, source="prism data synth")
+    from prism.stages.datasets import write_world
+
+    write_world(config, arguments.out, seed=arguments.seed)
+
+
+def import_data(arguments: argparse.Namespace) -> None:
+    from prism.curation import Part, Store, count_import
+    from prism.curation.importing import ImportSettings, import_files
+    from prism.data.remote_images import ImageFetcher
+
+    columns = dict(text.split("=", 1) for text in arguments.column)
+    settings = ImportSettings(arguments.image_root, columns, ImageFetcher() if arguments.fetch_images else None)
+    part, store = Part.parse(arguments.shard), Store.create(arguments.store, arguments.num_shards)
+    for file, count in import_files(store, arguments.files, source=arguments.source, settings=settings, part=part):
+        print(f"{file}: {count:,} new rows")
+    print(*(line for funnel in count_import(store).values() for line in funnel.lines()), sep="\n")
+
+
+def rate_data(arguments: argparse.Namespace) -> None:
+    from prism.config import DifficultyRecipe, load_settings
+
+    recipe = load_settings(DifficultyRecipe, arguments.recipe, arguments.overrides)
+    from prism.curation import Part, Store
+    from prism.curation.difficulty import STEP, run_difficulty
+
+    store, part = Store(arguments.store), Part.parse(arguments.shard)
+    run_difficulty(store, recipe, part)
+    _print_step(store, STEP, part)
+
+
+def teach_data(arguments: argparse.Namespace) -> None:
+    from prism.config import TeachRecipe, load_settings
+
+    recipe = load_settings(TeachRecipe, arguments.recipe, arguments.overrides)
+    from prism.curation import Part, Store
+    from prism.curation.teach import STEP, run_teach
+
+    store, part = Store(arguments.store), Part.parse(arguments.shard)
+    run_teach(store, recipe, part)
+    _print_step(store, STEP, part)
+
+
+def _print_step(store: Any, step: str, part: Any) -> None:
+    """The step's counts, and what it has spent."""
+    from prism.curation import count_step
+    from prism.curation.spending import count_spending
+
+    print(*count_step(store, step).lines(), *count_spending(store, step, part).lines(), sep="\n")
+
+
+def add_data_commands(commands: Any) -> None:
+    parser = commands.add_parser("data", help="make data sets", description="Make data sets.")
+    subcommands = parser.add_subparsers(metavar="COMMAND", required=True)
+    synth = add_command(subcommands, "synth", synthesize_data, "write the data of the built-in world")
+    synth.add_argument("out", metavar="OUT", type=Path, help="directory to write")
+    synth.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_overrides(synth, "public=500")
+    _add_import(subcommands)
+    _add_asking_step(subcommands, "difficulty", rate_data, "find how often models solve each problem", "num_samples=8")
+    _add_asking_step(subcommands, "teach", teach_data, "ask a teacher for demonstrations", "num_samples=4")
+
+
+def _add_import(subcommands: Any) -> None:
+    command = _add_step(subcommands, "import", import_data, "add the rows of data files to a store, made if need be")
+    command.add_argument("files", metavar="FILE", type=Path, nargs="+", help="JSON, JSON lines or parquet")
+    command.add_argument("--source", metavar="NAME", help="what the rows' ids begin with; default: the file's name")
+    command.add_argument("--image-root", metavar="DIR", type=Path, help="where images lie; default: the file's folder")
+    command.add_argument(
+        "--column", metavar="OURS=THEIRS", type=_assignment, action="append", default=[], help="as in prompt=problem"
+    )
+    command.add_argument("--fetch-images", action="store_true", help="fetch images that are named by http addresses")
+    command.add_argument(
+        "--num-shards", metavar="N", type=count_argument, default=16, help="of a new store; default: 16"
+    )
+
+
+def _add_step(subcommands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+    """A command that works on a store or on one process's part of it."""
+    parser = add_command(subcommands, name, command, text)
+    parser.add_argument("store", metavar="STORE", type=Path, help="directory of the store")
+    parser.add_argument(
+        "--shard", metavar="I/N", default="0/1", help="this process's part of the shards, from 0/N; default: all"
+    )
+    return parser
+
+
+def _add_asking_step(subcommands: Any, name: str, command: Command, text: str, example: str) -> None:
+    parser = _add_step(subcommands, name, command, text)
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file such as those in recipes/data")
+    add_overrides(parser, example)
+
+
+def _assignment(text: str) -> str:
+    if not all(text.partition("=")):
+        raise argparse.ArgumentTypeError(f"{text!r} must be like prompt=problem")
+    return text
