@@ -9,7 +9,7 @@ from typing import Any
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 RESULT_FREE = ("cli", "curation", "planning", "report")
-"""Parts of the package that read runs but cannot change their results."""
+"""Parts of the package that cannot change the results of a run."""
 
 
 def file_sha256(path: Path) -> str:
