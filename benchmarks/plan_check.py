@@ -133,7 +133,9 @@ def measure_hardware(shape: ModelShape, tokens: int) -> Hardware:
     def multiply() -> None:
         for given, weight, gradient in products:
             # Forward, and both products of the backward pass.
-            torch.mm(given, weight.T), torch.mm(gradient, weight), torch.mm(gradient.T, given)
+            torch.mm(given, weight.T)
+            torch.mm(gradient, weight)
+            torch.mm(gradient.T, given)
 
     heads = torch.randn(1, shape.heads, tokens, shape.head_dim, requires_grad=True)
     mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool).tril()
@@ -351,7 +353,7 @@ def check_size(
             config, dtype=getattr(torch, precision), attn_implementation="sdpa"
         ).train()
         whole.tie_weights()
-        model = whole if has_logits else Discriminator(upcycle(whole, noise_std=0).model).train()
+        model: Any = whole if has_logits else Discriminator(upcycle(whole, noise_std=0).model).train()
         if is_checkpointing:
             (model if has_logits else model.model).gradient_checkpointing_enable({"use_reentrant": False})
         packed = blank_pack(SIZE_TOKENS)
