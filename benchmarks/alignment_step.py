@@ -174,7 +174,7 @@ def compare(arguments: argparse.Namespace) -> Pairs:
 
 
 def main() -> None:
-    sizes = {"prompts": 1, "group_size": 16, "image_tokens": 576, "micro_batch": 8, "token_budget": 8192}
+    sizes = {"prompts": 1, "group_size": 16, "image_tokens": 576, "micro_batch": 8, "token_budget": 8192, "pairs": 5}
     print(compare(parse_arguments(__doc__, **sizes)).describe("full alignment step"))
 
 

@@ -189,7 +189,7 @@ def their_update(arguments: argparse.Namespace) -> Callable[[], object]:
 
 
 def main() -> None:
-    sizes = {"prompts": 1, "group_size": 16, "image_tokens": 576, "micro_batch": 8, "token_budget": 8192}
+    sizes = {"prompts": 1, "group_size": 16, "image_tokens": 576, "micro_batch": 8, "token_budget": 8192, "pairs": 5}
     arguments = parse_arguments(__doc__, **sizes)
     full, update = compare(arguments)
     print(update.describe("policy update"), flush=True)

@@ -3,9 +3,10 @@
     python benchmarks/linear_cost.py [--image-tokens 256] [--branch-tokens 275] [--runs 3]
 
 Updates of policy and discriminator for one prompt, all in one pack. A point is the median of `--runs` updates. Prints
-for each point its unique tokens (the prompt's and every branch's, once) and the time per unique token; per sweep how
-far the largest of these is above the smallest; and over all points of a player the least-squares fit of a constant and
-a time per unique token, with the share of the variance that it explains.
+for each point its unique tokens (the prompt's and every branch's, once) and the time per unique token; for each sweep
+how far the largest of these is above the smallest, and the least-squares fit of a constant and a time per unique token
+with the share of the variance that it explains. Sweeps differ in that time: an image also costs its encoding and is
+looked at by every branch, and a branch's tokens look at each other.
 """
 
 import argparse
@@ -76,25 +77,22 @@ def discriminator_update() -> Measure:
     return measure
 
 
-def sweep(name: str, measure: Measure, points: Iterable[Point], num_runs: int) -> list[tuple[int, float]]:
-    """Prints a line per point; returns unique tokens and seconds."""
+def sweep(name: str, measure: Measure, points: Iterable[Point], num_runs: int) -> None:
     found = []
     for point in points:
         tokens, update = measure(point)
         seconds = statistics.median(timed(update) for _ in range(num_runs))
         found.append((tokens, seconds))
         print(f"{name}: {point}, {tokens} unique tokens, {1000 * seconds / tokens:.3f} ms per token", flush=True)
-    rates = [seconds / tokens for tokens, seconds in found]
-    print(f"{name}: the dearest token costs {max(rates) / min(rates):.2f} times the cheapest", flush=True)
-    return found
-
-
-def describe_fit(name: str, found: list[tuple[int, float]]) -> str:
     tokens, seconds = np.array(found).T
+    rates = seconds / tokens
     slope, constant = np.polyfit(tokens, seconds, 1)
-    rest = seconds - (constant + slope * tokens)
-    explained = 1 - rest.var() / seconds.var()
-    return f"{name}: {constant:.2f} s + {1000 * slope:.3f} ms per unique token, R² = {explained:.4f}"
+    explained = 1 - (seconds - constant - slope * tokens).var() / seconds.var()
+    print(
+        f"{name}: the dearest token costs {rates.max() / rates.min():.2f} times the cheapest; "
+        f"{constant:.2f} s + {1000 * slope:.3f} ms per unique token, R² = {explained:.4f}",
+        flush=True,
+    )
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -106,10 +104,8 @@ def compare(arguments: argparse.Namespace) -> None:
     }
     for player, measure in (("policy", policy_update()), ("discriminator", discriminator_update())):
         timed(measure(base)[1])  # warms up
-        found = []
         for name, points in sweeps.items():
-            found += sweep(f"{player}, {name}", measure, points, arguments.runs)
-        print(describe_fit(player, found), flush=True)
+            sweep(f"{player}, {name}", measure, points, arguments.runs)
 
 
 def main() -> None:

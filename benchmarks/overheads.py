@@ -2,8 +2,8 @@
 
     python benchmarks/overheads.py [--rows 200] [--pairs 5]
 
-- Verifier: our verdicts on labelled answers, nothing remembered, against `math_verify` alone, which decides fewer of
-  them rightly (the count is printed).
+- Verifier: our verdicts on labelled answers, nothing remembered, against `math_verify` alone; how many of them each
+  decides rightly is printed.
 - Data: a parquet file with one image of 512 × 512 pixels a row, read and every image decoded; the rival is `datasets`,
   which first makes its own copy of the file, as on every first run.
 - Checkpoints of policy and AdamW (132 MB): ours are hashed, synced to the disk and verified when read; the rivals,
@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as distributed_checkpoint
-from datasets import Dataset, Image, List
+from datasets import Dataset, Image, List, disable_progress_bars
 from math_verify import parse, verify
 from side_by_side import Writer, make_encoder, make_policy, parse_arguments, run_pairs
 from verifier import CASES, forget
@@ -127,6 +127,7 @@ def measure(num_rows: int, num_pairs: int) -> None:
     def report(name: str, ours: Callable[[], object], rival: Callable[[], object]) -> None:
         print(run_pairs(ours, rival, num_pairs, now=time.perf_counter).describe(name), flush=True)
 
+    disable_progress_bars()
     with TemporaryDirectory() as directory:
         verifier(report)
         data(report, Path(directory), num_rows)
@@ -135,7 +136,7 @@ def measure(num_rows: int, num_pairs: int) -> None:
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__, rows=200)
+    arguments = parse_arguments(__doc__, rows=200, pairs=5)
     measure(arguments.rows, arguments.pairs)
 
 

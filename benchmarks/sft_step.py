@@ -152,7 +152,7 @@ def their_step(arguments: argparse.Namespace) -> Callable[[], object]:
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__, batch_size=16, micro_batch=8, token_budget=8192)
+    arguments = parse_arguments(__doc__, batch_size=16, micro_batch=8, token_budget=8192, pairs=5)
     print(compare(arguments).describe("SFT step"), flush=True)
     own, theirs = memory_growth(our_step, arguments), memory_growth(their_step, arguments)
     print(f"peak memory: ours {own:.0f} MiB, rival {theirs:.0f} MiB")

@@ -257,9 +257,9 @@ def memory_growth(prepare: Callable[..., Callable[[], object]], arguments: argpa
 
 
 def parse_arguments(description: str | None, **defaults: int) -> argparse.Namespace:
-    """An option per default, and `--pairs`; prints the machine and how to repeat this run. Sets one thread."""
+    """An option per default; prints the machine and how to repeat this run. Sets one thread."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (defaults | {"pairs": 5}).items():
+    for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, metavar="N", help=f"{value}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
