@@ -128,14 +128,17 @@ class Workspace:
         if lora is None or not getattr(lora, player):
             return shard(model, precision)
         seed = derive_seed(self.seed, "lora", player) % 2**31
-        body.to(getattr(torch, precision))
+        self._round(body)
         add_adapters(body, rank=lora.rank, alpha=lora.alpha, seed=seed)
         return model.to(own_device())
 
     def to_use(self, model: Module) -> Module:
         """`model`, whole, where it does not train: on this process's device, in the recipe's precision."""
         self._read_trees(model)
-        return model.to(device=own_device(), dtype=getattr(torch, self.recipe.precision))
+        return self._round(model).to(own_device())
+
+    def _round(self, model: Module) -> Module:
+        return model.to(torch.bfloat16) if self.recipe.precision == "bfloat16" else model
 
     def _read_trees(self, model: nn.Module) -> Any:
         """The Hugging Face model in `model`, with the recipe's attention over packed sequences."""
