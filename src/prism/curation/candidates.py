@@ -27,7 +27,9 @@ _BLOCK = 1024
 _LEAST_LENGTH = 30.0
 """Of a thumbnail less the mean; encoding and resizing change it by about 10."""
 
-_PLANES = np.random.default_rng(0xCAFE).standard_normal((3 * THUMBNAIL**2 + 1, NUM_IMAGE_BANDS * BITS)).astype(np.float32)
+_PLANES = (
+    np.random.default_rng(0xCAFE).standard_normal((3 * THUMBNAIL**2 + 1, NUM_IMAGE_BANDS * BITS)).astype(np.float32)
+)
 _WEIGHTS = (1 << np.arange(BITS)).astype(np.uint64)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
