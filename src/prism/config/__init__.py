@@ -11,7 +11,16 @@ from prism.config.benchmarks import (
     ServedModel,
     ServerSettings,
 )
-from prism.config.curation import AskedServers, BudgetConfig, DifficultyRecipe, PriceConfig, TeachRecipe
+from prism.config.curation import (
+    AskedServers,
+    BudgetConfig,
+    DecontaminateRecipe,
+    DifficultyRecipe,
+    EvaluationSet,
+    PriceConfig,
+    TeachRecipe,
+    VerifyRecipe,
+)
 from prism.config.data import FilesData, PublicFidelity, WorldData
 from prism.config.loading import build_config, load_benchmark_recipe, load_recipe, load_settings
 from prism.config.lora import LoraConfig
@@ -65,11 +74,13 @@ __all__ = [
     "CheckpointBase",
     "Config",
     "Dapo",
+    "DecontaminateRecipe",
     "DedicatedDiscriminator",
     "DenseDiscriminator",
     "DifficultyRecipe",
     "DiscriminatorConfig",
     "EvaluationConfig",
+    "EvaluationSet",
     "ExpertSettings",
     "FilesData",
     "GatedAdvantage",
@@ -98,6 +109,7 @@ __all__ = [
     "TextOnlyDiscriminator",
     "TinyBase",
     "TransformersRollout",
+    "VerifyRecipe",
     "VllmRollout",
     "WarmupConfig",
     "WholeResponseDiscriminator",

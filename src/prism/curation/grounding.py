@@ -55,7 +55,9 @@ def _from_nowhere(think: str, evidence: Iterable[float], num_items: int) -> Iter
     known = dict.fromkeys((*_OPERANDS, *evidence))
     for value, match in _numbers(text):
         is_count = value <= num_items and value.is_integer()
-        is_known = is_count or _is_result(text, match) or _is_near(value, (*_CONSTANTS, *known)) or _follows(value, known)
+        is_known = (
+            is_count or _is_result(text, match) or _is_near(value, (*_CONSTANTS, *known)) or _follows(value, known)
+        )
         if not is_known:
             yield match.group()
         if len(known) < _MOST_KNOWN:

@@ -13,7 +13,9 @@ from prism.curation.rows import Row
 from prism.data.writers import write_verl_parquet
 from prism.records import Prompt
 
-LONG = "A tank holds {} litres and loses {} litres through a leak every hour, while {} litres flow in; when is it empty?"
+LONG = (
+    "A tank holds {} litres and loses {} litres through a leak every hour, while {} litres flow in; when is it empty?"
+)
 
 
 def evaluation_file(directory: Path, problems: list[Problem]) -> EvaluationSet:

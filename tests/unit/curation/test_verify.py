@@ -80,9 +80,7 @@ def test_without_an_answer_the_samples_must_agree(store: Store) -> None:
     taught = {"two": [text("42"), text("42.0"), text("5")], "none": [text("1"), text("2")], "one": [text("42")]}
     outcomes = verify(store, taught, answer="")
     assert outcomes["two"].findings["decided_by"] == "agreement" and outcomes["two"].findings["draw"] == 0
-    assert {outcomes[name].reason for name in ("none", "one")} == {
-        "has no answer, and its demonstrations do not agree"
-    }
+    assert {outcomes[name].reason for name in ("none", "one")} == {"has no answer, and its demonstrations do not agree"}
 
 
 def test_rows_bring_their_own_demonstration_or_pass(store: Store) -> None:
