@@ -107,6 +107,44 @@ def describe_data(arguments: argparse.Namespace) -> None:
     print(f"data card: {render_data_card(store.directory, arguments.output)}")
 
 
+def verify_data(arguments: argparse.Namespace) -> None:
+    from prism.config import VerifyRecipe, load_settings
+
+    recipe = load_settings(VerifyRecipe, arguments.recipe, arguments.overrides)
+    from prism.curation import Part, Store, decontaminate, dedup, run_whole_step, verify
+
+    store, part = Store(arguments.store), Part.parse(arguments.shard)
+    verify.run_verify(store, recipe, part)
+    if recipe.against:
+        decontaminate.run_decontaminate(store, recipe.against, part)
+    run_whole_step(store, dedup.Dedup(store.images.root), part)
+    steps = [verify.STEP, *([decontaminate.STEP] if recipe.against else []), dedup.STEP]
+    for step in steps:
+        _print_step(store, step, part)
+    _write_report(store, steps, arguments.report)
+
+
+def decontaminate_data(arguments: argparse.Namespace) -> None:
+    from prism.config import DecontaminateRecipe, load_settings
+
+    recipe = load_settings(DecontaminateRecipe, arguments.recipe, arguments.overrides)
+    from prism.curation import Part, Store
+    from prism.curation.decontaminate import STEP, run_decontaminate
+
+    store, part = Store(arguments.store), Part.parse(arguments.shard)
+    run_decontaminate(store, recipe.against, part)
+    _print_step(store, STEP, part)
+    _write_report(store, [STEP], arguments.report)
+
+
+def _write_report(store: Any, steps: list[str], path: Path | None) -> None:
+    from prism.curation.drop_report import write_drop_report
+
+    if path is not None:
+        write_drop_report(store, steps, path)
+        print(f"report: {path}")
+
+
 def _print_step(store: Any, step: str, part: Any) -> None:
     """The step's counts, and what it has spent."""
     from prism.curation import count_step
@@ -125,6 +163,16 @@ def add_data(commands: Any) -> None:
     _add_import(subcommands)
     _add_asking_step(subcommands, "difficulty", rate_data, "find how often models solve each problem", "num_samples=8")
     _add_asking_step(subcommands, "teach", teach_data, "ask a teacher for demonstrations", "num_samples=4")
+    _add_removing_step(
+        subcommands,
+        "verify",
+        verify_data,
+        "keep demonstrations that hold, of problems in no evaluation set, each problem once",
+        "min_caption_items=4",
+    )
+    _add_removing_step(
+        subcommands, "decontaminate", decontaminate_data, "remove what is in evaluation sets", "extends=other.toml"
+    )
     _add_selection(subcommands)
 
 
@@ -171,10 +219,16 @@ def _add_step(subcommands: Any, name: str, command: Command, text: str) -> argpa
     return parser
 
 
-def _add_asking_step(subcommands: Any, name: str, command: Command, text: str, example: str) -> None:
+def _add_asking_step(subcommands: Any, name: str, command: Command, text: str, example: str) -> argparse.ArgumentParser:
     parser = _add_step(subcommands, name, command, text)
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML file such as those in recipes/data")
     add_overrides(parser, example)
+    return parser
+
+
+def _add_removing_step(subcommands: Any, name: str, command: Command, text: str, example: str) -> None:
+    parser = _add_asking_step(subcommands, name, command, text, example)
+    parser.add_argument("--report", metavar="F", type=Path, help="JSON file to write: what was dropped, with examples")
 
 
 def _assignment(text: str) -> str:

@@ -11,7 +11,16 @@ from prism.config.benchmarks import (
     ServedModel,
     ServerSettings,
 )
-from prism.config.curation import AskedServers, BudgetConfig, DifficultyRecipe, PriceConfig, TeachRecipe
+from prism.config.curation import (
+    AskedServers,
+    BudgetConfig,
+    DecontaminateRecipe,
+    DifficultyRecipe,
+    EvaluationSet,
+    PriceConfig,
+    TeachRecipe,
+    VerifyRecipe,
+)
 from prism.config.data import FilesData, PublicFidelity, WorldData
 from prism.config.hardware import DEVICES, Hardware, MatmulSpeed, Precision, load_hardware
 from prism.config.loading import build_config, load_benchmark_recipe, load_recipe, load_settings
@@ -69,11 +78,13 @@ __all__ = [
     "CheckpointBase",
     "Config",
     "Dapo",
+    "DecontaminateRecipe",
     "DedicatedDiscriminator",
     "DenseDiscriminator",
     "DifficultyRecipe",
     "DiscriminatorConfig",
     "EvaluationConfig",
+    "EvaluationSet",
     "ExpertSettings",
     "FilesData",
     "GatedAdvantage",
@@ -109,6 +120,7 @@ __all__ = [
     "TinyBase",
     "TransformersRollout",
     "TypicalConfig",
+    "VerifyRecipe",
     "VllmRollout",
     "WarmupConfig",
     "WholeResponseDiscriminator",

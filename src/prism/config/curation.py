@@ -1,12 +1,21 @@
 """What the steps of data curation that ask models are told: whom, what, how often, and for how much."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, Tag, model_validator
 
-from prism.config.base import Config, Count, Fraction, NonNegative, Positive, contradiction, variant_or
-from prism.config.benchmarks import LocalModel, ServerSettings
+from prism.config.base import (
+    Config,
+    Count,
+    Fraction,
+    NonNegative,
+    NonNegativeCount,
+    Positive,
+    contradiction,
+    variant_or,
+)
+from prism.config.benchmarks import BenchmarkName, LocalModel, ServerSettings
 
 
 class PriceConfig(Config):
@@ -95,3 +104,50 @@ class DifficultyRecipe(Config):
         if len(set(names)) < len(names):
             raise contradiction("models", names, "must name each model once")
         return self
+
+
+class EvaluationSet(Config):
+    """A set that nothing may be trained on: one of the benchmarks, by its name, or a data file of our own.
+
+    `path` is a data file or, for a benchmark, also a directory; without it a benchmark comes from the hub, in
+    `revision`.
+    """
+
+    name: str
+    path: Path | None = None
+    revision: str | None = None
+
+    @property
+    def is_benchmark(self) -> bool:
+        return self.name in get_args(BenchmarkName)
+
+    @model_validator(mode="after")
+    def _check(self) -> "EvaluationSet":
+        if not self.is_benchmark and self.path is None:
+            raise contradiction("path", None, f"must be given, since {self.name!r} is none of the benchmarks")
+        return self
+
+
+class DecontaminateRecipe(Config):
+    """Removes what is in any of the sets `against`."""
+
+    against: Annotated[tuple[EvaluationSet, ...], Field(min_length=1)]
+
+
+class VerifyRecipe(Config):
+    """Which demonstrations hold: by rules, by a `judge` for the answers on which rules cannot decide, and by whether
+    the reasoning rests on the description; then what is in the sets `against`, and duplicates, are removed.
+
+    Where a problem has no answer, the samples' most frequent one is taken if `min_agreement` of them give it and two
+    at least. `max_numbers_from_nowhere` are numbers in the reasoning that are in no evidence.
+    """
+
+    judge: AskedServers | None = None
+    judge_max_tokens: Count = 1024
+    budget: BudgetConfig = BudgetConfig()
+    min_agreement: Fraction = 0.5
+    min_caption_words: NonNegativeCount = 5
+    min_caption_items: NonNegativeCount = 2
+    max_numbers_from_nowhere: NonNegativeCount = 0
+    against: tuple[EvaluationSet, ...] = ()
+    ask_in_doubt: bool = False

@@ -53,15 +53,28 @@ def open_image(source: ImageSource) -> Image.Image:
     Raises DataError for a missing, unreadable, truncated or broken image and for one of more than
     `MAX_SOURCE_PIXELS` pixels.
     """
+    return _open(source)[0]
+
+
+def open_reduced(source: ImageSource, min_side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """As `open_image`, with the size of the whole: a JPEG is decoded at a half, a quarter or an eighth of it, as
+    long as both sides keep `min_side` pixels, which is several times faster."""
+    return _open(source, min_side)
+
+
+def _open(source: ImageSource, min_side: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
     encoded = read_bytes(source)
     try:
         image = Image.open(BytesIO(encoded), formats=FORMATS)
+        size = image.size
         num_pixels = image.width * image.height
         if num_pixels > MAX_SOURCE_PIXELS:
             raise DataError(f"{num_pixels} pixels, more than the {MAX_SOURCE_PIXELS} allowed")
         Image.open(BytesIO(encoded), formats=FORMATS).verify()  # checksums, which loading does not look at
+        if min_side is not None:
+            image.draft("RGB", (min_side, min_side))
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _to_rgb(ImageOps.exif_transpose(image)), size
     # Broken bytes make Pillow's decoders raise nearly anything: SyntaxError, struct.error, KeyError, EOFError.
     except Exception as error:
         reason = str(error) or type(error).__name__

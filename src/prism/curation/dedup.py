@@ -1,0 +1,161 @@
+"""The same problem twice: one of them stays.
+
+Two rows are the same problem if their questions ask the same, their options are the same, their images show the same
+pictures, and their answers do not disagree. The same picture with another question is another problem, and so is the
+same question about a picture that differs in one object.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prism.curation.candidates import BITS, MAX_COMPARED, MIN_LIKENESS, NUM_IMAGE_BANDS, Collection, Pair
+from prism.curation.fingerprints import Fingerprint, Pictures, take_fingerprint
+from prism.curation.rows import Outcome, Row
+from prism.curation.threads import in_threads
+from prism.data.image_likeness import MAX_DIFFERENCE
+from prism.data.question_likeness import MIN_SHARED_PAIRS, MIN_SHARED_WORDS
+from prism.errors import DataError
+from prism.rewards import verify_answer
+
+STEP = "dedup"
+EXACT, NEAR, CONTRADICTED = "is a duplicate", "is a near-duplicate", "is a duplicate with another answer"
+UNREADABLE = "has an image that cannot be decoded"
+
+_RULES = 1
+"""Raised when the same rows would be judged otherwise."""
+
+Feature = tuple[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A row that is in a pair. Of two the one with the greater `rank` stays."""
+
+    id: str
+    fingerprint: Fingerprint
+    rank: tuple[bool, bool, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    reason: str
+    difference: float
+
+
+class Dedup:
+    """Keeps of all rows that are the same problem the best: one with an answer before one without, one with a
+    demonstration, the one whose images have most pixels, the first.
+
+    A dropped row is always the same problem as one that stays, which its findings name as `duplicate_of`;
+    `picture_difference` is by how much the pictures differ (see `prism.data.image_likeness`).
+    """
+
+    name = STEP
+
+    def __init__(self, image_root: Path, num_threads: int | None = None) -> None:
+        self._pictures = Pictures(image_root)
+        self._num_threads = num_threads
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "rules": _RULES,
+            "words": [MIN_SHARED_WORDS, MIN_SHARED_PAIRS],
+            "pictures": [MAX_DIFFERENCE, MIN_LIKENESS, NUM_IMAGE_BANDS, BITS],
+            "compared": MAX_COMPARED,
+        }
+
+    def describe(self, rows: Iterator[Row]) -> Iterator[Feature]:
+        return in_threads(_describe, rows, self._num_threads)
+
+    def decide(self, features: Iterable[Feature]) -> Iterator[Outcome]:
+        pairs = Collection(_read(feature) for _, feature in features).pairs()
+        members = _members(features, {position for pair in pairs for position in pair})
+        matches = self._matches(pairs, members)
+        dropped = _drop(matches, members)
+        for position, (row_id, feature) in enumerate(features):
+            if "error" in feature:
+                yield Outcome(row_id, "dropped", UNREADABLE, feature["error"])
+            elif position in dropped:
+                yield _dropped(row_id, *dropped[position])
+            else:
+                yield Outcome(row_id, "kept")
+
+    def _matches(self, pairs: list[Pair], members: Mapping[int, _Member]) -> dict[int, dict[int, _Match]]:
+        def compare(pair: Pair) -> _Match | None:
+            return self._compare(*(members[position].fingerprint for position in pair))
+
+        matches: dict[int, dict[int, _Match]] = defaultdict(dict)
+        for (a, b), match in zip(pairs, in_threads(compare, pairs, self._num_threads), strict=True):
+            if match is not None:
+                matches[a][b] = matches[b][a] = match
+        return matches
+
+    def _compare(self, first: Fingerprint, second: Fingerprint) -> _Match | None:
+        if first.choices != second.choices:
+            return None
+        agree = answers_agree(first.answer, second.answer)
+        is_exact = np.array_equal(first.words, second.words) and first.images == second.images
+        if is_exact:
+            return _Match(EXACT if agree else CONTRADICTED, 0.0)
+        difference = self._pictures.largest_difference(first.images, second.images) if agree else None
+        return None if difference is None else _Match(NEAR, difference)
+
+
+def answers_agree(first: str, second: str) -> bool:
+    """Whether no answer contradicts the other: one that is missing, or that nobody can check, contradicts none."""
+    if not first or not second or first == second:
+        return True
+    return verify_answer(first, second) != "wrong" or verify_answer(second, first) != "wrong"
+
+
+def _describe(row: Row) -> Feature:
+    try:
+        fingerprint = take_fingerprint(
+            row.prompt, has_demonstration=row.completion is not None or "teach" in row.findings
+        )
+    except DataError as error:
+        return row.id, {"error": str(error)}
+    return row.id, fingerprint.to_json()
+
+
+def _read(feature: Mapping[str, Any]) -> Fingerprint | None:
+    return None if "error" in feature else Fingerprint.from_json(feature)
+
+
+def _members(features: Iterable[Feature], wanted: set[int]) -> dict[int, _Member]:
+    members = {}
+    for position, (row_id, feature) in enumerate(features):
+        if position in wanted:
+            found = Fingerprint.from_json(feature)
+            rank = (bool(found.answer), found.has_demonstration, found.num_pixels, -position)
+            members[position] = _Member(row_id, found, rank)
+    return members
+
+
+def _drop(
+    matches: Mapping[int, Mapping[int, _Match]], members: Mapping[int, _Member]
+) -> dict[int, tuple[_Member, _Match]]:
+    """By position, what each dropped row is the same as. The best are looked at first, so that whatever a row is
+    dropped for stays."""
+    dropped: dict[int, tuple[_Member, _Match]] = {}
+    for position in sorted(matches, key=lambda position: members[position].rank, reverse=True):
+        better = [
+            other
+            for other in matches[position]
+            if members[other].rank > members[position].rank and other not in dropped
+        ]
+        if better:
+            best = max(better, key=lambda other: members[other].rank)
+            dropped[position] = members[best], matches[position][best]
+    return dropped
+
+
+def _dropped(row_id: str, of: _Member, match: _Match) -> Outcome:
+    evidence = {"duplicate_of": of.id, "picture_difference": round(match.difference, 1)}
+    return Outcome(row_id, "dropped", match.reason, f"of {of.id}", evidence)

@@ -1,0 +1,236 @@
+"""Which of a row's demonstrations hold, and which one is taken: rules first, a judge where these cannot decide."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from prism.config.curation import VerifyRecipe
+from prism.curation.asking import OpenMeter, chat_servers, num_rows_at_once, open_meter, open_pool
+from prism.curation.concurrency import Work, concurrently
+from prism.curation.grounding import Grounding, check_grounding
+from prism.curation.ledger import InDoubtError
+from prism.curation.rows import Outcome, Row, dropped, kept, passed
+from prism.curation.running import run_step
+from prism.curation.store import Part, Store
+from prism.evals.judge import Case, fill, parse_verdict, template_sha256
+from prism.records import Prompt, Response
+from prism.rewards import parse_response, verify_answer
+from prism.rollout.openai_messages import ChatRequest
+from prism.rollout.openai_pool import ChatPool, RequestError
+
+STEP = "verify"
+_RULES = 1
+"""Raised when the same rows would be judged otherwise."""
+
+_JUDGED = {"correct": "correct", "incorrect": "wrong"}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A demonstration whose format is valid. `num_agreeing` counts those with its answer, itself included."""
+
+    draw: int
+    is_repaired: bool
+    response: Response
+    grounding: Grounding
+    verdict: str
+    decided_by: str
+    num_agreeing: int = 1
+
+    @property
+    def answer(self) -> str:
+        return self.response.answer or ""
+
+
+def run_verify(store: Store, recipe: VerifyRecipe, part: Part) -> None:
+    """Verifies the part's rows; raises what `run_step` and `Verify` raise."""
+    run_step(
+        store, Verify(recipe, open_meter(store, part, STEP, recipe.budget, ask_in_doubt=recipe.ask_in_doubt)), part
+    )
+
+
+class Verify:
+    """Keeps rows with a demonstration that is in the format, has the right answer and rests on what it describes.
+
+    Findings: the `text` that was taken, its `draw`, `why` it and no other, who decided (`decided_by`: rules, judge or
+    agreement), the `agreement` of all samples (the share that has the most frequent answer), counts of samples by
+    `verdicts`, and what `Grounding` has. A row's samples are those of `teach`, or the one it was imported with.
+    Raises, from `run`, BudgetError, and RolloutError where the judge's server refuses everybody.
+    """
+
+    name = STEP
+
+    def __init__(self, recipe: VerifyRecipe, meter: OpenMeter) -> None:
+        self._recipe = recipe
+        self._servers = chat_servers(recipe.judge) if recipe.judge else []
+        self._open_pool = open_pool(self._servers, meter)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        recipe = self._recipe
+        judge = recipe.judge and {
+            "model": recipe.judge.model,
+            "extra_body": recipe.judge.extra_body,
+            "template": template_sha256("answer"),
+            "max_tokens": recipe.judge_max_tokens,
+        }
+        limits = {"min_agreement", "min_caption_words", "min_caption_items", "max_numbers_from_nowhere"}
+        return {"rules": _RULES, "judge": judge, **recipe.model_dump(include=limits)}
+
+    def run(self, rows: Iterator[Row]) -> Iterator[Outcome]:
+        if self._recipe.judge is not None:
+            return concurrently(rows, self._open, num_rows_at_once(self._servers, 1))
+        return (self._conclude(row, _check(row)) for row in rows)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[Work]:
+        async with self._open_pool() as pool:
+            yield partial(self._judge, pool)
+
+    async def _judge(self, pool: ChatPool, row: Row) -> Outcome:
+        candidates = await asyncio.to_thread(_check, row)
+        if candidates and row.prompt.answer.strip():
+            candidates = await asyncio.gather(*(self._ask(pool, row, candidate) for candidate in candidates))
+        return await asyncio.to_thread(self._conclude, row, candidates)
+
+    async def _ask(self, pool: ChatPool, row: Row, candidate: Candidate) -> Candidate:
+        """With the judge's verdict where rules had none; as it was where the judge has none either."""
+        if candidate.verdict != "unverifiable":
+            return candidate
+        content = fill(Case(row.prompt.question, row.prompt.answer, candidate.answer))
+        request = ChatRequest(
+            label=f"row {row.id!r}",
+            messages=[{"role": "user", "content": content}],
+            temperature=0.0,
+            max_tokens=self._recipe.judge_max_tokens,
+            owner=row.id,
+            draw=candidate.draw,
+        )
+        try:
+            reply = await pool.ask(request)
+        except InDoubtError:
+            return candidate
+        except RequestError as error:
+            if not error.is_its_own:
+                raise
+            return candidate
+        verdict = _JUDGED.get(parse_verdict(reply.content) or "") if reply.ending == "stop" else None
+        return candidate if verdict is None else replace(candidate, verdict=verdict, decided_by="judge")
+
+    def _conclude(self, row: Row, candidates: Sequence[Candidate] | None) -> Outcome:
+        if candidates is None:
+            return passed(row, "has no demonstration")
+        if not candidates:
+            return dropped(row, "no demonstration is in the format", parse_response(_samples(row)[0][1]).reason)
+        candidates = _count_agreeing(candidates)
+        agreement = max(candidate.num_agreeing for candidate in candidates) / len(candidates)
+        if not row.prompt.answer.strip():
+            candidates = [self._by_agreement(candidate, len(candidates)) for candidate in candidates]
+        verdicts = dict(Counter(candidate.verdict for candidate in candidates))
+        right = [candidate for candidate in candidates if candidate.verdict == "correct"]
+        evidence = {"agreement": agreement, "verdicts": verdicts}
+        if not right:
+            return _not_right(row, candidates, evidence)
+        faults = [self._fault(row.prompt, candidate) for candidate in right]
+        if None not in faults:
+            reason, detail = next(fault for fault in faults if fault is not None)
+            return dropped(row, reason, detail, **evidence)
+        sound = [candidate for candidate, fault in zip(right, faults, strict=True) if fault is None]
+        chosen = min(sound, key=_preference)
+        return kept(row, **_findings(chosen, len(sound), len(candidates)), **evidence)
+
+    def _by_agreement(self, candidate: Candidate, count: int) -> Candidate:
+        is_shared = candidate.num_agreeing >= 2 and candidate.num_agreeing >= self._recipe.min_agreement * count
+        verdict = "correct" if is_shared else "unverifiable"
+        return replace(candidate, verdict=verdict, decided_by="agreement")
+
+    def _fault(self, prompt: Prompt, candidate: Candidate) -> tuple[str, str] | None:
+        recipe, found = self._recipe, candidate.grounding
+        if found.num_caption_words < recipe.min_caption_words:
+            return "description is too short", f"{found.num_caption_words} words"
+        if found.num_caption_items < recipe.min_caption_items:
+            return "description has too few items", f"{found.num_caption_items}"
+        if len(found.from_nowhere) > recipe.max_numbers_from_nowhere:
+            return "numbers in the reasoning are in no evidence", ", ".join(found.from_nowhere[:10])
+        return None
+
+
+def _samples(row: Row) -> list[tuple[int, str, bool]]:
+    """Draw, text, and whether it was repaired."""
+    taught = row.findings.get("teach", {}).get("samples")
+    if taught:
+        return [(sample["draw"], sample["text"], sample["is_repaired"]) for sample in taught]
+    return [] if row.completion is None else [(0, row.completion, False)]
+
+
+def _check(row: Row) -> list[Candidate] | None:
+    """The demonstrations in the format, by the rules; None where there are no demonstrations at all."""
+    samples = _samples(row)
+    if not samples:
+        return None
+    prompt, candidates = row.prompt, []
+    for draw, text, is_repaired in samples:
+        response = parse_response(text)
+        if response.is_valid:
+            verdict = verify_answer(
+                response.answer or "",
+                prompt.answer,
+                equivalents=prompt.equivalents,
+                choices=prompt.choices or None,
+            )
+            grounding = check_grounding(prompt, response)
+            candidates.append(Candidate(draw, is_repaired, response, grounding, str(verdict), f"rules: {verdict.rule}"))
+    return candidates
+
+
+def _count_agreeing(candidates: Sequence[Candidate]) -> list[Candidate]:
+    answers = [candidate.answer for candidate in candidates]
+    return [
+        replace(candidate, num_agreeing=sum(_is_same(candidate.answer, other) for other in answers))
+        for candidate in candidates
+    ]
+
+
+def _is_same(first: str, second: str) -> bool:
+    return first == second or verify_answer(first, second) == "correct" or verify_answer(second, first) == "correct"
+
+
+def _not_right(row: Row, candidates: Sequence[Candidate], evidence: Mapping[str, Any]) -> Outcome:
+    answers = Counter(candidate.answer[:100] for candidate in candidates)
+    detail = ", ".join(f"{answer} ({count})" for answer, count in answers.most_common(5))
+    if not row.prompt.answer.strip():
+        reason = "has no answer, and its demonstrations do not agree"
+    elif any(candidate.verdict == "unverifiable" for candidate in candidates):
+        reason = "no demonstration's answer can be verified as right"
+    else:
+        reason = "no demonstration's answer is right"
+    return dropped(row, reason, f"{detail} for {row.prompt.answer[:100]}", **evidence)
+
+
+def _preference(candidate: Candidate) -> tuple[int, int, bool, int]:
+    """The least is taken: with the most frequent answer, fewest numbers from nowhere, never repaired, first drawn."""
+    return -candidate.num_agreeing, len(candidate.grounding.from_nowhere), candidate.is_repaired, candidate.draw
+
+
+def _findings(chosen: Candidate, num_sound: int, num_valid: int) -> dict[str, Any]:
+    found = chosen.grounding
+    why = (
+        f"first of {num_sound} sound among {num_valid} in the format, by agreement ({chosen.num_agreeing}), "
+        f"numbers from nowhere ({len(found.from_nowhere)}), {'' if chosen.is_repaired else 'not '}repaired"
+    )
+    return {
+        "text": chosen.response.text,
+        "draw": chosen.draw,
+        "why": why,
+        "decided_by": chosen.decided_by,
+        "num_sound": num_sound,
+        "num_valid": num_valid,
+        "num_caption_words": found.num_caption_words,
+        "num_caption_items": found.num_caption_items,
+        "num_steps": found.num_steps,
+        "from_nowhere": list(found.from_nowhere),
+    }
