@@ -351,7 +351,7 @@ def check_size(
             config, dtype=getattr(torch, precision), attn_implementation="sdpa"
         ).train()
         whole.tie_weights()
-        model = whole if has_logits else Discriminator(upcycle(whole, noise_std=0).model).train()
+        model: Any = whole if has_logits else Discriminator(upcycle(whole, noise_std=0).model).train()
         if is_checkpointing:
             (model if has_logits else model.model).gradient_checkpointing_enable({"use_reentrant": False})
         packed = blank_pack(SIZE_TOKENS)
@@ -383,7 +383,8 @@ def blank_pack(tokens: int) -> PackedTrees:
     ids = torch.zeros(tokens, dtype=torch.long)
     places = torch.arange(tokens)
     end, row = torch.tensor([tokens - 1]), torch.tensor([0])
-    return PackedTrees(ids, places.expand(3, -1), ids, ids, None, None, places, ids, ids, places, end, row)
+    runs = ((tokens,),)
+    return PackedTrees(ids, places.expand(3, -1), ids, ids, None, None, places, ids, ids, places, end, row, runs)
 
 
 def main() -> None:

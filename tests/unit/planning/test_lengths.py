@@ -49,7 +49,7 @@ def test_a_file_is_counted_with_the_bases_processor(tmp_path: Path) -> None:
         }
     )
     found = find_lengths(recipe)
-    ids = encoder.tokenizer.apply_chat_template(
+    ids: Any = encoder.tokenizer.apply_chat_template(
         [{"role": "user", "content": "How many?"}], add_generation_prompt=True, tokenize=True, return_dict=True
     )
     expected: Any = Row(
@@ -101,7 +101,7 @@ def test_what_is_given_goes_before_what_is_counted(world: Lengths) -> None:
     found = find_lengths(load_recipe(DEMO, ["plan.caption_tokens=7", "plan.num_test=11"]))
     assert {row.caption for row in found.rows["alignment"]} == {7}
     assert [row.text for row in found.rows["rl"]] == [row.text for row in world.rows["rl"]]
-    assert found.counts == world.counts | {"test": 11}
+    assert found.counts == {**world.counts, "test": 11}
 
 
 def test_rows_are_drawn_evenly(world: Lengths) -> None:
