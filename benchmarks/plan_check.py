@@ -385,7 +385,8 @@ def blank_pack(tokens: int) -> PackedTrees:
     ids = torch.zeros(tokens, dtype=torch.long)
     places = torch.arange(tokens)
     end, row = torch.tensor([tokens - 1]), torch.tensor([0])
-    return PackedTrees(ids, places.expand(3, -1), ids, ids, None, None, places, ids, ids, places, end, row)
+    runs = ((tokens,),)
+    return PackedTrees(ids, places.expand(3, -1), ids, ids, None, None, places, ids, ids, places, end, row, runs)
 
 
 def main() -> None:

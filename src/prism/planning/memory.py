@@ -41,7 +41,7 @@ def kept_activations(model: Model, pack: Pack) -> float:
     With activation checkpointing the inputs of all layers, and all of one layer while it is computed again.
     """
     shape, b = model.shape, BYTES[model.precision]
-    layer = layer_activations(model, pack.tokens)
+    layer = layer_activations(model, pack)
     block = 0.0 if model.rank is not None else block_activations(shape, pack.patches, b)
     top = pack.tokens * (shape.hidden * (b + FLOAT) + 2 * shape.head_dim * b)
     top += pack.patches * FLOAT * pixels(shape)
@@ -61,30 +61,35 @@ def pixels(shape: ModelShape) -> int:
     return shape.patch_matrix // shape.vision_hidden
 
 
-def layer_activations(model: Model, tokens: int) -> float:
-    """One language layer. Per token, all weights training: (4b + 8) · hidden + (5b + 4) · heads · head_dim
+def layer_activations(model: Model, pack: Pack) -> float:
+    """One language layer. Per token, all weights training: (4b + 8) · hidden + (6b + 4) · heads · head_dim
     + (b + 4) · kv_heads · head_dim + 4b · intermediate, the last for each expert used, with 2b · hidden for what goes
-    in and comes out; b · keys for the mask, which attention makes anew in every layer; norms and sums of attention.
+    in and comes out; norms and sums of attention. Of that, attention by branch has 3b · heads · head_dim in keys and
+    values repeated to all heads and in outputs put together; flex attention has 2b · kv_heads · head_dim instead.
+
+    A branch beside others adds, by branch, 2b · heads · head_dim · (prompt + l) for its prompt's and its own keys and
+    values, and b · l · (prompt + l) for its mask, made anew in every layer.
 
     With adapters frozen norms and matrices keep less, but adapters keep their inputs, in float32, and those of experts
     the adapted matrices of all experts.
     """
-    shape, b = model.shape, BYTES[model.precision]
+    shape, b, tokens = model.shape, BYTES[model.precision], pack.tokens
     queries, keys_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     small = FLOAT * (2 + shape.kv_heads + 2 * shape.heads)
-    repeated = 2 * b * (queries if model.has_dense_mask else keys_width)
-    mask = b * model.mask(tokens)
+    repeated = 2 * b * (queries if model.attends_by_branch else keys_width)
+    branches = b * (2 * queries * pack.joined + pack.masked) if model.attends_by_branch else 0
+    output = b * queries if model.attends_by_branch else 0
     experts = 2 * b * shape.hidden * shape.top_k if shape.num_experts else 0
     if model.rank is None:
-        attention = (4 * b + 8) * shape.hidden + (3 * b + 4) * queries + (b + 4) * keys_width + repeated
-        return float(tokens * (attention + 4 * b * shape.intermediate * shape.top_k + experts + small) + mask)
+        attention = (4 * b + 8) * shape.hidden + (3 * b + 4) * queries + (b + 4) * keys_width + repeated + output
+        return float(tokens * (attention + 4 * b * shape.intermediate * shape.top_k + experts + small) + branches)
     has_casts = b < FLOAT
     inputs = 2 if not has_casts else 4 if shape.num_experts else 5
     attention = (8 + FLOAT * inputs) * shape.hidden + (2 * b + 4) * queries + 4 * keys_width + repeated
-    attention += FLOAT * queries if has_casts else 0
+    attention += FLOAT * queries if has_casts else output
     mlp = 4 * b * shape.top_k if shape.num_experts else 3 * b + 4
     adapted = b * shape.num_experts * shape.mlp
-    return float(tokens * (attention + mlp * shape.intermediate + experts + small) + mask + adapted)
+    return float(tokens * (attention + mlp * shape.intermediate + experts + small) + branches + adapted)
 
 
 def block_activations(shape: ModelShape, patches: int, b: int) -> float:
@@ -100,9 +105,9 @@ def logits(shape: ModelShape, targets: int, *, with_entropy: bool) -> float:
 
 def passing(model: Model, tokens: int) -> float:
     """What computing a layer takes besides what is kept: per token 3b · intermediate for each expert used and
-    4b · hidden, and a dense mask, as booleans and in the layers' precision."""
+    4b · hidden. Attention, which is over by then, takes less: it has the mask of one branch at a time."""
     shape, b = model.shape, BYTES[model.precision]
-    return float(tokens * b * (3 * shape.intermediate * shape.top_k + 4 * shape.hidden) + model.mask(tokens) * (1 + b))
+    return float(tokens * b * (3 * shape.intermediate * shape.top_k + 4 * shape.hidden))
 
 
 def training_pass(model: Model, pack: Pack, *, with_entropy: bool = False) -> dict[str, float]:

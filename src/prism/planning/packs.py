@@ -1,7 +1,7 @@
 """Packed sequences as numbers: what `prism.packing` would make of trees of given lengths."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +17,24 @@ class Tree:
 @dataclass(frozen=True, slots=True)
 class Pack:
     """One packed sequence: its tokens, those of them that are in branches, the pairs of tokens of which one may look at
-    the other, the patches of each image."""
+    the other, the patches of each image.
+
+    The rest is what `prism.packing.attention.attend` makes of trees with several branches: `calls`, one with a mask for
+    each branch; `joined` keys, those of its prompt and its own; `masked`, the numbers of the masks, a pair each;
+    `hidden`, how many of these forbid.
+    """
 
     tokens: int
     targets: int
     visible: int
     images: tuple[int, ...] = ()
+    calls: int = 0
+    joined: int = 0
+    masked: int = 0
+    hidden: int = 0
+
+    def __add__(self, other: "Pack") -> "Pack":
+        return Pack(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(Pack)))
 
     @property
     def patches(self) -> int:
@@ -35,7 +47,7 @@ def pack_lengths(trees: Sequence[Tree], token_budget: int) -> list[Pack]:
     for piece in _pieces(trees, token_budget):
         for place, pack in enumerate(packs):
             if pack.tokens + piece.tokens <= token_budget:
-                packs[place] = _join(pack, piece)
+                packs[place] = pack + piece
                 break
         else:
             packs.append(piece)
@@ -43,33 +55,40 @@ def pack_lengths(trees: Sequence[Tree], token_budget: int) -> list[Pack]:
 
 
 def _pieces(trees: Iterable[Tree], token_budget: int) -> list[Pack]:
-    """A branch sees its prompt and what of itself came before: l · (prompt + (l + 1) / 2) pairs."""
     pieces: list[Pack] = []
     for tree in trees:
-        alone = Pack(tree.prompt, 0, _triangle(tree.prompt), tree.images)
-        current: Pack | None = None
+        current: list[int] = []
         for length in tree.branches:
-            branch = Pack(length, length, length * tree.prompt + _triangle(length))
-            if current is not None and current.tokens + length <= token_budget:
-                current = _join(current, branch)
-                pieces[-1] = current
-            else:
-                current = _join(alone, branch)
-                pieces.append(current)
+            if current and tree.prompt + sum(current) + length > token_budget:
+                pieces.append(_piece(tree, current))
+                current = []
+            current.append(length)
+        if current:
+            pieces.append(_piece(tree, current))
     return pieces
+
+
+def _piece(tree: Tree, branches: Sequence[int]) -> Pack:
+    """A branch sees its prompt and what of itself came before: l · (prompt + (l + 1) / 2) pairs.
+
+    A lone branch counts to its prompt; beside others it is a call with a mask of l · (prompt + l).
+    """
+    prompt, targets = tree.prompt, sum(branches)
+    visible = _triangle(prompt) + sum(length * prompt + _triangle(length) for length in branches)
+    alone = Pack(prompt + targets, targets, visible, tree.images)
+    if len(branches) == 1:
+        return alone
+    return replace(
+        alone,
+        calls=len(branches),
+        joined=sum(prompt + length for length in branches),
+        masked=sum(length * (prompt + length) for length in branches),
+        hidden=sum(_triangle(length - 1) for length in branches),
+    )
 
 
 def _triangle(length: int) -> int:
     return length * (length + 1) // 2
-
-
-def _join(first: Pack, second: Pack) -> Pack:
-    return Pack(
-        first.tokens + second.tokens,
-        first.targets + second.targets,
-        first.visible + second.visible,
-        first.images + second.images,
-    )
 
 
 def own_share(packs: Sequence[Pack], ranks: int) -> list[Pack]:

@@ -77,7 +77,7 @@ def _model(recipe: Recipe, hardware: Hardware, shape: ModelShape, *, is_policy: 
         shards=hardware.ranks if is_wrapped else None,
         is_checkpointing=recipe.activation_checkpointing,
         rank=lora.rank if lora is not None and has_adapters else None,
-        has_dense_mask=recipe.attention == "sdpa",
+        attends_by_branch=recipe.attention == "sdpa",
     )
 
 

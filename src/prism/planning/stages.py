@@ -190,7 +190,9 @@ def _pack(context: Context, trees: Sequence[Tree], token_budget: int, max_branch
     tokens = max(typical.tokens, min(token_budget, longest))
     share = tokens / typical.tokens
     images = max((pack.images for pack in packs), key=sum)
-    return Packs(packs, Pack(tokens, round(typical.targets * share), round(typical.visible * share), images))
+    counts = ("targets", "visible", "calls", "joined", "masked", "hidden")
+    scaled = {name: round(getattr(typical, name) * share) for name in counts}
+    return Packs(packs, Pack(tokens=tokens, images=images, **scaled))
 
 
 def _group_packs(

@@ -21,6 +21,8 @@ TOP_OPERATIONS, VISION_OPERATIONS = 40, 230
 """Operations of a forward pass, views among them, counted in transformers 5.23: per language layer, more where it has
 experts, per vision block, about outside layers, and about outside blocks where there are images. A backward pass has
 twice as many."""
+CALL_OPERATIONS = 9
+"""Of a branch that is a call of its own, in every layer; as many in a backward pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,11 @@ def seconds(work: Work, hardware: Hardware, precision: Precision) -> float:
 def language_forward(shape: ModelShape, tokens: int, pairs: int, precision: Precision, *, mask: int) -> Work:
     """The language layers: 2 · (parameters a token meets) · T and 4 · layers · heads · head_dim · pairs for attention.
 
-    `pairs` of query and key are computed: all T², visible or not, with a dense `mask` of so many numbers; with flex
-    attention, which has none (0), those that are visible.
+    `pairs` of query and key are computed, those that masks of `mask` numbers forbid among them.
 
     Moved per token and layer, reads and writes: two norms and residuals (56 + 6b) · hidden, norm, rotation and copies
     of queries (28 + 13b) · heads · head_dim, of keys (28 + 11b) · kv_heads · head_dim, activation 5b · intermediate for
-    each expert used, 7b · hidden for a token sent to an expert; and in every layer the mask in its precision, 1 + b.
+    each expert used, 7b · hidden for a token sent to an expert; and in every layer masks in its precision, 1 + b.
     """
     b = BYTES[precision]
     queries, keys_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -126,7 +127,7 @@ class Model:
     """A model in the role it has in a stage: a policy has logits, a discriminator has not.
 
     All its weights train, or adapters of `rank` in the language layers. FSDP spreads them over `shards` ranks; None
-    says that it is not used. `has_dense_mask` tells sdpa from flex attention.
+    says that it is not used. `attends_by_branch` tells sdpa from flex attention.
     """
 
     shape: ModelShape
@@ -135,15 +136,11 @@ class Model:
     shards: int | None = None
     is_checkpointing: bool = False
     rank: int | None = None
-    has_dense_mask: bool = True
+    attends_by_branch: bool = True
 
     @property
     def num_shards(self) -> int:
         return self.shards or 1
-
-    def mask(self, tokens: int) -> int:
-        """Numbers of the mask over a pack of `tokens`."""
-        return tokens**2 if self.has_dense_mask else 0
 
 
 def forward(model: Model, pack: Pack, *, with_entropy: bool = False) -> Work:
@@ -158,7 +155,7 @@ def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) ->
     """A pass and its gradient.
 
     Backward: matrix products twice (that of the pixels, which have no gradient, once), attention 2.5 times (it computes
-    its scores again), moving and operations twice.
+    its scores again), moving and operations twice, but those of calls for branches once.
     With adapters frozen matrices cost once and images nothing, and the adapters' products, 6 · their parameters · T,
     are added. Activation checkpointing adds a forward pass of the layers, and logits of more than one chunk are
     computed again, too. Gradients are added to those of earlier packs, 12 bytes moved per trained parameter. A sharded
@@ -169,6 +166,7 @@ def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) ->
     vision = vision_forward(shape, pack.images, precision)
     layers = language if has_adapters else language + vision
     work = language + vision + _backward(layers, is_frozen=has_adapters)
+    work += Work(operations=-_call_operations(model, pack))
     if not has_adapters:
         work += Work(matmul=-2.0 * shape.patch_matrix * pack.patches)
     if model.is_checkpointing:
@@ -185,8 +183,24 @@ def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) ->
 
 
 def _layers_forward(model: Model, pack: Pack) -> Work:
-    mask = model.mask(pack.tokens)
-    return language_forward(model.shape, pack.tokens, mask or pack.visible, model.precision, mask=mask)
+    """Flex attention computes the visible pairs; by branch those that masks forbid are computed, too.
+
+    By branch 4b · heads · head_dim are moved for each token, whose output is put together with others and turned, and
+    for each key that a branch has of its prompt and itself; 3 for each number of a mask while it is made.
+    """
+    shape, precision = model.shape, model.precision
+    if not model.attends_by_branch:
+        return language_forward(shape, pack.tokens, pack.visible, precision, mask=0)
+    work = language_forward(shape, pack.tokens, pack.visible + pack.hidden, precision, mask=pack.masked)
+    copied = 4 * BYTES[precision] * shape.heads * shape.head_dim * (pack.tokens + pack.joined)
+    return work + Work(
+        moved=float(shape.layers * (copied + 3 * pack.masked)),
+        operations=_call_operations(model, pack),
+    )
+
+
+def _call_operations(model: Model, pack: Pack) -> float:
+    return float(model.shape.layers * CALL_OPERATIONS * pack.calls) if model.attends_by_branch else 0.0
 
 
 def _backward(forward: Work, *, is_frozen: bool) -> Work:

@@ -1,7 +1,7 @@
 """A small random Qwen3-VL, dense and with experts, and one packed sequence for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -10,11 +10,13 @@ from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from prism.models import upcycle
-from prism.packing import tree_attention_mask
-from prism.planning.packs import Pack
+from prism.packing import Branch, EncodedPrompt, PackedTrees, PromptTree, pack_trees, packed_hidden
+from prism.planning.packs import Pack, Tree, pack_lengths
 
 IMAGE_TOKEN = 5
 TOKENS, PATCHES = 100, 64
+BRANCHING, SINGLE = (20, (18, 30)), (12, (20,))
+"""Prompt and branches of the two trees, together `TOKENS`; the first has an image of `PATCHES`."""
 
 
 @dataclass(frozen=True)
@@ -65,30 +67,28 @@ def make_small() -> Callable[..., Small]:
             torch.manual_seed(0)
             model: Any = Qwen3VLForConditionalGeneration(config)
             model = (upcycle(model, noise_std=0.1) if experts else model).train()
-            return Small(model, _pack(image=image), _forward(model, image=image))
+            packed = _packed(image=image)
+            return Small(model, _pack(image=image), lambda: packed_hidden(model.model, packed)[0])
 
     return make
 
 
 def _pack(*, image: bool) -> Pack:
-    return Pack(TOKENS, TOKENS - 20, TOKENS * (TOKENS + 1) // 2, (PATCHES,) if image else ())
+    [pack] = pack_lengths([Tree(*BRANCHING, (PATCHES,) if image else ()), Tree(*SINGLE)], TOKENS)
+    return pack
 
 
-def _forward(model: Any, *, image: bool) -> Callable[[], Tensor]:
-    ids = torch.randint(10, 900, (1, TOKENS))
-    pictures = {}
+def _packed(*, image: bool) -> PackedTrees:
+    first, second = _tree(*BRANCHING), _tree(*SINGLE)
     if image:
-        ids[0, : PATCHES // 4] = IMAGE_TOKEN
+        first.prompt.token_ids[: PATCHES // 4] = IMAGE_TOKEN
         pictures = {"pixel_values": torch.randn(PATCHES, 1536), "image_grid_thw": torch.tensor([[1, 8, 8]])}
-    one_tree = torch.zeros(TOKENS, dtype=torch.long)
+        first = replace(first, prompt=replace(first.prompt, **pictures))
+    [packed] = pack_trees([first, second], token_budget=TOKENS)
+    return packed
 
-    def run() -> Tensor:
-        return model.model(
-            input_ids=ids,
-            position_ids=torch.arange(TOKENS).expand(3, 1, TOKENS),
-            attention_mask=tree_attention_mask(one_tree, one_tree),
-            use_cache=False,
-            **pictures,
-        ).last_hidden_state
 
-    return run
+def _tree(prompt: int, branches: tuple[int, ...]) -> PromptTree:
+    ids, places = torch.randint(10, 900, (prompt,)), torch.arange(prompt).expand(3, -1)
+    others = tuple(Branch.of(torch.randint(10, 900, (length,)).tolist()) for length in branches)
+    return PromptTree(EncodedPrompt(ids, places, prompt), others)

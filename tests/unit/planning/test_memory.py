@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from prism.models.adapters import add_adapters
 from prism.planning import memory
-from prism.planning.packs import Pack
+from prism.planning.packs import Pack, Tree, pack_lengths
 from prism.planning.shapes import published_shape, read_shape
 from prism.planning.work import Model
 from prism.runtime.optimizer import make_optimizer
@@ -64,10 +64,23 @@ def test_activations_with_adapters(make_small: Make, experts: bool) -> None:
     assert memory.kept_activations(model, small.pack) == pytest.approx(saved_bytes(small), rel=0.02)
 
 
+def test_branches_keep_their_keys_and_masks_by_hand(make_small: Make) -> None:
+    by_branch = Model(read_shape(make_small().model.config), "float32", has_logits=False)
+    by_block = replace(by_branch, attends_by_branch=False)
+    [together], [alone] = (pack_lengths([Tree(3, branches)], 9) for branches in ((2, 4), (6,)))
+    more = memory.layer_activations(by_branch, together) - memory.layer_activations(by_branch, alone)
+    # Keys and values of 3 + 2 and 3 + 4 tokens, 4 heads of 32 numbers; masks of 2 · 5 and 4 · 7.
+    assert more == 4 * (2 * 128 * 12 + 2 * 5 + 4 * 7)
+    # Flex attention keeps each key once, of 2 heads, and no second output.
+    assert memory.layer_activations(by_block, together) == memory.layer_activations(by_block, alone)
+    less = memory.layer_activations(by_branch, alone) - memory.layer_activations(by_block, alone)
+    assert less == 9 * 4 * (2 * 64 + 128)
+
+
 def test_checkpointing_keeps_the_inputs_of_layers_and_one_layer(make_small: Make) -> None:
     small = make_small(image=False)
     model = Model(read_shape(small.model.config), "float32", has_logits=False, is_checkpointing=True)
-    layer = memory.layer_activations(model, 100)
+    layer = memory.layer_activations(model, small.pack)
     small.model.gradient_checkpointing_enable({"use_reentrant": False})
     # Cosines and sines of 100 positions and 32 dimensions wait in what is to be called again, out of autograd's sight.
     expected = saved_bytes(small) + 2 * 100 * 32 * 4

@@ -1,12 +1,14 @@
 """Packs as numbers against real packs."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from prism.packing import Branch, EncodedPrompt, PackedTrees, PromptTree, pack_trees
-from prism.packing.attention import tree_block_mask
+from prism.packing import Branch, EncodedPrompt, PackedTrees, PromptTree, attention, pack_trees
+from prism.packing.attention import attend, tree_block_mask
 from prism.planning.packs import Pack, Tree, expected_longest, own_share, pack_lengths
 
 
@@ -28,8 +30,27 @@ def num_visible(packed: PackedTrees) -> int:
     return int(is_visible(nothing, nothing, places[:, None], places[None]).sum())
 
 
+def calls_of(packed: PackedTrees, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """What the calls under a mask are like that attention makes over `packed`."""
+    counts: dict[str, int] = dict.fromkeys(("calls", "joined", "masked", "hidden"), 0)
+    real_call = attention.scaled_dot_product_attention
+
+    def count(query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor | None = None, **settings: Any) -> Tensor:
+        if attn_mask is not None:
+            found = (1, key.shape[2], attn_mask.numel(), int((~attn_mask).sum()))
+            for name, number in zip(counts, found, strict=True):
+                counts[name] += number
+        return real_call(query, key, value, attn_mask=attn_mask, **settings)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", count)
+    one = torch.zeros(1, 1, len(packed), 2)
+    attend(nn.Identity(), one, one, one, None, runs=packed.runs, scaling=1.0)
+    monkeypatch.undo()
+    return counts
+
+
 @pytest.mark.parametrize("seed", range(20))
-def test_packs_are_those_that_training_makes(seed: int) -> None:
+def test_packs_are_those_that_training_makes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     source = random.Random(seed)
     trees = [
         Tree(
@@ -45,6 +66,7 @@ def test_packs_are_those_that_training_makes(seed: int) -> None:
             packed.target_ids.numel(),
             num_visible(packed),
             tuple(packed.image_grid_thw.prod(1).tolist()) if packed.image_grid_thw is not None else (),
+            **calls_of(packed, monkeypatch),
         )
         for packed in pack_trees([real(tree) for tree in trees], token_budget=120)
     ]

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prism.config import Hardware, load_hardware
 from prism.models.adapters import add_adapters
-from prism.planning.packs import Pack
+from prism.planning.packs import Pack, Tree, pack_lengths
 from prism.planning.shapes import read_shape
 from prism.planning.work import (
     Model,
@@ -56,12 +56,17 @@ def test_logits_are_products_with_the_whole_vocabulary(make_small: Make) -> None
 
 def test_attention_by_hand(make_small: Make) -> None:
     shape = read_shape(make_small().model.config)
-    dense = Model(shape, "float32", has_logits=False)
-    pack = Pack(100, 80, 1500)
-    # Scores and their sums: 2 · 2 · 100 queries · 100 keys · 4 heads of 32, in 3 layers.
-    assert forward(dense, pack).attention == 4 * 100 * 100 * 128 * 3
-    # Flex attention leaves out what is hidden.
-    assert forward(replace(dense, has_dense_mask=False), pack).attention == 4 * 1500 * 128 * 3
+    by_branch = Model(shape, "float32", has_logits=False)
+    by_block = replace(by_branch, attends_by_branch=False)
+    [pack] = pack_lengths([Tree(3, (2, 4))], 9)
+    # A triangle of 3; of 2 queries 3 keys before them and a triangle; of 4 the same. Scores and their sums:
+    # 2 · 2 · pairs · 4 heads of 32, in 3 layers.
+    assert forward(by_block, pack).attention == 4 * (6 + 2 * 3 + 3 + 4 * 3 + 10) * 128 * 3
+    # Masks hide one pair of the first branch's and six of the second's, which are computed all the same.
+    assert forward(by_branch, pack).attention == 4 * (6 + 2 * 5 + 4 * 7) * 128 * 3
+    # A lone branch counts to its prompt, in one call without a mask.
+    [single] = pack_lengths([Tree(3, (6,))], 9)
+    assert forward(by_branch, single).attention == forward(by_block, single).attention == 4 * 45 * 128 * 3
     # Two images do not see each other: 4 · (16² + 48²) · 48 in 3 blocks.
     assert vision_forward(shape, (16, 48), "float32").attention == 4 * (16**2 + 48**2) * 48 * 3
     assert vision_forward(shape, (), "float32") == Work()
