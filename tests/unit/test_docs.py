@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = "objectives|rewards|packing|data|models|runtime|rollout|evals|stages|report|config"
+PACKAGES = "objectives|rewards|packing|data|models|runtime|rollout|evals|curation|stages|report|config"
 
 
 def pointers() -> set[str]:
@@ -26,7 +26,7 @@ def test_the_docs_point_to_functions() -> None:
     assert len(pointers()) > 15
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/method.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/data.md", "docs/method.md"])
 def test_every_link_between_pages_leads_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):

@@ -19,6 +19,8 @@ LAYERS = (
     {"evals"},
     {"curation"},
     {"stages"},
+    {"cli_arguments"},
+    {"cli_data"},
     {"cli"},
     {"__main__"},
 )
@@ -32,7 +34,7 @@ def may_import(importer: str, imported: str) -> bool:
     if importer == "report":
         return imported in REPORT_MAY_IMPORT
     if imported == "report":
-        return importer == "cli"
+        return importer in ("cli", "cli_data")
     return LEVELS[imported] < LEVELS[importer]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
-RESULT_FREE = ("cli", "report")
+RESULT_FREE = ("cli.py", "cli_arguments.py", "cli_data.py", "report")
 """Parts of the package that read runs but cannot change their results."""
 
 

@@ -37,7 +37,7 @@ def ask(store: Store, stub: Stub, requests: list[ChatRequest], **settings: Any) 
 
     async def run() -> list[ChatReply | BaseException]:
         ledger = Ledger(directories, store.shard_of, step="teach", account=account, **settings)
-        server = ChatServer(stub.base_url, "tiny", backoff_s=0.01, timeout_s=0.5, max_attempts=4)
+        server = ChatServer(stub.base_url, "tiny", backoff_s=0.01, timeout_s=20.0, max_attempts=4)
         async with ledger, ChatPool([server], ledger) as pool:
             return await asyncio.gather(*(pool.ask(each) for each in requests), return_exceptions=True)
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,9 +55,10 @@ def test_on_ray_a_store_ends_as_it_does_here(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(on_ray, "CHUNK_ROWS", 50)
     monkeypatch.setattr(on_ray, "BATCH_ROWS", 8)
     found = {}
+    ways: dict[str, dict[str, Any]] = {"here": {}, "ray": {"execute": on_ray.on_ray}}
     ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
     try:
-        for name, options in (("here", {}), ("ray", {"execute": on_ray.on_ray})):
+        for name, options in ways.items():
             store = Store.create(tmp_path / name, 3)
             fill(store, rows())
             assert run_step(store, Scripted("difficulty", judge), **options) == 120

@@ -65,7 +65,7 @@ def test_config_hash_ignores_order_and_sees_types():
 
 
 def test_code_version_follows_the_source_but_not_the_report(tmp_path, monkeypatch):
-    files = {"stages/sft.py": "a = 1\n", "errors.py": "", "report/html.py": "", "cli/data.py": "", "notes.txt": ""}
+    files = {"stages/sft.py": "a = 1\n", "errors.py": "", "report/html.py": "", "cli.py": "", "notes.txt": ""}
     root = _write(tmp_path / "package", files)
     monkeypatch.setattr(hashing, "PACKAGE_ROOT", root)
 
@@ -75,7 +75,7 @@ def test_code_version_follows_the_source_but_not_the_report(tmp_path, monkeypatc
 
     try:
         before = version()
-        _write(root, {"report/html.py": "x", "cli/data.py": "x", "notes.txt": "x"})
+        _write(root, {"report/html.py": "x", "cli.py": "x", "notes.txt": "x"})
         assert version() == before
         _write(root, {"stages/sft.py": "a = 2\n"})
         changed = version()

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prism import __version__
-from prism.cli.arguments import add_command, add_overrides, add_recipe, count, temperature
-from prism.cli.data import add_data
+from prism.cli_arguments import add_command, add_overrides, count_argument
+from prism.cli_data import add_data_commands
 from prism.errors import AuditError, ConfigError, PrismError
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"prism {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     run = add_command(commands, "run", run_pipeline, "run or resume a whole recipe")
-    add_recipe(run)
+    _add_recipe(run)
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan, do nothing")
     run.add_argument(
         "--stop-after", metavar="STAGE", help="stop once this stage is complete (a name or kind in the plan)"
@@ -222,15 +222,30 @@ def _build_parser() -> argparse.ArgumentParser:
     for stage, text in STAGE_COMMANDS.items():
         command = add_command(commands, stage, run_stage, f"one stage: {text}")
         command.set_defaults(stage=stage)
-        add_recipe(command)
+        _add_recipe(command)
     _add_evaluation(commands)
-    add_recipe(add_command(commands, "audit", audit_run, "look for what tells teacher from rollout besides content"))
+    _add_recipe(add_command(commands, "audit", audit_run, "look for what tells teacher from rollout besides content"))
     _add_ablation(commands)
     _add_upcycle(commands)
     _add_report(commands)
-    add_data(commands)
+    add_data_commands(commands)
     _add_sample(commands)
     return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML recipe, or the recipe.json of a run")
+    add_overrides(parser, "align.num_steps=20")
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0")
+    return value
 
 
 def _add_evaluation(commands: Any) -> None:
@@ -280,7 +295,7 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="model directory")
     parser.add_argument("--image", metavar="F", type=Path, action="append", default=[], help="repeat for several")
     parser.add_argument("--question", metavar="Q", required=True, help="<image> marks an image's place; default: first")
-    parser.add_argument("--num-samples", type=count, default=1, help="default: %(default)s")
-    parser.add_argument("--temperature", type=temperature, default=1.0, help="0 is greedy; default: %(default)s")
-    parser.add_argument("--max-response-tokens", type=count, default=512, help="default: %(default)s")
+    parser.add_argument("--num-samples", type=count_argument, default=1, help="default: %(default)s")
+    parser.add_argument("--temperature", type=_temperature, default=1.0, help="0 is greedy; default: %(default)s")
+    parser.add_argument("--max-response-tokens", type=count_argument, default=512, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")

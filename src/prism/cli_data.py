@@ -1,10 +1,10 @@
-"""`prism data …`: from raw problems to the files that the stages read."""
+"""The `prism data` commands; as in `cli`, everything heavy is imported inside the command that needs it."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from prism.cli.arguments import Command, add_command, add_overrides, count
+from prism.cli_arguments import Command, add_command, add_overrides, count_argument
 
 
 def synthesize_data(arguments: argparse.Namespace) -> None:
@@ -24,8 +24,8 @@ def import_data(arguments: argparse.Namespace) -> None:
     columns = dict(text.split("=", 1) for text in arguments.column)
     settings = ImportSettings(arguments.image_root, columns, ImageFetcher() if arguments.fetch_images else None)
     part, store = Part.parse(arguments.shard), Store.create(arguments.store, arguments.num_shards)
-    for file, num_new in import_files(store, arguments.files, source=arguments.source, settings=settings, part=part):
-        print(f"{file}: {num_new:,} new rows")
+    for file, count in import_files(store, arguments.files, source=arguments.source, settings=settings, part=part):
+        print(f"{file}: {count:,} new rows")
     print(*(line for funnel in count_import(store).values() for line in funnel.lines()), sep="\n")
 
 
@@ -134,7 +134,7 @@ def _print_step(store: Any, step: str, part: Any) -> None:
     print(*count_step(store, step).lines(), *count_spending(store, step, part).lines(), sep="\n")
 
 
-def add_data(commands: Any) -> None:
+def add_data_commands(commands: Any) -> None:
     parser = commands.add_parser("data", help="make data sets", description="Make data sets.")
     subcommands = parser.add_subparsers(metavar="COMMAND", required=True)
     synth = add_command(subcommands, "synth", synthesize_data, "write the data of the built-in world")
@@ -159,7 +159,9 @@ def _add_selection(subcommands: Any) -> None:
     plan = add_command(subcommands, "plan", plan_data, "hours, cost and disk of curating many rows, by a trial on few")
     plan.add_argument("store", metavar="STORE", type=Path, help="a store whose steps ran on some hundred rows")
     plan.add_argument("rows", metavar="SOURCE=N", type=_planned_rows, nargs="+", help="as in public=1260000")
-    plan.add_argument("--processes", metavar="N", type=count, default=1, help="that share the work; default: 1")
+    plan.add_argument(
+        "--processes", metavar="N", type=count_argument, default=1, help="that share the work; default: 1"
+    )
     stats = add_command(subcommands, "stats", describe_data, "print what a store holds, and write its data card")
     stats.add_argument("store", metavar="STORE", type=Path, help="directory of the store")
     stats.add_argument("--output", metavar="F", type=Path, help="HTML file to write; default: STORE/card.html")
@@ -175,6 +177,13 @@ def _add_selection(subcommands: Any) -> None:
     )
 
 
+def _planned_rows(text: str) -> tuple[str, int]:
+    source, _, number = text.partition("=")
+    if not source or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} must be like public=1260000")
+    return source, int(number)
+
+
 def _add_import(subcommands: Any) -> None:
     command = _add_step(subcommands, "import", import_data, "add the rows of data files to a store, made if need be")
     command.add_argument("files", metavar="FILE", type=Path, nargs="+", help="JSON, JSON lines or parquet")
@@ -184,7 +193,9 @@ def _add_import(subcommands: Any) -> None:
         "--column", metavar="OURS=THEIRS", type=_assignment, action="append", default=[], help="as in prompt=problem"
     )
     command.add_argument("--fetch-images", action="store_true", help="fetch images that are named by http addresses")
-    command.add_argument("--num-shards", metavar="N", type=count, default=16, help="of a new store; default: 16")
+    command.add_argument(
+        "--num-shards", metavar="N", type=count_argument, default=16, help="of a new store; default: 16"
+    )
 
 
 def _add_step(subcommands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
@@ -201,13 +212,6 @@ def _add_asking_step(subcommands: Any, name: str, command: Command, text: str, e
     parser = _add_step(subcommands, name, command, text)
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML file such as those in recipes/data")
     add_overrides(parser, example)
-
-
-def _planned_rows(text: str) -> tuple[str, int]:
-    source, _, number = text.partition("=")
-    if not source or not number.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} must be like public=1260000")
-    return source, int(number)
 
 
 def _assignment(text: str) -> str:
