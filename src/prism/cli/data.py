@@ -61,9 +61,20 @@ def split_data(arguments: argparse.Namespace) -> None:
     from prism.curation.split import STEP, Split
 
     store, part = Store(arguments.store), Part.parse(arguments.shard)
-    run_whole_step(store, Split(config), part)
+    run_whole_step(store, Split(config), part, _executor(arguments))
     _print_step(store, STEP, part)
     print(*_count_splits(store), sep="\n")
+
+
+def _executor(arguments: argparse.Namespace) -> Any:
+    """Who does a step's work: this process, or Ray."""
+    if arguments.on_ray:
+        from prism.curation.on_ray import on_ray
+
+        return on_ray
+    from prism.curation.running import here
+
+    return here
 
 
 def _count_splits(store: Any) -> list[str]:
@@ -145,6 +156,14 @@ def _write_report(store: Any, steps: list[str], path: Path | None) -> None:
         print(f"report: {path}")
 
 
+def plan_data(arguments: argparse.Namespace) -> None:
+    from prism.curation import Store
+    from prism.curation.forecast import forecast
+
+    planned = dict(arguments.rows)
+    print(*forecast(Store(arguments.store), planned).lines(arguments.processes), sep="\n")
+
+
 def _print_step(store: Any, step: str, part: Any) -> None:
     """The step's counts, and what it has spent."""
     from prism.curation import count_step
@@ -178,10 +197,17 @@ def add_data(commands: Any) -> None:
 
 def _add_selection(subcommands: Any) -> None:
     split = _add_step(subcommands, "split", split_data, "reserve the best rows for alignment and RL, the rest for SFT")
+    split.add_argument(
+        "--on-ray", action="store_true", help="work on a Ray cluster, that of RAY_ADDRESS or a local one"
+    )
     add_overrides(split, "alignment=6000")
     _add_asking_step(
         subcommands, "pairs", pair_data, "sample an SFT model beside the demonstrations for alignment", "num_samples=4"
     )
+    plan = add_command(subcommands, "plan", plan_data, "hours, cost and disk of curating many rows, by a trial on few")
+    plan.add_argument("store", metavar="STORE", type=Path, help="a store whose steps ran on some hundred rows")
+    plan.add_argument("rows", metavar="SOURCE=N", type=_planned_rows, nargs="+", help="as in public=1260000")
+    plan.add_argument("--processes", metavar="N", type=count, default=1, help="that share the work; default: 1")
     stats = add_command(subcommands, "stats", describe_data, "print what a store holds, and write its data card")
     stats.add_argument("store", metavar="STORE", type=Path, help="directory of the store")
     stats.add_argument("--output", metavar="F", type=Path, help="HTML file to write; default: STORE/card.html")
@@ -195,6 +221,13 @@ def _add_selection(subcommands: Any) -> None:
         default=[],
         help="sharegpt, verl, trl, imagefolder or pairs; repeat",
     )
+
+
+def _planned_rows(text: str) -> tuple[str, int]:
+    source, _, number = text.partition("=")
+    if not source or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} must be like public=1260000")
+    return source, int(number)
 
 
 def _add_import(subcommands: Any) -> None:

@@ -9,13 +9,15 @@ from prism.records import Example
 @dataclass(frozen=True, slots=True)
 class Demonstrated:
     """`is_repaired`: the teacher's format was wrong at first; None where nobody knows. So with `is_verified`: some
-    step has looked at the answer and kept it. `agreement`: the share of the teacher's samples with that answer."""
+    step has looked at the answer and kept it. `agreement` is the share of the teacher's samples that are right,
+    `num_from_nowhere` the numbers in the reasoning that rest on nothing."""
 
     text: str
     loss_spans: tuple[tuple[int, int], ...] | None = None
     is_verified: bool = False
     is_repaired: bool | None = None
     agreement: float | None = None
+    num_from_nowhere: int = 0
 
 
 def demonstration(row: Row) -> Demonstrated | None:
@@ -26,13 +28,14 @@ def demonstration(row: Row) -> Demonstrated | None:
     text = verified.get("text") or row.completion or next(iter(repaired), None)
     if text is None:
         return None
-    num_correct, num_samples = verified.get("num_correct"), verified.get("num_samples")
+    verdicts = verified.get("verdicts", {})
     return Demonstrated(
         text,
         loss_spans=row.loss_spans if text == row.completion else None,
         is_verified=bool(verified),
         is_repaired=repaired.get(text),
-        agreement=num_correct / num_samples if num_correct is not None and num_samples else None,
+        agreement=verdicts.get("correct", 0) / sum(verdicts.values()) if verdicts else None,
+        num_from_nowhere=len(verified.get("from_nowhere", ())),
     )
 
 

@@ -15,6 +15,7 @@ from prism.curation.record import encode_row
 from prism.curation.rows import Row
 from prism.curation.shard import Shard
 from prism.curation.store import Part, Store
+from prism.curation.timing import import_key, note_timing
 from prism.data.formats import fields
 from prism.data.formats.parsed import ParsedRow
 from prism.data.formats.warmup_pairs import ParsedPair
@@ -76,10 +77,11 @@ class _Importer:
         self._image_root = Path(os.path.abspath(settings.image_root or file.parent))
 
     def run(self, flag: InterruptFlag) -> int:
-        count = 0
-        committed = time.monotonic()
+        count = num_read = 0
+        committed = start = time.monotonic()
         rows = read_rows(self._file, image_root=self._image_root, prepare=self._prepare, is_wanted=self._is_wanted)
         for row in rows:
+            num_read += 1
             count += self._add(row)
             if time.monotonic() - committed > _COMMIT_EVERY_S:
                 self._commit()
@@ -87,6 +89,8 @@ class _Importer:
             if flag.signal_number is not None:
                 break
         self._commit()
+        if count:  # else all was there already, and took no time to speak of
+            note_timing(self._store.directory, import_key(self._source), num_read, time.monotonic() - start)
         return count
 
     def _commit(self) -> None:

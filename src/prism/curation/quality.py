@@ -6,7 +6,8 @@ nothing, so that a checked row goes before one that was not looked at:
     verified    1 if its answer was verified
     agreement   the share of the teacher's samples that were verified
     difficulty  1 − pass rate of the policy
-    grounding   items of the description, over `enough_items`
+    grounding   items of the description, over `enough_items`, halved by one number in the reasoning that rests on
+                nothing, a third with two, and so on
     reasoning   steps of the reasoning, over `enough_steps`
     first_try   1 if the format was right without a repair
 
@@ -34,7 +35,7 @@ def demonstration_signals(
         "verified": float(shown.is_verified),
         "agreement": shown.agreement,
         "difficulty": None if pass_rate is None else 1.0 - pass_rate,
-        "grounding": min(1.0, items / config.enough_items),
+        "grounding": min(1.0, items / config.enough_items) / (1 + shown.num_from_nowhere),
         "reasoning": min(1.0, steps / config.enough_steps),
         "first_try": None if shown.is_repaired is None else float(not shown.is_repaired),
     }

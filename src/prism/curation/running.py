@@ -5,37 +5,48 @@ again, and nothing is recorded twice. SIGTERM and Ctrl-C end it after the rows t
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 from prism.curation.chain import StepRun
 from prism.curation.rows import Outcome, Row, Step, WholeStep
 from prism.curation.shard import Shard
 from prism.curation.store import Part, Store
+from prism.curation.timing import note_timing
 from prism.errors import DataError
 from prism.runtime.interrupt import Interrupted, InterruptFlag
 from prism.runtime.progress import make_console, say
+
+Work = Callable[[Iterator[Row]], Iterator[Outcome]]
+Execute = Callable[[Work, Iterator[Row]], Iterator[Outcome]]
 
 _COMMIT_EVERY_S = 1.0
 _SAY_EVERY_S = 30.0
 _FEATURE = "its own feature"
 
 
-def run_step(store: Store, step: Step, part: Part | None = None) -> int:
+def here(work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
+    """In this process."""
+    return work(rows)
+
+
+def run_step(store: Store, step: Step, part: Part | None = None, execute: Execute = here) -> int:
     """Outcomes for all rows of the part that have none under these settings; returns how many.
 
-    Raises Interrupted after a signal, with everything recorded that was done.
+    `execute` may have others do the work (see `on_ray`). Raises Interrupted after a signal, with everything recorded
+    that was done.
     """
     run = store.chain.register(step.name, step.settings)
     with ExitStack() as stack:
         shards = stack.enter_context(store.writing(part or Part()))
         flag = stack.enter_context(InterruptFlag())
-        count = _record(store, shards, run, step.run(_pending(shards, run, flag)))
+        count = _record(store, shards, run, execute(step.run, _pending(shards, run, flag)), timed_as=run.id)
         _stop_if_asked(flag, run)
     return count
 
 
-def run_whole_step(store: Store, step: WholeStep, part: Part | None = None) -> int:
+def run_whole_step(store: Store, step: WholeStep, part: Part | None = None, execute: Execute = here) -> int:
     """The features of the part's rows and, where the part is the whole store, the outcomes of all; returns how many.
 
     So array tasks may find the features and one process afterwards decides. Outcomes are found anew whenever a row
@@ -47,15 +58,20 @@ def run_whole_step(store: Store, step: WholeStep, part: Part | None = None) -> i
     with ExitStack() as stack:
         shards = stack.enter_context(store.writing(part))
         flag = stack.enter_context(InterruptFlag())
-        described = step.describe(_pending(shards, feature, flag))
-        _record(store, shards, feature, (Outcome(row_id, "kept", findings=value) for row_id, value in described))
+        described = execute(partial(_describe, step), _pending(shards, feature, flag))
+        _record(store, shards, feature, described, timed_as=run.id)
         _stop_if_asked(flag, run)
         if not part.is_whole or not any(True for _ in _pending(shards, run, flag)):
             return 0
         for shard in shards.values():
             shard.remove_outcomes(run.id)
             shard.commit()
-        return _record(store, shards, run, step.decide(_Features(shards, feature)))
+        # The time of a row is that of its feature: of the decision a process has as much, whoever else helps.
+        return _record(store, shards, run, step.decide(_Features(shards, feature)), timed_as=None)
+
+
+def _describe(step: WholeStep, rows: Iterator[Row]) -> Iterator[Outcome]:
+    return (Outcome(row_id, "kept", findings=value) for row_id, value in step.describe(rows))
 
 
 class _Features:
@@ -79,7 +95,15 @@ def _pending(shards: dict[int, Shard], run: StepRun, flag: InterruptFlag) -> Ite
             yield row
 
 
-def _record(store: Store, shards: dict[int, Shard], run: StepRun, outcomes: Iterable[Outcome]) -> int:
+def _record(
+    store: Store,
+    shards: dict[int, Shard],
+    run: StepRun,
+    outcomes: Iterable[Outcome],
+    *,
+    timed_as: str | None,
+) -> int:
+    """`timed_as` is the key of the time that it took, None for no note of it."""
     console = make_console()
     count, start = 0, time.monotonic()
     committed = said = start
@@ -99,6 +123,8 @@ def _record(store: Store, shards: dict[int, Shard], run: StepRun, outcomes: Iter
             said = now
     for shard in shards.values():
         shard.commit()
+    if timed_as is not None:
+        note_timing(store.directory, timed_as, count, time.monotonic() - start)
     return count
 
 

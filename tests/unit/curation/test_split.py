@@ -77,14 +77,14 @@ def test_what_is_verified_hard_and_right_at_once_goes_first() -> None:
             completion=None,
             teach={"samples": samples},
             difficulty=hard,
-            verify={"text": GOOD, "num_correct": 2, "num_samples": 4},
+            verify={"text": GOOD, "verdicts": {"correct": 2, "wrong": 2}, "from_nowhere": ["7"]},
         ),
     ]
     outcomes = split(rows)
     places = {row_id: outcome.findings["place"] for row_id, outcome in outcomes.items()}
     assert sorted(places, key=places.__getitem__) == [f"made/{n}" for n in (4, 3, 1, 2, 0)]
     assert outcomes["made/4"].findings["signals"] == {
-        "verified": 1, "agreement": 0.5, "difficulty": 1, "grounding": 0.25, "reasoning": 0.3333, "first_try": 1,
+        "verified": 1, "agreement": 0.5, "difficulty": 1, "grounding": 0.125, "reasoning": 0.3333, "first_try": 1,
     }  # fmt: skip
     only = QualityWeights(verified=0, agreement=1, difficulty=0, grounding=0, reasoning=0, first_try=0)
     scores = [outcome.findings["score"] for outcome in split(rows, weights=only).values()]

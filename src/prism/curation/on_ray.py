@@ -1,0 +1,78 @@
+"""A step's work on Ray Data, on as many machines as the cluster has (the optional extra `ray`).
+
+The step is the same object with the same `run` or `describe`; only who calls it differs. This process goes on reading
+pending rows and recording outcomes, so that a store has one writer per shard, and what is resumable stays so. Rows
+travel without their images, which every machine reads where the store lies: a file system that all share.
+"""
+
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from prism.curation.rows import Outcome, Row
+from prism.curation.running import Work
+from prism.errors import ConfigError
+from prism.records import ImageSource, Prompt
+
+CHUNK_ROWS = 20_000
+"""Rows in the cluster's memory at a time."""
+BATCH_ROWS = 256
+
+
+def on_ray(work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
+    """For `run_step(…, execute=on_ray)`: `work` on batches of rows, wherever Ray puts them. Raises ConfigError.
+
+    Joins the cluster that the environment names (`RAY_ADDRESS`), else starts one on this machine. `work` must look at
+    each row by itself, as steps do. What it raises ends the step, as it would here.
+    """
+    try:
+        ray, ray_data = (importlib.import_module(name) for name in ("ray", "ray.data"))
+    except ImportError:
+        raise ConfigError('Ray is not installed; pip install "prism-vlm[ray]"') from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    while chunk := [encode(row) for row in islice(rows, CHUNK_ROWS)]:
+        blocks = min(len(chunk), max(1, len(chunk) // BATCH_ROWS))
+        data = ray_data.from_items([{"row": text} for text in chunk], override_num_blocks=blocks)
+        done = data.map_batches(_on_batch, fn_args=(work,), batch_size=BATCH_ROWS, batch_format="numpy")
+        for item in done.iter_rows():
+            yield Outcome(**json.loads(item["outcome"]))
+
+
+def _on_batch(batch: dict[str, Any], work: Work) -> dict[str, list[str]]:
+    rows = (decode(str(text)) for text in batch["row"])
+    return {"outcome": [json.dumps(asdict(outcome)) for outcome in work(rows)]}
+
+
+def encode(row: Row) -> str:
+    """JSON of a row whose images are files."""
+    images = [str(image.path) for image in row.prompt.images]
+    fields = {name: getattr(row.prompt, name) for name in Prompt.__slots__ if name != "images"}
+    return json.dumps(
+        {
+            "id": row.id,
+            "prompt": {**fields, "metadata": dict(row.prompt.metadata)},
+            "images": images,
+            "completion": row.completion,
+            "loss_spans": row.loss_spans,
+            "findings": {step: dict(found) for step, found in row.findings.items()},
+        }
+    )
+
+
+def decode(text: str) -> Row:
+    record = json.loads(text)
+    prompt = record["prompt"] | {name: tuple(record["prompt"][name]) for name in ("choices", "equivalents")}
+    images = tuple(ImageSource(path=Path(path)) for path in record["images"])
+    spans = record["loss_spans"]
+    return Row(
+        record["id"],
+        Prompt(**prompt, images=images),
+        record["completion"],
+        None if spans is None else tuple((start, end) for start, end in spans),
+        record["findings"],
+    )

@@ -1,0 +1,74 @@
+"""The same steps on a local Ray leave the same outcomes. Deselected by default: run with -m ray, where Ray is."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curated_rows import Scripted, fill, made
+from pictures import picture
+from prism.config import SplitConfig
+from prism.curation import Outcome, Row, Store, on_ray, run_step, run_whole_step
+from prism.curation.on_ray import decode, encode
+from prism.curation.rows import dropped, kept
+from prism.curation.split import Split
+from prism.records import ImageSource
+
+GOOD = "<caption>a, b</caption><think>1. c</think><answer>2</answer>"
+
+
+def rows() -> list[Row]:
+    return [
+        replace(
+            row,
+            completion=GOOD if number % 2 else None,
+            prompt=replace(row.prompt, images=(picture(1, 1, seed=number % 5),) * (number % 3)),
+        )
+        for number, row in enumerate(made(120, choices=("1", "2")))
+    ]
+
+
+def judge(row: Row) -> Outcome:
+    number = int(row.prompt.id)
+    return dropped(row, "ends with 7", str(number)) if number % 10 == 7 else kept(row, set="hard", pass_rate=0.0)
+
+
+def test_a_row_survives_its_journey() -> None:
+    given = made(1)[0]
+    prompt = replace(
+        given.prompt,
+        images=(ImageSource(path=Path("a/b.png")),),
+        choices=("“Ω”",),
+        metadata={"n": [1, None]},
+        system="S",
+    )
+    row = replace(given, prompt=prompt, completion="xy", loss_spans=((0, 1),), findings={"teach": {"samples": [{}]}})
+    assert decode(encode(row)) == row
+
+
+@pytest.mark.ray
+def test_on_ray_a_store_ends_as_it_does_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    # Several chunks of several batches.
+    monkeypatch.setattr(on_ray, "CHUNK_ROWS", 50)
+    monkeypatch.setattr(on_ray, "BATCH_ROWS", 8)
+    found = {}
+    ways: dict[str, dict[str, Any]] = {"here": {}, "ray": {"execute": on_ray.on_ray}}
+    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+    try:
+        for name, options in ways.items():
+            store = Store.create(tmp_path / name, 3)
+            fill(store, rows())
+            assert run_step(store, Scripted("difficulty", judge), **options) == 120
+            assert run_whole_step(store, Split(SplitConfig(alignment=10)), **options) == 108
+            # Everything has its outcome: nothing is left to do, there or here.
+            assert run_step(store, Scripted("difficulty", judge)) == 0
+            found[name] = {
+                step: {outcome.row_id: outcome for outcome in store.outcomes(step)} for step in ("difficulty", "split")
+            }
+    finally:
+        ray.shutdown()
+    assert found["ray"] == found["here"]
+    assert json.dumps(found["ray"]["split"]["made/1"].findings)
