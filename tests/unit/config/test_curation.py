@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from prism.config import AskedServers, DifficultyRecipe, LocalModel, TeachRecipe, load_settings
+from prism.config import (
+    AskedServers,
+    DecontaminateRecipe,
+    DifficultyRecipe,
+    LocalModel,
+    TeachRecipe,
+    VerifyRecipe,
+    load_settings,
+)
 from prism.errors import ConfigError
 
 RECIPES = Path(__file__).parents[3] / "recipes" / "data"
@@ -17,6 +25,9 @@ def test_the_shipped_recipes() -> None:
     difficulty = load_settings(DifficultyRecipe, RECIPES / "difficulty.toml")
     assert [type(model) for model in difficulty.models] == [AskedServers, AskedServers]
     assert (difficulty.rl_low, difficulty.rl_high, difficulty.num_samples) == (0.2, 0.8, 16)
+    assert load_settings(VerifyRecipe, RECIPES / "verify.toml") == VerifyRecipe()
+    decontaminate = load_settings(DecontaminateRecipe, RECIPES / "decontaminate.toml")
+    assert len(decontaminate.against) == 7 and all(each.is_benchmark for each in decontaminate.against)
 
 
 def test_a_model_of_this_machine(tmp_path: Path) -> None:
