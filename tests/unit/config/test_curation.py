@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prism.config import AskedServers, DifficultyRecipe, LocalModel, TeachRecipe, load_settings
+from prism.config import AskedServers, DifficultyRecipe, LocalModel, PairsRecipe, TeachRecipe, load_settings
 from prism.errors import ConfigError
 
 RECIPES = Path(__file__).parents[3] / "recipes" / "data"
@@ -16,6 +16,8 @@ def test_the_shipped_recipes() -> None:
     assert teach.teacher.api_key_env == "GEMINI_API_KEY" and not teach.teacher.takes_seed
     difficulty = load_settings(DifficultyRecipe, RECIPES / "difficulty.toml")
     assert [type(model) for model in difficulty.models] == [AskedServers, AskedServers]
+    pairs = load_settings(PairsRecipe, RECIPES / "pairs.toml")
+    assert isinstance(pairs.model, LocalModel) and pairs.num_samples == 2
     assert (difficulty.rl_low, difficulty.rl_high, difficulty.num_samples) == (0.2, 0.8, 16)
 
 
