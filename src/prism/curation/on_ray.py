@@ -5,7 +5,7 @@ pending rows and recording outcomes, so that a store has one writer per shard, a
 travel without their images, which every machine reads where the store lies: a file system that all share.
 """
 
-import importlib
+import importlib.util
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -29,18 +29,22 @@ def on_ray(work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
     Joins the cluster that the environment names (`RAY_ADDRESS`), else starts one on this machine. `work` must look at
     each row by itself, as steps do. What it raises ends the step, as it would here.
     """
-    try:
-        ray, ray_data = (importlib.import_module(name) for name in ("ray", "ray.data"))
-    except ImportError:
-        raise ConfigError('Ray is not installed; pip install "prism-vlm[ray]"') from None
+    ray = _import_ray()
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     while chunk := [encode(row) for row in islice(rows, CHUNK_ROWS)]:
         blocks = min(len(chunk), max(1, len(chunk) // BATCH_ROWS))
-        data = ray_data.from_items([{"row": text} for text in chunk], override_num_blocks=blocks)
+        data = ray.data.from_items([{"row": text} for text in chunk], override_num_blocks=blocks)
         done = data.map_batches(_on_batch, fn_args=(work,), batch_size=BATCH_ROWS, batch_format="numpy")
         for item in done.iter_rows():
             yield Outcome(**json.loads(item["outcome"]))
+
+
+def _import_ray() -> Any:
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError('Ray is not installed; pip install "prism-vlm[ray]"')
+    importlib.import_module("ray.data")
+    return importlib.import_module("ray")
 
 
 def _on_batch(batch: dict[str, Any], work: Work) -> dict[str, list[str]]:

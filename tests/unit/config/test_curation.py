@@ -9,6 +9,7 @@ from prism.config import (
     DecontaminateRecipe,
     DifficultyRecipe,
     LocalModel,
+    PairsRecipe,
     TeachRecipe,
     VerifyRecipe,
     load_settings,
@@ -24,6 +25,8 @@ def test_the_shipped_recipes() -> None:
     assert teach.teacher.api_key_env == "GEMINI_API_KEY" and not teach.teacher.takes_seed
     difficulty = load_settings(DifficultyRecipe, RECIPES / "difficulty.toml")
     assert [type(model) for model in difficulty.models] == [AskedServers, AskedServers]
+    pairs = load_settings(PairsRecipe, RECIPES / "pairs.toml")
+    assert isinstance(pairs.model, LocalModel) and pairs.num_samples == 2
     assert (difficulty.rl_low, difficulty.rl_high, difficulty.num_samples) == (0.2, 0.8, 16)
     assert load_settings(VerifyRecipe, RECIPES / "verify.toml") == VerifyRecipe()
     decontaminate = load_settings(DecontaminateRecipe, RECIPES / "decontaminate.toml")

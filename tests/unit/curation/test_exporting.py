@@ -5,6 +5,8 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curated_rows import Scripted, fill
@@ -12,6 +14,7 @@ from pictures import picture
 from prism.config import SplitConfig
 from prism.curation import Row, Store, run_step, run_whole_step
 from prism.curation.exporting import FORMATS, export
+from prism.curation.importing import import_file
 from prism.curation.rows import Outcome, kept, passed
 from prism.curation.split import Split
 from prism.data.images import read_bytes
@@ -148,3 +151,47 @@ def test_before_the_split_there_is_nothing_to_export(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "store", 1)
     with pytest.raises(DataError, match="step 'split' has not run"):
         export(store, tmp_path / "out")
+
+
+def test_files_shaped_like_the_released_ones_go_in_and_come_out(tmp_path: Path) -> None:
+    """ShareGPT with from and value, verl with teacher columns, warm-up pairs with captions apart: each to each."""
+    caption, cot = "a dot", "<think>1. One.</think><answer>1</answer>"
+    text = f"<caption>{caption}</caption>{cot}"
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(picture(1, 1, seed=number).data or b"")
+    human, gpt = {"from": "human", "value": "<image>\nHow many?"}, {"from": "gpt", "value": text}
+    (tmp_path / "sharegpt.json").write_text(json.dumps([{"conversations": [human, gpt], "images": ["0.png"]}]))
+    verl = {
+        "data_source": "geo",
+        "prompt": [{"role": "user", "content": "<image>How many dots?"}],
+        "images": [{"bytes": (tmp_path / "1.png").read_bytes(), "path": "1.png"}],
+        "reward_model": {"style": "rule", "ground_truth": "1"},
+        "extra_info": {"index": 7, "equivalent_answers": ["one"]},
+        "teacher_response": text,
+        "teacher_caption": caption,
+        "teacher_cot": cot,
+    }
+    pq.write_table(pa.Table.from_pylist([verl]), tmp_path / "verl.parquet")
+    pair = {"question": "How many here?", "image": "2.png", "student_caption": "two dots"}
+    pair |= {"student_cot": cot, "teacher_caption": caption, "teacher_cot": cot}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+
+    store = Store.create(tmp_path / "store", 2)
+    for name in ("sharegpt.json", "verl.parquet", "pairs.jsonl"):
+        assert import_file(store, tmp_path / name) == 1
+    run_whole_step(store, Split(SplitConfig()))
+    export(store, tmp_path / "out")
+    questions = {"sharegpt": "<image>\nHow many?", "verl": "<image>How many dots?", "pairs": "<image>How many here?"}
+    for file in FILES.values():
+        read = {
+            each.prompt.id.split("/")[0]: each
+            for each in read_demonstrations(tmp_path / "out" / file.format("alignment"), parse=parse_response)
+        }
+        assert {name: each.prompt.question for name, each in read.items()} == questions
+        assert {each.response.text for each in read.values()} == {text}
+        assert (read["verl"].prompt.answer, read["verl"].prompt.equivalents) == ("1", ("one",))
+        assert read["verl"].prompt.id == "verl/geo-7" and read["verl"].prompt.kind == "geo"
+        images = [read_bytes(read[name].prompt.images[0]) for name in questions]
+        assert images == [(tmp_path / f"{number}.png").read_bytes() for number in range(3)]
+    [found] = read_pairs(tmp_path / "out" / "pairs" / "pairs.jsonl", parse=parse_response)
+    assert (found.teacher.caption, found.student.caption) == (caption, "two dots")
