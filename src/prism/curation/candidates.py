@@ -30,7 +30,7 @@ _LEAST_LENGTH = 30.0
 _PLANES = (
     np.random.default_rng(0xCAFE).standard_normal((3 * THUMBNAIL**2 + 1, NUM_IMAGE_BANDS * BITS)).astype(np.float32)
 )
-_WEIGHTS = (1 << np.arange(BITS)).astype(np.uint64)
+_WEIGHTS = (1 << np.arange(BITS)).astype(np.uint16)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 Pair = tuple[int, int]
@@ -65,6 +65,8 @@ class Collection:
         ):
             for keys in bands():
                 for run in _runs(keys):
+                    if len(run) == 2 and (int(rows[run[0]]), int(rows[run[1]])) in found:
+                        continue
                     for a, b in alike(run):
                         pair = int(rows[a]), int(rows[b])
                         if pair not in found and ask_the_same(self.words(pair[0]), self.words(pair[1])):
@@ -75,13 +77,13 @@ class Collection:
         return self._words[self._ends[position] : self._ends[position + 1]]
 
     def _image_bands(self) -> Iterator[UInt64[np.ndarray, "row"]]:
-        if not len(self._thumbnails):
-            return
         groups = self._groups[self._with_image] * _MIX
+        sides = np.empty((len(self._thumbnails), NUM_IMAGE_BANDS), np.uint16)
+        for start in range(0, len(sides), _BLOCK):
+            directions = directions_of(self._thumbnails[start : start + _BLOCK], self._center)
+            sides[start : start + _BLOCK] = (directions @ _PLANES > 0).reshape(-1, NUM_IMAGE_BANDS, BITS) @ _WEIGHTS
         for band in range(NUM_IMAGE_BANDS):
-            planes = _PLANES[:, band * BITS : (band + 1) * BITS]
-            sides = [block @ planes > 0 for block in self._blocks()]
-            yield groups + np.concatenate(sides).astype(np.uint64) @ _WEIGHTS
+            yield groups + sides[:, band]
 
     def _word_bands(self) -> Iterator[UInt64[np.ndarray, "row"]]:
         signatures = np.empty((len(self._without), NUM_BANDS), np.uint64)
@@ -90,10 +92,6 @@ class Collection:
         groups = self._groups[self._without] * _MIX
         for band in range(NUM_BANDS):
             yield groups + signatures[:, band]
-
-    def _blocks(self) -> Iterator[Float[np.ndarray, "row 193"]]:
-        for start in range(0, len(self._thumbnails), _BLOCK):
-            yield directions_of(self._thumbnails[start : start + _BLOCK], self._center)
 
     def _alike_images(self, run: Int[np.ndarray, "row"]) -> Iterator[Pair]:
         thumbnails = self._thumbnails[run]
@@ -126,8 +124,8 @@ def _runs(keys: UInt64[np.ndarray, "row"]) -> Iterator[Int[np.ndarray, "row"]]:
     """The places of each key that occurs more than once, in ascending order."""
     order = np.argsort(keys, kind="stable")
     ends = np.flatnonzero(np.diff(keys[order])) + 1
-    starts = np.concatenate(([0], ends))
-    stops = np.concatenate((ends, [len(keys)]))
+    starts = np.concatenate(([0], ends)) if len(keys) else ends
+    stops = np.concatenate((ends, [len(keys)])) if len(keys) else ends
     for number in np.flatnonzero(stops - starts > 1):
         yield order[starts[number] : stops[number]]
 

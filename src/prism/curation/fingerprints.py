@@ -18,7 +18,7 @@ from prism.data.question_likeness import Words, hash_of, question_words, telling
 from prism.errors import DataError
 from prism.records import ImageSource, Prompt
 
-_IMAGES_IN_HAND = 256
+_IMAGES_IN_HAND = 64
 _LONGEST_ANSWER = 2000
 
 Thumbnail = UInt8[np.ndarray, "192"]

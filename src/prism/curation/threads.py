@@ -10,7 +10,7 @@ from typing import TypeVar
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
 
-_AT_ONCE = 8
+_AT_ONCE = 32
 """Things that a thread is handed together, as that costs as much as some of them."""
 
 
