@@ -30,8 +30,7 @@ from side_by_side import (
     parse_arguments,
 )
 from torch import Tensor
-from transformers import TrainerCallback
-from trl_rival import InTurn, TimedGrpoTrainer, make_grpo_trainer
+from trl_rival import BeforeFirstStep, InTurn, TimedGrpoTrainer, make_grpo_trainer
 
 from prism.models import Discriminator, PromptEncoder
 from prism.objectives import mixed_advantages
@@ -102,19 +101,15 @@ class PaddedReward:
         return scores.mean(0).tolist()
 
 
-class SameResults(TrainerCallback):
+class SameResults:
     """Compares TRL's first step, before the policy's optimizer takes it, with ours."""
 
     def __init__(
         self, trainer: TimedGrpoTrainer, rewards: PaddedReward, ours: Ours, groups: Sequence[RolloutGroup]
     ) -> None:
         self._trainer, self._rewards, self._ours, self._groups = trainer, rewards, ours, groups
-        self._is_done = False
 
-    def on_pre_optimizer_step(self, *arguments: Any, **named: Any) -> None:
-        if self._is_done:
-            return
-        self._is_done = True
+    def __call__(self) -> None:
         assert self._rewards.first is not None
         scores, discriminator = self._rewards.first
         torch.testing.assert_close(self._ours.gradients(self._groups), scores, atol=1e-4, rtol=0)
@@ -167,7 +162,7 @@ def compare(arguments: argparse.Namespace) -> Pairs:
         ours.step(own_engine.rollouts(prompts[first : first + arguments.prompts]))
         seconds.append((clock() - started, full))
 
-    trainer.add_callback(SameResults(trainer, rewards, ours, groups[: arguments.prompts]))
+    trainer.add_callback(BeforeFirstStep(SameResults(trainer, rewards, ours, groups[: arguments.prompts])))
     trainer.add_callback(InTurn(our_turn))
     trainer.train()
     return Pairs(*zip(*seconds[1:], strict=True))

@@ -25,8 +25,8 @@ from side_by_side import (
     memory_growth,
     parse_arguments,
 )
-from transformers import Qwen3VLForConditionalGeneration, TrainerCallback
-from trl_rival import InTurn, TimedGrpoTrainer, make_grpo_trainer
+from transformers import Qwen3VLForConditionalGeneration
+from trl_rival import BeforeFirstStep, InTurn, TimedGrpoTrainer, make_grpo_trainer
 
 from prism.models import PromptEncoder
 from prism.objectives import grpo_advantages
@@ -80,17 +80,13 @@ class Ours:
         self.update_seconds += clock() - started
 
 
-class SameResults(TrainerCallback):
+class SameResults:
     """Compares what TRL has before its first optimizer step with ours."""
 
     def __init__(self, trainer: TimedGrpoTrainer, ours: Ours, groups: Sequence[RolloutGroup]) -> None:
         self._trainer, self._ours, self._groups = trainer, ours, groups
-        self._is_done = False
 
-    def on_pre_optimizer_step(self, *arguments: Any, **named: Any) -> None:
-        if self._is_done:
-            return
-        self._is_done = True
+    def __call__(self) -> None:
         loss = self._ours.gradient(self._groups)
         clip_gradients(self._ours.policy, 1.0)
         assert_same_gradients(self._ours.policy, self._trainer.model)
@@ -170,7 +166,7 @@ def compare(arguments: argparse.Namespace) -> tuple[Pairs, Pairs]:
         ours.step(own_engine.rollouts([group.prompt for group in groups[first : first + arguments.prompts]]))
         seconds.append((clock() - started, full, ours.update_seconds, update))
 
-    trainer.add_callback(SameResults(trainer, ours, groups[: arguments.prompts]))
+    trainer.add_callback(BeforeFirstStep(SameResults(trainer, ours, groups[: arguments.prompts])))
     trainer.add_callback(InTurn(our_turn, lambda: trainer.prepare_seconds))
     trainer.train()
     own_full, their_full, own_update, their_update = zip(*seconds[1:], strict=True)

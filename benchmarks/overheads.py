@@ -96,7 +96,7 @@ def checkpoints(report: Report, directory: Path) -> None:
         load_latest(own, modules=modules, optimizers=optimizers, schedulers={})
 
     def load_saved() -> None:
-        found = torch.load(saved)
+        found = torch.load(saved, weights_only=True)
         policy.load_state_dict(found["policy"])
         optimizer.load_state_dict(found["optimizer"])
 

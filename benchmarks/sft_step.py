@@ -14,7 +14,6 @@ import argparse
 import random
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any
 
 from side_by_side import (
     Pairs,
@@ -26,8 +25,8 @@ from side_by_side import (
     memory_growth,
     parse_arguments,
 )
-from transformers import Qwen3VLForConditionalGeneration, TrainerCallback
-from trl_rival import InTurn, TimedSftTrainer, make_sft_trainer
+from transformers import Qwen3VLForConditionalGeneration
+from trl_rival import BeforeFirstStep, InTurn, TimedSftTrainer, make_sft_trainer
 
 from prism.models import PromptEncoder
 from prism.records import Example
@@ -50,17 +49,13 @@ class Ours:
         descend(self.policy, self._optimizer, 1.0, name="policy", step=1)
 
 
-class SameResults(TrainerCallback):
+class SameResults:
     """Compares TRL's first step, before the optimizer's, with ours."""
 
     def __init__(self, trainer: TimedSftTrainer, ours: Ours, examples: Sequence[Example]) -> None:
         self._trainer, self._ours, self._examples = trainer, ours, examples
-        self._is_done = False
 
-    def on_pre_optimizer_step(self, *arguments: Any, **named: Any) -> None:
-        if self._is_done:
-            return
-        self._is_done = True
+    def __call__(self) -> None:
         loss = self._mean_of_means()
         clip_gradients(self._ours.policy, 1.0)
         assert_same_gradients(self._ours.policy, self._trainer.model)
@@ -135,7 +130,7 @@ def compare(arguments: argparse.Namespace) -> Pairs:
         ours.step(batch)
         seconds.append((clock() - started, full))
 
-    trainer.add_callback(SameResults(trainer, ours, examples[:size]))
+    trainer.add_callback(BeforeFirstStep(SameResults(trainer, ours, examples[:size])))
     trainer.add_callback(InTurn(our_turn))
     trainer.train()
     return Pairs(*zip(*seconds[1:], strict=True))

@@ -47,22 +47,40 @@ def image_of(prompt: Prompt) -> Image.Image:
     return Image.open(BytesIO(source.data))
 
 
-class TimedGrpoTrainer(GRPOTrainer):
+class BeforeFirstStep(TrainerCallback):
+    """Calls `compare` once, when the first gradient is there and the optimizer has not taken it yet."""
+
+    def __init__(self, compare: Callable[[], None]) -> None:
+        self._compare = compare
+        self._is_done = False
+
+    def on_pre_optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        if not self._is_done:
+            self._is_done = True
+            self._compare()
+
+
+class AddsLosses:
+    """For a trainer: adds up the losses of its micro-batches."""
+
+    step_loss = 0.0
+
+    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        loss = super().training_step(*arguments, **named)  # type: ignore[misc]
+        self.step_loss += float(loss)
+        return loss
+
+
+class TimedGrpoTrainer(AddsLosses, GRPOTrainer):
     """Knows the seconds that its last step spent on completions and rewards, and on all else, the update."""
 
     prepare_seconds = 0.0
-    step_loss = 0.0
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         started = clock()
         output = super()._generate_and_score_completions(inputs)
         self.prepare_seconds = clock() - started
         return output
-
-    def training_step(self, *arguments: Any) -> torch.Tensor:
-        loss = super().training_step(*arguments)
-        self.step_loss += float(loss)
-        return loss
 
 
 def make_grpo_trainer(
@@ -115,15 +133,8 @@ def make_grpo_trainer(
     )
 
 
-class TimedSftTrainer(SFTTrainer):
-    """Adds up the losses of its micro-batches."""
-
-    step_loss = 0.0
-
-    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
-        loss = super().training_step(*arguments, **named)
-        self.step_loss += float(loss)
-        return loss
+class TimedSftTrainer(AddsLosses, SFTTrainer):
+    pass
 
 
 def make_sft_trainer(

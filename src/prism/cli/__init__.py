@@ -192,12 +192,11 @@ def report_run(arguments: argparse.Namespace) -> None:
 
 
 def sample_checkpoint(arguments: argparse.Namespace) -> None:
-    from prism.models import PromptEncoder, load_policy
     from prism.records import ImageSource, Prompt
     from prism.rollout import Sampling, TransformersEngine
 
     prompt = Prompt("sample", arguments.question, tuple(ImageSource(path=path) for path in arguments.image))
-    engine = TransformersEngine(load_policy(arguments.checkpoint), PromptEncoder.from_pretrained(arguments.checkpoint))
+    engine = TransformersEngine.of_checkpoint(arguments.checkpoint)
     sampling = Sampling(arguments.temperature, arguments.max_response_tokens)
     [group] = engine.generate([prompt], num_samples=arguments.num_samples, sampling=sampling, seed=arguments.seed)
     print("\n\n".join(rollout.text for rollout in group.rollouts))

@@ -2,7 +2,7 @@
 
 from prism.config.ablation import Ablation, load_ablation
 from prism.config.audit import AuditConfig
-from prism.config.base import Config, OptimizerSettings
+from prism.config.base import Config, OptimizerSettings, Precision
 from prism.config.benchmarks import (
     BenchmarkConfig,
     BenchmarkRecipe,
@@ -22,7 +22,7 @@ from prism.config.curation import (
     VerifyRecipe,
 )
 from prism.config.data import FilesData, PublicFidelity, WorldData
-from prism.config.hardware import DEVICES, Hardware, MatmulSpeed, Precision, load_hardware
+from prism.config.hardware import DEVICES, Hardware, MatmulSpeed, load_hardware
 from prism.config.loading import build_config, load_benchmark_recipe, load_recipe, load_settings
 from prism.config.lora import LoraConfig
 from prism.config.models import (

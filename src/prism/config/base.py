@@ -15,6 +15,9 @@ PathSafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max
 """A name that becomes a directory name: letters, digits, dot, dash and underscore."""
 
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"]
+Precision = Literal["float32", "bfloat16"]
+"""In what layers are computed. Weights that train, their gradients and optimizer states are float32 in any case."""
+
 Schedule = Literal["cosine", "constant", "wsd"]
 
 

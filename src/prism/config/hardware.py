@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -11,7 +11,6 @@ from prism.config.loading import build_config, read_table
 from prism.config.wording import printable, suggest
 from prism.errors import ConfigError
 
-Precision = Literal["float32", "bfloat16"]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 

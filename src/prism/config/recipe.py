@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from prism.config.audit import AuditConfig
-from prism.config.base import Config, Count, PathSafeName, Positive, contradiction
+from prism.config.base import Config, Count, PathSafeName, Positive, Precision, contradiction
 from prism.config.data import Data, FilesData, WorldData
 from prism.config.lora import LoraConfig
 from prism.config.models import Base, DiscriminatorConfig, MoeDiscriminator, TinyBase
@@ -55,7 +55,7 @@ class Recipe(Config):
     seeds: Seeds = (0,)
     output: Path | None = None
     threads: Count | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     attention: Literal["sdpa", "flex"] = "sdpa"
     activation_checkpointing: bool = False
     max_prompt_tokens: Count = 2048

@@ -1,13 +1,15 @@
 """Many rows at once: a step's `run` out of a coroutine for one row."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 from prism.curation.rows import Outcome, Row
 from prism.errors import PrismError
 
 Work = Callable[[Row], Awaitable[Outcome]]
+_Result = TypeVar("_Result")
 
 
 def concurrently(
@@ -75,3 +77,18 @@ async def _close(context: AbstractAsyncContextManager[Work]) -> None:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
     await context.__aexit__(None, None, None)
+
+
+async def finish_all(works: Iterable[Awaitable[_Result]]) -> list[_Result]:
+    """What all come to, in order. Where some fail the others are waited for all the same, since they may be paid for,
+    and then the first error is raised."""
+    results: list[_Result] = []
+    errors: list[BaseException] = []
+    for result in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(result, BaseException):
+            errors.append(result)
+        else:
+            results.append(result)
+    if errors:
+        raise errors[0]
+    return results

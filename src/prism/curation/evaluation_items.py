@@ -7,7 +7,7 @@ from prism.config.curation import EvaluationSet
 from prism.data.readers import read_prompts
 from prism.evals.benchmarks import get_benchmark
 from prism.evals.items import read_items
-from prism.evals.sources import load_rows
+from prism.evals.sources import load_benchmark
 from prism.records import Prompt
 from prism.runtime.hashing import path_sha256
 
@@ -16,13 +16,7 @@ def read_evaluation_set(config: EvaluationSet) -> tuple[str, Iterator[Prompt]]:
     """The SHA-256 of its content and its problems, whose ids begin with the set's name. Raises DataError."""
     if config.is_benchmark:
         benchmark = get_benchmark(config.name)
-        source = load_rows(
-            config.path,
-            hub_id=benchmark.hub_id,
-            hub_configs=benchmark.hub_configs,
-            hub_split=benchmark.hub_split,
-            revision=config.revision,
-        )
+        source = load_benchmark(benchmark, config.path, config.revision)
         prompts = (item.prompt for item in read_items(benchmark, source).values())
         return source.sha256, _named(config.name, prompts)
     assert config.path is not None

@@ -1,14 +1,12 @@
 """The images of a store: each encoded file once, under the SHA-256 of its bytes."""
 
 import hashlib
-import os
-import secrets
 from pathlib import Path
 
 from prism.data.image_references import image_suffix
 from prism.data.images import read_bytes
 from prism.records import ImageSource
-from prism.runtime.atomic import storage_errors
+from prism.runtime.atomic import storage_errors, write_bytes
 
 
 class ImageFolder:
@@ -25,21 +23,11 @@ class ImageFolder:
         path = self.root / name
         # The size is compared because a machine that lost its power may have left an empty file.
         if not path.is_file() or path.stat().st_size != len(data):
-            _write(path, data)
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            # Not flushed one by one, which would take hours for a million: whoever commits rows sees to it.
+            write_bytes(path, data, is_flushed=False)
         return name
 
     def source(self, name: str) -> ImageSource:
         return ImageSource(path=self.root / name)
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.partial-{secrets.token_hex(6)}")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Not flushed one by one, which would take hours for a million: whoever commits rows sees to it.
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        except BaseException:  # also on Ctrl-C: no half-written neighbour stays behind
-            temporary.unlink(missing_ok=True)
-            raise

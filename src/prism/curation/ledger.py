@@ -114,7 +114,7 @@ class Ledger:
             operations = [(number, operation) for number, operation, _ in batch]
             try:
                 results = await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, operations)
-            except StorageError as error:
+            except (StorageError, sqlite3.Error) as error:  # a defect of ours among them: nobody may wait for ever
                 for _, _, future in batch:
                     _settle_future(future, error)
             else:
@@ -239,7 +239,7 @@ class LedgerCall:
 def _settle_future(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():  # cancelled meanwhile
         return
-    if isinstance(result, StorageError):
+    if isinstance(result, StorageError | sqlite3.Error):
         future.set_exception(result)
     else:
         future.set_result(result)

@@ -13,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from prism.curation.record import row_from, row_table
 from prism.curation.rows import Outcome, Row
 from prism.curation.running import Work
 from prism.errors import ConfigError
-from prism.records import ImageSource, Prompt
+from prism.records import ImageSource
 
 CHUNK_ROWS = 20_000
 """Rows in the cluster's memory at a time."""
@@ -54,29 +55,11 @@ def _on_batch(batch: dict[str, Any], work: Work) -> dict[str, list[str]]:
 
 def encode(row: Row) -> str:
     """JSON of a row whose images are files."""
-    images = [str(image.path) for image in row.prompt.images]
-    fields = {name: getattr(row.prompt, name) for name in Prompt.__slots__ if name != "images"}
-    return json.dumps(
-        {
-            "id": row.id,
-            "prompt": {**fields, "metadata": dict(row.prompt.metadata)},
-            "images": images,
-            "completion": row.completion,
-            "loss_spans": row.loss_spans,
-            "findings": {step: dict(found) for step, found in row.findings.items()},
-        }
-    )
+    paths = [str(image.path) for image in row.prompt.images]
+    return json.dumps({"id": row.id, "record": row_table(row, paths), "findings": row.findings}, default=dict)
 
 
 def decode(text: str) -> Row:
-    record = json.loads(text)
-    prompt = record["prompt"] | {name: tuple(record["prompt"][name]) for name in ("choices", "equivalents")}
-    images = tuple(ImageSource(path=Path(path)) for path in record["images"])
-    spans = record["loss_spans"]
-    return Row(
-        record["id"],
-        Prompt(**prompt, images=images),
-        record["completion"],
-        None if spans is None else tuple((start, end) for start, end in spans),
-        record["findings"],
-    )
+    found = json.loads(text)
+    images = [ImageSource(path=Path(path)) for path in found["record"].get("images", ())]
+    return row_from(found["id"], found["record"], images, found["findings"])

@@ -9,17 +9,16 @@ from typing import Protocol
 from prism.config.benchmarks import LocalModel
 from prism.config.curation import AskedServers
 from prism.curation.asking import chat_servers
+from prism.curation.concurrency import finish_all
 from prism.errors import PrismError
-from prism.models import PromptEncoder, load_policy
 from prism.records import Prompt
 from prism.rollout import RolloutEngine, Sampling, TransformersEngine
 from prism.rollout.openai_engine import chat_messages
 from prism.rollout.openai_messages import ChatRequest
 from prism.rollout.openai_pool import ChatPool, Meter, RequestError
 from prism.runtime.hashing import path_sha256
-from prism.runtime.seeding import derive_seed
+from prism.runtime.seeding import derive_seed, derive_small_seed
 
-_SEED_BITS = 31
 _GATHER_S = 0.01
 
 
@@ -52,20 +51,13 @@ class ServedSampler:
                 messages=messages,
                 temperature=self._sampling.temperature,
                 max_tokens=self._sampling.max_tokens,
-                seed=derive_seed(self._seed, prompt.id, draw) % 2**_SEED_BITS,
+                seed=derive_small_seed(self._seed, prompt.id, draw),
                 owner=prompt.id,
                 draw=draw,
             )
             for draw in draws
         ]
-        # All are waited for, even if one ends the run: they are paid for.
-        results = await asyncio.gather(*map(self._ask, requests), return_exceptions=True)
-        samples = []
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            samples.append(result)
-        return samples
+        return await finish_all(map(self._ask, requests))
 
     async def _ask(self, request: ChatRequest) -> Sampled:
         try:
@@ -167,9 +159,7 @@ class Reference:
     @asynccontextmanager
     async def open(self, meter: Meter, sampling: Sampling, seed: int) -> AsyncIterator[Sampler]:
         if isinstance(self.config, LocalModel):
-            path = self.config.path
-            encoder = PromptEncoder.from_pretrained(path)
-            engine = TransformersEngine(load_policy(path), encoder, batch_size=self.config.batch_size)
+            engine = TransformersEngine.of_checkpoint(self.config.path, batch_size=self.config.batch_size)
             yield LocalSampler(engine, sampling, seed)
             return
         async with ChatPool(self.servers, meter) as pool:

@@ -1,6 +1,5 @@
 """Demonstrations from a teacher that can only be asked: several a problem, in the format, their failures told apart."""
 
-import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from prism.config.curation import TeachRecipe
 from prism.curation.asking import OpenMeter, chat_servers, num_rows_at_once, open_meter, open_pool
-from prism.curation.concurrency import Work, concurrently
+from prism.curation.concurrency import Work, concurrently, finish_all
 from prism.curation.ledger import InDoubtError
 from prism.curation.rows import Outcome, Row, dropped, kept, passed
 from prism.curation.running import run_step
@@ -22,10 +21,9 @@ from prism.rewards import parse_response
 from prism.rollout.openai_engine import chat_messages
 from prism.rollout.openai_messages import ChatReply, ChatRequest
 from prism.rollout.openai_pool import ChatPool, RequestError
-from prism.runtime.seeding import derive_seed
+from prism.runtime.seeding import derive_small_seed
 
 STEP = "teach"
-_SEED_BITS = 31
 _LONGEST_REFUSAL = 1000
 """Characters: a longer text without the format is an attempt at an answer."""
 
@@ -97,15 +95,7 @@ class Teach:
         except DataError as error:
             return dropped(row, "cannot be put to the teacher", str(error))
         draws = range(self._recipe.num_samples)
-        # Those that go well are worth waiting for even if one ends the run: they are paid for.
-        results = await asyncio.gather(
-            *(self._sample(pool, row, messages, draw) for draw in draws), return_exceptions=True
-        )
-        samples = []
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            samples.append(result)
+        samples = await finish_all(self._sample(pool, row, messages, draw) for draw in draws)
         return _outcome(row, samples, self._recipe.teacher.model)
 
     def _reason_to_pass(self, row: Row) -> str | None:
@@ -141,7 +131,7 @@ class Teach:
             messages=messages,
             temperature=temperature,
             max_tokens=self._recipe.max_response_tokens,
-            seed=derive_seed(self._recipe.seed, row.id, draw) % 2**_SEED_BITS,
+            seed=derive_small_seed(self._recipe.seed, row.id, draw),
             owner=row.id,
             draw=draw,
         )

@@ -10,6 +10,7 @@ from typing import Any
 from prism.data.rejects import RowError
 from prism.data.row_files import SUFFIXES, open_rows
 from prism.errors import ConfigError, DataError
+from prism.evals.benchmarks.benchmark import Benchmark
 from prism.runtime.hashing import config_sha256, path_sha256
 
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}.*")
@@ -56,6 +57,17 @@ def load_rows(
     if path is None:
         return _hub_source(hub_id, hub_configs, hub_split, revision)
     return _local_source(Path(path), hub_configs, hub_split)
+
+
+def load_benchmark(benchmark: Benchmark, path: Path | str | None, revision: str | None = None) -> Source:
+    """As `load_rows`, of a benchmark where it publishes itself."""
+    return load_rows(
+        path,
+        hub_id=benchmark.hub_id,
+        hub_configs=benchmark.hub_configs,
+        hub_split=benchmark.hub_split,
+        revision=revision,
+    )
 
 
 def _local_source(path: Path, configs: Sequence[str], split: str) -> Source:

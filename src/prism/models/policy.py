@@ -17,7 +17,9 @@ from prism.models.sharding import whole
 _EXPERT_MATRICES = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
 
 
-def load_policy(path: str | PathLike[str], *, dtype: Dtype = "float32", device: str = "cpu") -> PreTrainedModel:
+def load_policy(
+    path: str | PathLike[str], *, dtype: Dtype = "float32", device: torch.device | str = "cpu"
+) -> PreTrainedModel:
     """A Qwen3-VL in evaluation mode, from a Hugging Face directory or Hub name; safetensors only.
 
     Raises ModelError for another architecture and unless the weights in the files are exactly those

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -11,13 +11,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from prism.config import Precision
 from prism.models.device import own_device
 from prism.packing.forward import SHARDED_CALL
 
 Value = TypeVar("Value")
 Module = TypeVar("Module", bound=nn.Module)
-Precision = Literal["float32", "bfloat16"]
-"""In what layers are computed. Weights that train, their gradients and optimizer states are float32 in any case."""
 
 
 def shard(module: Module, precision: Precision = "float32") -> Module:

@@ -12,7 +12,7 @@ from prism.records import ImageSource, Prompt, Rollout, RolloutGroup
 from prism.rollout.engine import Sampling, streams
 from prism.rollout.openai_client import ChatReply, ChatRequest, chat
 from prism.rollout.openai_server import ChatServer
-from prism.runtime.seeding import derive_seed
+from prism.runtime.seeding import derive_small_seed
 
 _MEDIA_TYPES = {
     ".png": "image/png",
@@ -22,8 +22,6 @@ _MEDIA_TYPES = {
     ".tif": "image/tiff",
     ".webp": "image/webp",
 }
-_SEED_BITS = 31
-"""More than that some servers refuse, and JSON numbers above 2^53 are rounded on the way by others."""
 
 
 class OpenAIEngine:
@@ -67,7 +65,7 @@ def _requests(prompts: Sequence[Prompt], num_samples: int, sampling: Sampling, s
                 messages=messages,
                 temperature=sampling.temperature,
                 max_tokens=sampling.max_tokens,
-                seed=derive_seed(*stream, sample) % 2**_SEED_BITS,
+                seed=derive_small_seed(*stream, sample),
             )
 
 

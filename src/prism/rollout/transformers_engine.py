@@ -1,6 +1,7 @@
 """Rollouts with the training model itself: the prompt is read once and shared by its samples."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from prism.errors import NumericsError
-from prism.models.policy import take_weights
+from prism.models.device import own_device
+from prism.models.policy import load_policy, take_weights
 from prism.models.processor import PromptEncoder
 from prism.packing import EncodedPrompt
 from prism.records import Prompt, Rollout, RolloutGroup
@@ -35,6 +37,12 @@ class TransformersEngine:
         self._encoder = encoder
         self._batch_size = batch_size
         self._banned = torch.tensor(sorted(encoder.banned_token_ids), dtype=torch.long)
+
+    @classmethod
+    def of_checkpoint(cls, directory: Path, *, batch_size: int = 64) -> "TransformersEngine":
+        """Of the policy in `directory`, on this process's device."""
+        policy = load_policy(directory, device=own_device())
+        return cls(policy, PromptEncoder.from_pretrained(directory), batch_size=batch_size)
 
     @property
     def _device(self) -> torch.device:

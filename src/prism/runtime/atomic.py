@@ -49,8 +49,11 @@ def _error_number(error: OSError | SafetensorError) -> int | None:
     return int(found[1]) if found else None
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` as a whole, or raise StorageError and leave it as it was."""
+def write_bytes(path: Path, data: bytes, *, is_flushed: bool = True) -> None:
+    """Replace `path` as a whole, or raise StorageError and leave it as it was.
+
+    Where whoever writes many files sees to it that they reach the disk, `is_flushed` need not be for each.
+    """
     if not is_first():
         return
     temporary = _temporary(path)
@@ -58,10 +61,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         try:
             with temporary.open("xb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if is_flushed:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
-            sync_directory(path.parent)
+            if is_flushed:
+                sync_directory(path.parent)
         except BaseException:  # also on Ctrl-C: no half-written neighbour stays behind
             temporary.unlink(missing_ok=True)
             raise

@@ -27,6 +27,11 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest.digest(), "big") >> 1
 
 
+def derive_small_seed(*parts: int | str) -> int:
+    """Its last 31 bits: some servers and libraries refuse more, and JSON numbers above 2^53 may be rounded."""
+    return derive_seed(*parts) % 2**31
+
+
 def generator(*parts: int | str) -> torch.Generator:
     """A CPU generator seeded with `derive_seed(*parts)`."""
     return torch.Generator().manual_seed(derive_seed(*parts))

@@ -90,8 +90,10 @@ def _before_game(workspace: Workspace, planned: PlannedStage) -> Subject:
     has_discriminator = is_warm or (recipe.warmup is None and recipe.discriminator.checkpoint is not None)
 
     def load() -> Models:
-        discriminator = discriminators.load_discriminator_for_alignment(workspace) if has_discriminator else None
-        return *workspace.load_policy(planned.start), discriminator
+        models = workspace.load_policy(planned.start)
+        if not has_discriminator:
+            return *models, None
+        return *models, workspace.to_use(discriminators.load_discriminator_for_alignment(workspace))
 
     return Subject(
         planned,
@@ -116,7 +118,8 @@ def _in_game(workspace: Workspace) -> Subject | None:
 
 def _end_of_game(workspace: Workspace, discriminator: Path, step: int) -> Subject:
     def load() -> Models:
-        return *workspace.load_policy("align"), discriminators.load_discriminator(discriminator, workspace.recipe)
+        judge = discriminators.load_discriminator(discriminator, workspace.recipe)
+        return *workspace.load_policy("align"), workspace.to_use(judge)
 
     return _subject_in_game(workspace, step, load, {"discriminator": discriminator}, inputs=("align",))
 

@@ -15,8 +15,7 @@ from prism.evals.items import Item, read_items
 from prism.evals.judge import Judge
 from prism.evals.runner import Questioning, decodings
 from prism.evals.scorecard import ScoredResponse, ask_judge, score_responses, summarize_benchmark
-from prism.evals.sources import Source, load_rows
-from prism.models import PromptEncoder, load_policy
+from prism.evals.sources import Source, load_benchmark
 from prism.records import Prompt, Rollout
 from prism.rollout import RolloutEngine, TransformersEngine
 from prism.rollout.openai_client import served_model
@@ -67,9 +66,7 @@ class _Model:
     def engine(self) -> RolloutEngine:
         if not isinstance(self._config, LocalModel):
             return OpenAIEngine(chat_server(self._config))
-        path = self._config.path
-        encoder = PromptEncoder.from_pretrained(path)
-        return TransformersEngine(load_policy(path), encoder, batch_size=self._config.batch_size)
+        return TransformersEngine.of_checkpoint(self._config.path, batch_size=self._config.batch_size)
 
 
 def chat_server(settings: ServerSettings) -> ChatServer:
@@ -79,13 +76,7 @@ def chat_server(settings: ServerSettings) -> ChatServer:
 
 def _run_benchmark(recipe: BenchmarkRecipe, config: BenchmarkConfig, model: _Model) -> dict[str, Any]:
     benchmark = get_benchmark(config.name)
-    source = load_rows(
-        config.path,
-        hub_id=benchmark.hub_id,
-        hub_configs=benchmark.hub_configs,
-        hub_split=benchmark.hub_split,
-        revision=config.revision,
-    )
+    source = load_benchmark(benchmark, config.path, config.revision)
     items = read_items(benchmark, source, limit=config.limit, system=recipe.system)
     directory = recipe.directory / config.name
     responses = _responses(recipe, config, model, source, items)

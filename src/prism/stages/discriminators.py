@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prism.config import AlignConfig, DenseDiscriminator, PlannedStage, Recipe, WarmupConfig
 from prism.models import Discriminator, load_policy, upcycle, views_of, widen
-from prism.runtime.seeding import derive_seed
+from prism.runtime.seeding import derive_small_seed
 from prism.runtime.stage import StageRun
 from prism.stages.workspace import Workspace
 
@@ -15,7 +15,7 @@ def make_discriminator(workspace: Workspace) -> Discriminator:
     if config.checkpoint is not None:
         return load_discriminator(config.checkpoint, workspace.recipe)
     dense = load_policy(config.dense or workspace.model_directory("base"))
-    seed = derive_seed(workspace.seed, "upcycle") % 2**31
+    seed = derive_small_seed(workspace.seed, "upcycle")
     if isinstance(config, DenseDiscriminator):
         body = widen(dense, factor=config.width, noise_std=config.noise_std, seed=seed).model
     else:

@@ -25,7 +25,7 @@ from prism.runtime.atomic import atomic_directory, write_bytes
 from prism.runtime.distributed import is_first
 from prism.runtime.manifest import read_manifest
 from prism.runtime.progress import make_console
-from prism.runtime.seeding import derive_seed
+from prism.runtime.seeding import derive_small_seed
 from prism.runtime.stage import StageRun
 
 CONSOLE = make_console()
@@ -127,7 +127,7 @@ class Workspace:
             body.gradient_checkpointing_enable({"use_reentrant": False})
         if lora is None or not getattr(lora, player):
             return shard(model, precision)
-        seed = derive_seed(self.seed, "lora", player) % 2**31
+        seed = derive_small_seed(self.seed, "lora", player)
         self._round(body)
         add_adapters(body, rank=lora.rank, alpha=lora.alpha, seed=seed)
         return model.to(own_device())

@@ -1,6 +1,5 @@
 """What a pass keeps against what autograd saves; what stays against real weights and AdamW."""
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,7 +18,6 @@ from prism.runtime.optimizer import make_optimizer
 from .conftest import Small
 
 Make = Callable[..., Small]
-needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 
 
 def saved_bytes(small: Small) -> int:
@@ -55,7 +53,6 @@ def test_activations_in_bfloat16(make_small: Make, experts: bool) -> None:
     assert memory.kept_activations(model, small.pack) == pytest.approx(saved_bytes(small), rel=0.02)
 
 
-@needs_peft
 @pytest.mark.parametrize("experts", [False, True])
 def test_activations_with_adapters(make_small: Make, experts: bool) -> None:
     small = make_small(experts=experts, image=False)

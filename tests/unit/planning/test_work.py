@@ -1,6 +1,5 @@
 """FLOPs against torch's own counter on a real model; the rest against numbers worked by hand."""
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -79,7 +78,6 @@ def test_checkpointing_adds_one_forward_pass(make_small: Make) -> None:
     assert frugal.flops == pytest.approx(forward_backward(model, small.pack).flops + forward(model, small.pack).flops)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 @pytest.mark.parametrize("experts", [False, True])
 def test_adapters_are_those_that_peft_makes(make_small: Make, experts: bool) -> None:
     small = make_small(experts=experts)
@@ -89,7 +87,6 @@ def test_adapters_are_those_that_peft_makes(make_small: Make, experts: bool) -> 
     assert trained_parameters(model) == trained
 
 
-@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 def test_adapters_products_are_those_that_torch_counts(make_small: Make) -> None:
     small = make_small(image=False)
     model = Model(read_shape(small.model.config), "float32", has_logits=False, rank=4)
