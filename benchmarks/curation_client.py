@@ -61,7 +61,7 @@ def teach(directory: Path, teacher: Teacher, arguments: argparse.Namespace) -> d
     fill(store, arguments.rows)
     server = {"base_url": teacher.base_url, "model": "scripted", "concurrency": arguments.concurrency}
     recipe = build_config(TeachRecipe, {"teacher": server, "num_samples": 1}, (), source="benchmark")
-    meter = open_meter(store, Part(), STEP, recipe.budget, ask_in_doubt=False)
+    meter = open_meter(store, Part(), STEP, recipe)
     step = Watched(Teach(recipe, meter), arguments.rows)
     before, wall, cpu = teacher.count(), time.perf_counter(), time.process_time()
     run_step(store, step)

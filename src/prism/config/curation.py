@@ -51,24 +51,30 @@ class AskedServers(ServerSettings):
     backoff_s: Positive = 1.0
 
 
-class TeachRecipe(Config):
+class AskingRecipe(Config):
+    """Of every step that may ask servers. `ask_in_doubt` sends again what timed out, was cut off, or was under way when
+    a run was killed: for servers that cost nothing, for others may so be paid twice.
+    """
+
+    budget: BudgetConfig = BudgetConfig()
+    ask_in_doubt: bool = False
+
+
+class TeachRecipe(AskingRecipe):
     """Demonstrations from a teacher behind an OpenAI-compatible API.
 
     `num_samples` per problem; a sample whose format is wrong is repaired by one further request. `rows` are the hard
     problems without a demonstration (all of these where `difficulty` has not run), or all. `template` is a text file
-    with `{question}` in it, `repair_template` one with `{failure}`. `ask_in_doubt` sends again what was under way when
-    an earlier run was killed, and may so pay twice.
+    with `{question}` in it, `repair_template` one with `{failure}`.
     """
 
     teacher: AskedServers
-    budget: BudgetConfig = BudgetConfig()
     num_samples: Count = 2
     temperature: NonNegative = 1.0
     max_response_tokens: Count = 8192
     rows: Literal["hard", "all"] = "hard"
     template: Path | None = None
     repair_template: Path | None = None
-    ask_in_doubt: bool = False
     seed: int = 0
 
 
@@ -77,7 +83,7 @@ AskedModel = Annotated[
 ]
 
 
-class DifficultyRecipe(Config):
+class DifficultyRecipe(AskingRecipe):
     """Pass rates of problems over `num_samples` of each of `models`, `wave` at a time.
 
     The set of a problem follows from all models: hard if none ever solves it, for RL if the pass rate of the first,
@@ -85,7 +91,6 @@ class DifficultyRecipe(Config):
     """
 
     models: Annotated[tuple[AskedModel, ...], Field(min_length=1)]
-    budget: BudgetConfig = BudgetConfig()
     num_samples: Count = 16
     wave: Count = 4
     rl_low: Fraction = 0.2
@@ -93,7 +98,6 @@ class DifficultyRecipe(Config):
     temperature: Positive = 1.0
     max_response_tokens: Count = 8192
     template: Path | None = None
-    ask_in_doubt: bool = False
     seed: int = 0
 
     @model_validator(mode="after")
@@ -134,7 +138,7 @@ class DecontaminateRecipe(Config):
     against: Annotated[tuple[EvaluationSet, ...], Field(min_length=1)]
 
 
-class VerifyRecipe(Config):
+class VerifyRecipe(AskingRecipe):
     """Which demonstrations hold: by rules, by a `judge` for the answers on which rules cannot decide, and by whether
     the reasoning rests on the description; then what is in the sets `against`, and duplicates, are removed.
 
@@ -144,10 +148,8 @@ class VerifyRecipe(Config):
 
     judge: AskedServers | None = None
     judge_max_tokens: Count = 1024
-    budget: BudgetConfig = BudgetConfig()
     min_agreement: Fraction = 0.5
     min_caption_words: NonNegativeCount = 5
     min_caption_items: NonNegativeCount = 2
     max_numbers_from_nowhere: NonNegativeCount = 0
     against: tuple[EvaluationSet, ...] = ()
-    ask_in_doubt: bool = False

@@ -3,7 +3,7 @@
 from pydantic import model_validator
 
 from prism.config.base import Config, Count, NonNegative, NonNegativeCount, Positive, contradiction
-from prism.config.curation import AskedModel, BudgetConfig
+from prism.config.curation import AskedModel, AskingRecipe
 
 
 class QualityWeights(Config):
@@ -36,16 +36,14 @@ class SplitConfig(Config):
     weights: QualityWeights = QualityWeights()
 
 
-class PairsRecipe(Config):
+class PairsRecipe(AskingRecipe):
     """Warm-up pairs: the demonstrations reserved for alignment against rollouts of an SFT model.
 
     Of `num_samples` rollouts the first valid one is the student's.
     """
 
     model: AskedModel
-    budget: BudgetConfig = BudgetConfig()
     num_samples: Count = 2
     temperature: Positive = 1.0
     max_response_tokens: Count = 2048
-    ask_in_doubt: bool = False
     seed: int = 0

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 from prism.config.benchmarks import ServerSettings
-from prism.config.curation import AskedServers, BudgetConfig
+from prism.config.curation import AskedServers, AskingRecipe
 from prism.curation.budget import Account, Price
 from prism.curation.ledger import Ledger
 from prism.curation.store import Part, Store
@@ -26,9 +26,9 @@ def chat_servers(config: AskedServers) -> list[ChatServer]:
     return servers
 
 
-def open_meter(store: Store, part: Part, step: str, budget: BudgetConfig, *, ask_in_doubt: bool) -> OpenMeter:
+def open_meter(store: Store, part: Part, step: str, recipe: AskingRecipe) -> OpenMeter:
     """The ledger of the part's shards. Its share of the budget is that of its shards, whatever the other parts do."""
-    numbers = part.shards(store.num_shards)
+    numbers, budget = part.shards(store.num_shards), recipe.budget
     share = len(numbers) / store.num_shards
     max_cost = None if budget.max_cost is None else budget.max_cost * share
     max_tokens = None if budget.max_tokens is None else int(budget.max_tokens * share)
@@ -37,7 +37,7 @@ def open_meter(store: Store, part: Part, step: str, budget: BudgetConfig, *, ask
         price = Price(budget.price.prompt, budget.price.completion)
         account = Account(price, max_cost=max_cost, max_tokens=max_tokens)
         directories = {number: store.shard_directory(number) for number in numbers}
-        return Ledger(directories, store.shard_of, step=step, account=account, ask_in_doubt=ask_in_doubt)
+        return Ledger(directories, store.shard_of, step=step, account=account, ask_in_doubt=recipe.ask_in_doubt)
 
     return opened
 

@@ -26,7 +26,7 @@ STEP = "difficulty"
 
 def run_difficulty(store: Store, recipe: DifficultyRecipe, part: Part) -> None:
     """Rates the part's rows; raises what `run_step` and `Difficulty` raise."""
-    meter = open_meter(store, part, STEP, recipe.budget, ask_in_doubt=recipe.ask_in_doubt)
+    meter = open_meter(store, part, STEP, recipe)
     run_step(store, Difficulty(recipe, meter), part)
 
 
@@ -50,7 +50,16 @@ class Difficulty:
     @property
     def settings(self) -> Mapping[str, Any]:
         own = self._recipe.model_dump(
-            include={"num_samples", "wave", "rl_low", "rl_high", "temperature", "max_response_tokens", "seed"}
+            include={
+                "num_samples",
+                "wave",
+                "rl_low",
+                "rl_high",
+                "temperature",
+                "max_response_tokens",
+                "ask_in_doubt",
+                "seed",
+            }
         )
         models = [reference.identity for reference in self._references]
         return {"models": models, "template": self._template.sha256} | own

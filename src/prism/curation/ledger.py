@@ -1,8 +1,8 @@
 """The books of every request to a server that may cost money: one line per attempt, written before it is sent.
 
 Each shard has a ledger beside its rows, `ledger.sqlite`. A request is known by the hash of its body and of the row it
-was asked for; its reply is kept, so that no run pays for it again. An attempt that has a beginning but no end was
-under way when a process died: nobody knows whether it was paid for. It counts as paid, at the most it can have cost,
+was asked for; its reply is kept, so that no run pays for it again. Of an attempt that timed out, was cut off, or was
+under way when a process died, nobody knows whether it was paid for. It counts as paid, at the most it can have cost,
 and is not sent again unless the user says so.
 
 Writes are committed together by a thread of the ledger's own, so that the disk is waited for once for all requests
@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 from prism.curation.budget import Account
 from prism.curation.shard import database_errors
 from prism.errors import StorageError
-from prism.rollout.openai_failures import Failure
+from prism.rollout.openai_failures import LOST, Failure
 from prism.rollout.openai_messages import ChatReply, ChatRequest
-from prism.rollout.openai_pool import RequestError
+from prism.rollout.openai_pool import InDoubtError
 from prism.runtime.hashing import canonical_json
 
 _T = TypeVar("_T")
@@ -46,15 +46,6 @@ CREATE TABLE IF NOT EXISTS attempts (
 CREATE INDEX IF NOT EXISTS attempts_of_request ON attempts (request);
 CREATE TABLE IF NOT EXISTS replies (request TEXT PRIMARY KEY, reply TEXT NOT NULL);
 """
-
-
-class InDoubtError(RequestError):
-    """The request was under way when an earlier process died."""
-
-    def __init__(self, request: ChatRequest) -> None:
-        reason = "was under way when an earlier run was killed, and may have been paid for"
-        failure = Failure("cut", reason, "allow ask_in_doubt to send it again", is_final=True)
-        super().__init__(f"{request.label}: {reason}; {failure.advice}", failure, is_its_own=True)
 
 
 class Ledger:
@@ -171,20 +162,27 @@ class LedgerCall:
         self._num_attempts = 0
         self._reserved: dict[str, tuple[float, int]] = {}
 
+    @property
+    def may_pay_twice(self) -> bool:
+        return self._ledger.ask_in_doubt
+
     async def recall(self) -> ChatReply | None:
         """Raises InDoubtError."""
+        doubtful = (IN_DOUBT, *LOST)
 
         def look(database: sqlite3.Connection) -> tuple[str | None, int, int]:
             reply = database.execute("SELECT reply FROM replies WHERE request = ?", (self.key,)).fetchone()
-            query = "SELECT count(*), coalesce(sum(outcome = ?), 0) FROM attempts WHERE request = ?"
-            return reply and reply[0], *database.execute(query, (IN_DOUBT, self.key)).fetchone()
+            query = "SELECT count(*), coalesce(sum(outcome IN (?, ?, ?)), 0) FROM attempts WHERE request = ?"
+            return reply and reply[0], *database.execute(query, (*doubtful, self.key)).fetchone()
 
         reply, self._num_attempts, num_in_doubt = await self._ledger.run(self._request.owner, look)
         if reply is not None:
             fields = json.loads(reply)
             return ChatReply(**fields | {"token_ids": tuple(fields["token_ids"])})
         if num_in_doubt and not self._ledger.ask_in_doubt:
-            raise InDoubtError(self._request)
+            reason = "was under way when an earlier run ended or lost it, and may have been paid for"
+            failure = Failure("cut", reason, "ask_in_doubt sends it again", is_final=True)
+            raise InDoubtError(f"{self._request.label}: {reason}; {failure.advice}", failure)
         return None
 
     async def begin(self, address: str) -> str:

@@ -24,7 +24,7 @@ STEP = "pairs"
 def run_pairs(store: Store, recipe: PairsRecipe, part: Part) -> None:
     """Raises what `run_step` and `Pairs` raise, and DataError for a store that is not split yet."""
     store.newest_run(split.STEP)
-    meter = open_meter(store, part, STEP, recipe.budget, ask_in_doubt=recipe.ask_in_doubt)
+    meter = open_meter(store, part, STEP, recipe)
     run_step(store, Pairs(recipe, meter), part)
 
 
@@ -44,7 +44,9 @@ class Pairs:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        own = self._recipe.model_dump(include={"num_samples", "temperature", "max_response_tokens", "seed"})
+        own = self._recipe.model_dump(
+            include={"num_samples", "temperature", "max_response_tokens", "ask_in_doubt", "seed"}
+        )
         return {"model": self._student.identity} | own
 
     def run(self, rows: Iterator[Row]) -> Iterator[Outcome]:

@@ -11,7 +11,6 @@ from typing import Any
 from prism.config.curation import TeachRecipe
 from prism.curation.asking import OpenMeter, chat_servers, num_rows_at_once, open_meter, open_pool
 from prism.curation.concurrency import Work, concurrently, finish_all
-from prism.curation.ledger import InDoubtError
 from prism.curation.rows import Outcome, Row, dropped, kept, passed
 from prism.curation.running import run_step
 from prism.curation.store import Part, Store
@@ -20,7 +19,7 @@ from prism.errors import DataError
 from prism.rewards import parse_response
 from prism.rollout.openai_engine import chat_messages
 from prism.rollout.openai_messages import ChatReply, ChatRequest
-from prism.rollout.openai_pool import ChatPool, RequestError
+from prism.rollout.openai_pool import ChatPool, InDoubtError, RequestError
 from prism.runtime.seeding import derive_small_seed
 
 STEP = "teach"
@@ -47,7 +46,7 @@ class Sample:
 
 def run_teach(store: Store, recipe: TeachRecipe, part: Part) -> None:
     """Teaches the part's rows; raises what `run_step` and `Teach` raise, with everything kept that was answered."""
-    meter = open_meter(store, part, STEP, recipe.budget, ask_in_doubt=recipe.ask_in_doubt)
+    meter = open_meter(store, part, STEP, recipe)
     run_step(store, Teach(recipe, meter), part)
 
 
@@ -76,7 +75,9 @@ class Teach:
             "takes_seed": recipe.teacher.takes_seed,
             "template": self._template.sha256,
             "repair_template": self._repair.sha256,
-        } | recipe.model_dump(include={"num_samples", "temperature", "max_response_tokens", "rows", "seed"})
+        } | recipe.model_dump(
+            include={"num_samples", "temperature", "max_response_tokens", "rows", "ask_in_doubt", "seed"}
+        )
 
     def run(self, rows: Iterator[Row]) -> Iterator[Outcome]:
         return concurrently(rows, self._open, num_rows_at_once(self._servers, self._recipe.num_samples))
@@ -115,12 +116,11 @@ class Teach:
             repair = {"role": "user", "content": self._repair.fill(sample.detail or "")}
             conversation = [*messages, {"role": "assistant", "content": reply.content}, repair]
             repaired = judge_reply(await pool.ask(self._request(row, conversation, draw, 0.0)), draw)
-        except InDoubtError as error:
-            return Sample(draw, failure="in doubt since a run was killed", detail=error.failure.reason)
         except RequestError as error:
             if not error.is_its_own:
                 raise
-            return Sample(draw, failure=f"request failed: {error.failure.kind}", detail=error.failure.reason)
+            failure = IN_DOUBT if isinstance(error, InDoubtError) else f"request failed: {error.failure.kind}"
+            return Sample(draw, failure=failure, detail=error.failure.reason)
         if repaired.text is None:
             return Sample(draw, failure="malformed, also after repair", detail=repaired.detail or repaired.failure)
         return Sample(draw, repaired.text, is_repaired=True)
@@ -138,6 +138,7 @@ class Teach:
 
 
 MALFORMED, REFUSED, TRUNCATED, FILTERED = "malformed", "refused", "truncated", "filtered by the server"
+IN_DOUBT = "may have been paid for, and no reply has arrived"
 
 
 def judge_reply(reply: ChatReply, draw: int) -> Sample:

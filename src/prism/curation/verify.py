@@ -12,7 +12,6 @@ from prism.config.curation import VerifyRecipe
 from prism.curation.asking import OpenMeter, chat_servers, num_rows_at_once, open_meter, open_pool
 from prism.curation.concurrency import Work, concurrently
 from prism.curation.grounding import Grounding, check_grounding
-from prism.curation.ledger import InDoubtError
 from prism.curation.rows import Outcome, Row, dropped, kept, passed
 from prism.curation.running import run_step
 from prism.curation.store import Part, Store
@@ -48,9 +47,7 @@ class Candidate:
 
 def run_verify(store: Store, recipe: VerifyRecipe, part: Part) -> None:
     """Verifies the part's rows; raises what `run_step` and `Verify` raise."""
-    run_step(
-        store, Verify(recipe, open_meter(store, part, STEP, recipe.budget, ask_in_doubt=recipe.ask_in_doubt)), part
-    )
+    run_step(store, Verify(recipe, open_meter(store, part, STEP, recipe)), part)
 
 
 class Verify:
@@ -78,8 +75,8 @@ class Verify:
             "template": template_sha256("answer"),
             "max_tokens": recipe.judge_max_tokens,
         }
-        limits = {"min_agreement", "min_caption_words", "min_caption_items", "max_numbers_from_nowhere"}
-        return {"rules": _RULES, "judge": judge, **recipe.model_dump(include=limits)}
+        own = {"min_agreement", "min_caption_words", "min_caption_items", "max_numbers_from_nowhere", "ask_in_doubt"}
+        return {"rules": _RULES, "judge": judge, **recipe.model_dump(include=own)}
 
     def run(self, rows: Iterator[Row]) -> Iterator[Outcome]:
         if self._recipe.judge is not None:
@@ -112,8 +109,6 @@ class Verify:
         )
         try:
             reply = await pool.ask(request)
-        except InDoubtError:
-            return candidate
         except RequestError as error:
             if not error.is_its_own:
                 raise

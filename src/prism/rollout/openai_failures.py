@@ -35,6 +35,9 @@ PASSING = (
 
 FailureKind = Literal["rate limit", "server error", "time-out", "no connection", "cut", "bad reply", "refused request"]
 
+LOST: tuple[FailureKind, ...] = ("time-out", "cut")
+"""A reply that is no completion is not among them: it is a proxy's, or a wrong address's, more often than a model's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -62,9 +65,13 @@ class Failure:
         return self.kind == "no connection"
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the model may have written an answer that did not arrive."""
+        return self.kind in LOST
+
+    @property
     def may_have_cost(self) -> bool:
-        """Whether the model may have written an answer, which did not arrive whole."""
-        return self.kind in ("time-out", "cut", "bad reply")
+        return self.is_lost or self.kind == "bad reply"
 
 
 def diagnose(error: Exception, timeout_s: float) -> Failure:

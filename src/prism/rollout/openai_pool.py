@@ -1,7 +1,8 @@
 """Requests to any number of servers that serve one model: shared out, paced, repeated, and metered.
 
-What may pass is asked again after a pause: 408, 409, 425, 429 and 5xx, cut connections, time-outs, replies that are no
-chat completion. What will not pass (400, 401, 404, …) raises RequestError.
+What may pass is asked again after a pause: 408, 409, 425, 429 and 5xx, servers that cannot be reached, replies that are
+no chat completion, and, unless the books forbid it, cut connections and time-outs, which the model may have answered at
+its price. What will not pass (400, 401, 404, …) raises RequestError.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from prism.errors import ConfigError, RolloutError
@@ -35,8 +37,20 @@ class RequestError(RolloutError):
         self.is_its_own = is_its_own
 
 
+class InDoubtError(RequestError):
+    """The request may have been answered and paid for, but no reply has arrived, and it is not to be paid for twice."""
+
+    def __init__(self, message: str, failure: Failure, *, is_its_own: bool = True) -> None:
+        super().__init__(message, failure, is_its_own=is_its_own)
+
+
 class Call(Protocol):
     """The books of one request, over all attempts at it."""
+
+    @property
+    def may_pay_twice(self) -> bool:
+        """Whether to ask again when an answer may have been lost on its way."""
+        ...
 
     async def recall(self) -> ChatReply | None:
         """The reply, where an earlier run has paid for it. May raise, and then the request is not sent."""
@@ -69,6 +83,7 @@ class ChatPool:
         self._meter = meter
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._jitter = random.Random()
+        self._num_lost = 0
 
     async def __aenter__(self) -> "ChatPool":
         return self
@@ -89,12 +104,18 @@ class ChatPool:
             return await self._persist(request.label, lambda session: session.complete(body))
         call = self._meter.call(request, body)
         known = await call.recall()
-        return known or await self._persist(request.label, lambda session: _metered(session, body, call))
+        if known is not None:
+            return known
+        return await self._persist(
+            request.label, lambda session: _metered(session, body, call), asks_lost_again=call.may_pay_twice
+        )
 
     async def models(self) -> list[dict[str, Any]]:
         return await self._persist("list of models", lambda session: session.models())
 
-    async def _persist(self, label: str, send: Callable[[Session], Awaitable[_T]]) -> _T:
+    async def _persist(
+        self, label: str, send: Callable[[Session], Awaitable[_T]], *, asks_lost_again: bool = True
+    ) -> _T:
         failures, answered = 0, self._num_answered()
         first_answered = answered
         while True:
@@ -106,6 +127,7 @@ class ChatPool:
                 failure = diagnose(error, session.server.timeout_s)
             else:
                 session.pace.grow()
+                self._num_lost = 0
                 return result
             finally:
                 self._give_back(session)
@@ -114,6 +136,8 @@ class ChatPool:
                 session.pace.shrink(sent_at)
             if failure.is_rate_limit and self._num_answered() > answered:
                 failures = 0  # slow, but the requests are getting through
+            if failure.is_lost and not asks_lost_again:
+                raise self._in_doubt(session, label, failure)
             failures += 1
             answered = self._num_answered()
             if _is_hopeless(session.server, failure, failures):
@@ -122,6 +146,13 @@ class ChatPool:
                 )
                 raise RequestError(session.describe(label, failure, failures), failure, is_its_own=is_its_own)
             await self._pause(session, failure, failures)
+
+    def _in_doubt(self, session: Session, label: str, failure: Failure) -> InDoubtError:
+        """Nobody's own matter once as many were lost in a row as can be under way, and a few: a server that is gone."""
+        self._num_lost += 1
+        failure = replace(failure, is_final=True, advice="it may have been paid for: ask_in_doubt sends it again")
+        is_its_own = self._num_lost <= max(self.concurrency, session.server.max_attempts)
+        return InDoubtError(session.describe(label, failure, 1), failure, is_its_own=is_its_own)
 
     async def _take(self) -> Session:
         while True:

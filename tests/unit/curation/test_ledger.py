@@ -15,11 +15,11 @@ import pytest
 
 from prism.curation import Part, Store
 from prism.curation.budget import Account, Price
-from prism.curation.ledger import FILE, InDoubtError, Ledger
+from prism.curation.ledger import FILE, Ledger
 from prism.curation.spending import count_spending, read_ledger
 from prism.errors import BudgetError, StorageError
 from prism.rollout.openai_messages import ChatReply, ChatRequest
-from prism.rollout.openai_pool import ChatPool
+from prism.rollout.openai_pool import ChatPool, InDoubtError
 from prism.rollout.openai_server import ChatServer
 from servers.openai_stub import Received, Reply, Stub, completion, refusal, serving
 
@@ -33,11 +33,14 @@ def request(number: int, draw: int = 0) -> ChatRequest:
 
 def ask(store: Store, stub: Stub, requests: list[ChatRequest], **settings: Any) -> list[ChatReply | BaseException]:
     account = settings.pop("account", None) or Account(PRICE)
+    of_server = {"timeout_s": 20.0} | {
+        name: settings.pop(name) for name in ("timeout_s", "concurrency") if name in settings
+    }
     directories = {number: store.shard_directory(number) for number in range(store.num_shards)}
 
     async def run() -> list[ChatReply | BaseException]:
         ledger = Ledger(directories, store.shard_of, step="teach", account=account, **settings)
-        server = ChatServer(stub.base_url, "tiny", backoff_s=0.01, timeout_s=20.0, max_attempts=4)
+        server = ChatServer(stub.base_url, "tiny", backoff_s=0.01, max_attempts=4, **of_server)
         async with ledger, ChatPool([server], ledger) as pool:
             return await asyncio.gather(*(pool.ask(each) for each in requests), return_exceptions=True)
 
@@ -127,6 +130,46 @@ def test_what_was_under_way_when_a_process_died_is_in_doubt(store: Store) -> Non
         assert spending.cost_at_most == pytest.approx(spending.attempts["in doubt"] * (37 + 10 * 10) / 1e6)
         [reply] = ask(store, stub, [request(1)], ask_in_doubt=True)
         assert isinstance(reply, ChatReply) and Counter(stub.questions)["question 1"] == 2
+
+
+@pytest.mark.parametrize("lost", [Reply(b"{}", delay_s=1.0), Reply(completion("lost").body, cut=True)])
+def test_a_lost_reply_is_not_paid_for_twice(store: Store, lost: Reply) -> None:
+    def answer(received: Received) -> Reply:
+        return lost if received.question == "question 1" and received.attempt == 1 else completion("x")
+
+    with serving(answer) as stub:
+        for _ in range(2):  # not in this run, nor in the next
+            results = ask(store, stub, [request(1), request(2)], timeout_s=0.5)
+            assert isinstance(results[0], InDoubtError) and results[0].is_its_own
+            assert isinstance(results[1], ChatReply)
+        assert Counter(stub.questions) == {"question 1": 1, "question 2": 1}
+        assert count_spending(store, "teach").cost_at_most == pytest.approx((37 + 10 * 10) / 1e6)
+        [reply] = ask(store, stub, [request(1)], ask_in_doubt=True)
+        assert isinstance(reply, ChatReply)
+        assert ask(store, stub, [request(1)]) == [reply]
+        assert Counter(stub.questions)["question 1"] == 2
+
+
+def test_a_server_that_loses_everything_is_given_up(store: Store) -> None:
+    with serving(lambda received: Reply(completion("lost").body, cut=True)) as stub:
+        results = ask(store, stub, [request(number) for number in range(40)], concurrency=4)
+    assert all(isinstance(result, InDoubtError) for result in results)
+    # Of 4 at a time 4 may have been lost by chance; one more than that, and it is everybody's matter.
+    assert sum(result.is_its_own for result in results if isinstance(result, InDoubtError)) == 4
+    assert "may have been paid for" in str(results[-1])
+
+
+def test_nobody_waits_for_ever_for_a_ledger_that_fails(store: Store) -> None:
+    async def break_it() -> None:
+        directories = {number: store.shard_directory(number) for number in range(store.num_shards)}
+        async with Ledger(directories, store.shard_of, step="teach", account=Account(PRICE)) as ledger:
+            with pytest.raises(sqlite3.IntegrityError):
+                async with asyncio.timeout(20):
+                    await ledger.run(
+                        "made/1", lambda database: database.execute("INSERT INTO replies VALUES (1, NULL)")
+                    )
+
+    asyncio.run(break_it())
 
 
 def test_a_budget_counts_what_earlier_runs_have_spent(store: Store) -> None:

@@ -137,6 +137,8 @@ class Books:
 
 
 class Entry:
+    may_pay_twice = True
+
     def __init__(self, books: Books, label: str) -> None:
         self.books, self.label = books, label
 
