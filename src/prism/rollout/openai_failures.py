@@ -3,18 +3,19 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+import aiohttp
 import openai
 from pydantic import ValidationError
 
 _LONGEST_QUOTE = 300
 _OVERLOADED = (502, 503, 504, 529)
-_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
-"""What the HTTP library under `openai` calls a failure before the request went out."""
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""Failures before the request went out."""
 
 
 class BadReply(Exception):
@@ -78,16 +79,24 @@ def diagnose(error: Exception, timeout_s: float) -> Failure:
     """`error` is one of `PASSING`."""
     if isinstance(error, openai.APIStatusError):
         return _of_status(error)
-    was_sent = type(error.__cause__).__name__ not in _NEVER_SENT
-    if isinstance(error, openai.APITimeoutError | TimeoutError):
-        advice = "raise timeout_s or ask for fewer tokens"
-        return Failure("time-out" if was_sent else "no connection", f"no reply within {timeout_s:g} s", advice)
-    if isinstance(error, openai.APIConnectionError):
-        cause = str(error.__cause__ or "") or type(error.__cause__ or error).__name__
+    # `openai` and the transport under it take a connection that was cut for one that timed out: look behind them.
+    cause = next((each for each in _causes(error) if isinstance(each, aiohttp.ClientError)), error)
+    if isinstance(cause, _NEVER_SENT):
         advice = "check that the server runs at this address"
-        return Failure("cut" if was_sent else "no connection", f"no connection ({_quoted(cause)})", advice)
+        return Failure("no connection", f"no connection ({_quoted(str(cause))})", advice)
+    if isinstance(cause, TimeoutError):
+        return Failure("time-out", f"no reply within {timeout_s:g} s", "raise timeout_s or ask for fewer tokens")
+    if isinstance(error, openai.APIConnectionError):
+        words = str(cause) or type(cause).__name__
+        return Failure("cut", f"the connection was cut ({_quoted(words)})", "look into the server's log")
     reason = f"not a chat completion: {_quoted(_complaint(error))}"
     return Failure("bad reply", reason, "check base_url and the server's log")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def words_of(body: object) -> str:
