@@ -33,7 +33,7 @@ def request(number: int, draw: int = 0) -> ChatRequest:
 
 def ask(store: Store, stub: Stub, requests: list[ChatRequest], **settings: Any) -> list[ChatReply | BaseException]:
     account = settings.pop("account", None) or Account(PRICE)
-    of_server = {"timeout_s": 20.0} | {
+    of_server: dict[str, Any] = {"timeout_s": 20.0} | {
         name: settings.pop(name) for name in ("timeout_s", "concurrency") if name in settings
     }
     directories = {number: store.shard_directory(number) for number in range(store.num_shards)}
