@@ -31,16 +31,22 @@ def here(work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
     return work(rows)
 
 
-def run_step(store: Store, step: Step, part: Part | None = None, execute: Execute = here) -> int:
+def run_step(
+    store: Store, step: Step, part: Part | None = None, execute: Execute = here, *, resolve_doubts: bool = False
+) -> int:
     """Outcomes for all rows of the part that have none under these settings; returns how many.
 
-    `execute` may have others do the work (see `on_ray`). Raises Interrupted after a signal, with everything recorded
-    that was done.
+    `execute` may have others do the work (see `on_ray`). With `resolve_doubts` rows are looked at again for which
+    requests are in doubt. Raises Interrupted after a signal, with everything recorded that was done.
     """
     with ExitStack() as stack:
         shards = stack.enter_context(store.writing(part or Part()))
         run = store.chain.register(step.name, step.settings)
         flag = stack.enter_context(InterruptFlag())
+        if resolve_doubts:
+            behind = [other.id for other in store.chain.behind(run)]
+            for shard in shards.values():
+                shard.remove_doubtful(run.id, behind)
         count = _record(store, shards, run, execute(step.run, _pending(shards, run, flag)), timed_as=run.id)
         _stop_if_asked(flag, run)
     return count
