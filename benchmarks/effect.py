@@ -98,7 +98,32 @@ def report() -> int:
     united = RUNS / "tiny-effect-united"
     unite(archives, united)
     print(print_ablation_table(united))
+    print("\n".join(drift_lines(united)))
     return prism(["report", str(united)])
+
+
+def drift_lines(united: Path) -> list[str]:
+    """Of each seed: which sampled measures of distance to the teacher are smaller after alignment than after SFT, and
+    the share of descriptions without a mistake."""
+    lines = ["", "distance to the teacher, sampled, after SFT and after alignment"]
+    for seed in sorted((united / "cells" / "full").glob("seed-*")):
+        before, after = (read_summary(seed / stage) for stage in ("sft", "align"))
+        distances = [
+            (name, distance["mean"], after["drift"]["sampled"][name]["mean"])
+            for name, distance in before["drift"]["sampled"].items()
+        ]
+        closer = [name for name, first, second in distances if second < first]
+        exact = [each["average"]["all"]["sampled"]["caption_exact"]["mean"] for each in (before, after)]
+        lines.append(
+            f"  {seed.name}: {len(closer)} of {len(distances)} measures closer; descriptions without a mistake "
+            f"{exact[0]:.1%}, {exact[1]:.1%}"
+        )
+        lines += [f"    {name}: {first:.4f}, {second:.4f}" for name, first, second in distances]
+    return lines
+
+
+def read_summary(stage: Path) -> dict[str, Any]:
+    return json.loads((stage / "evaluation" / "summary.json").read_text(encoding="utf-8"))
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prism import __version__
-from prism.cli.arguments import add_command, add_overrides, add_recipe, count, non_negative
+from prism.cli.arguments import add_command, add_overrides, add_recipe, count, non_negative, non_negative_count
 from prism.cli.data import add_data
 from prism.errors import AuditError, ConfigError, PrismError
 
@@ -202,6 +202,15 @@ def sample_checkpoint(arguments: argparse.Namespace) -> None:
     print("\n\n".join(rollout.text for rollout in group.rollouts))
 
 
+def serve_rollouts(arguments: argparse.Namespace) -> None:
+    from prism.config import ServeConfig, build_config
+
+    config = build_config(ServeConfig, {}, arguments.overrides, source="prism serve")
+    from prism.rollout.serving import serve
+
+    serve(arguments.checkpoint, config, arguments.host, arguments.port)
+
+
 def _load(arguments: argparse.Namespace) -> "Recipe":
     from prism.config import load_recipe
 
@@ -242,6 +251,7 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     add_data(commands)
     _add_sample(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -312,3 +322,13 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("--temperature", type=non_negative, default=1.0, help="0 is greedy; default: %(default)s")
     parser.add_argument("--max-response-tokens", type=count, default=512, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def _add_serve(commands: Any) -> None:
+    parser = add_command(commands, "serve", serve_rollouts, "sample for training runs, on devices of its own")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a model of the policy's architecture")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: %(default)s")
+    parser.add_argument(
+        "--port", type=non_negative_count, default=8765, help="0 takes a free one; default: %(default)s"
+    )
+    add_overrides(parser, "rollout.memory_fraction=0.9")

@@ -29,6 +29,12 @@ def count(text: str) -> int:
     return int(text)
 
 
+def non_negative_count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} must be an integer of at least 0")
+    return int(text)
+
+
 def non_negative(text: str) -> float:
     try:
         value = float(text)

@@ -47,7 +47,15 @@ from prism.config.plan import (
 )
 from prism.config.recipe import EvaluationConfig, Recipe
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
-from prism.config.rollout import ImportanceConfig, RolloutConfig, TransformersRollout, VllmRollout
+from prism.config.rollout import (
+    CopyRollout,
+    ImportanceConfig,
+    RolloutConfig,
+    ServeConfig,
+    ServedRollout,
+    TransformersRollout,
+    VllmRollout,
+)
 from prism.config.selection import PairsRecipe, QualityWeights, SplitConfig
 from prism.config.training import (
     AddedAdvantage,
@@ -77,6 +85,7 @@ __all__ = [
     "BudgetConfig",
     "CheckpointBase",
     "Config",
+    "CopyRollout",
     "Dapo",
     "DecontaminateRecipe",
     "DedicatedDiscriminator",
@@ -110,7 +119,9 @@ __all__ = [
     "Recipe",
     "RlvrConfig",
     "RolloutConfig",
+    "ServeConfig",
     "ServedModel",
+    "ServedRollout",
     "ServerSettings",
     "SftConfig",
     "SignAwareAdvantage",

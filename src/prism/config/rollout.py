@@ -1,4 +1,4 @@
-"""What samples from the policy: the training model itself, or vLLM with a copy of its weights."""
+"""What samples from the policy: the training model itself, or an engine with a copy of its weights."""
 
 from typing import Annotated, Literal
 
@@ -24,14 +24,25 @@ class ImportanceConfig(Config):
     cap: float = Field(default=2.0, ge=1)
 
 
-class VllmRollout(Config):
+class CopyRollout(Config):
+    """Of every engine that samples from a copy of the weights.
+
+    A step stops the run when the sampled tokens' log-probabilities differ from the training forward's by more than
+    `tolerance` nats in the mean: rounding to bfloat16 stays below the default, float32 below 0.001. `max_images` is
+    the most a prompt may have.
+    """
+
+    max_images: Count = 8
+    tolerance: Positive = 0.05
+    importance: ImportanceConfig | None = None
+
+
+class VllmRollout(CopyRollout):
     """vLLM samples in this process, at most `batch_size` sequences at a time, from a copy of the weights in `dtype`.
 
     `memory_fraction` is the share of the device's memory for that copy and its KV cache; `kv_cache_bytes` sets the
-    cache's size instead. `max_images` is the most a prompt may have. `eager` does without compiled graphs, `sleep`
-    frees the device's memory while the policy trains.
-    A step stops the run when the sampled tokens' log-probabilities differ from the training forward's by more than
-    `tolerance` nats in the mean: rounding to bfloat16 stays below the default, float32 below 0.001.
+    cache's size instead. `eager` does without compiled graphs, `sleep` frees the device's memory while the policy
+    trains.
     """
 
     type: Literal["vllm"] = "vllm"
@@ -39,14 +50,33 @@ class VllmRollout(Config):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     memory_fraction: float = Field(default=0.4, gt=0, lt=1)
     kv_cache_bytes: Count | None = None
-    max_images: Count = 8
     eager: bool = False
     sleep: bool = False
-    tolerance: Positive = 0.05
-    importance: ImportanceConfig | None = None
+
+
+class ServedRollout(CopyRollout):
+    """Servers started with `prism serve` sample, on devices of their own, for an equal share of the prompts each.
+
+    `timeout_s` is for all that one server samples in a step, or for its part of an update of the weights.
+    """
+
+    type: Literal["served"] = "served"
+    base_urls: Annotated[tuple[str, ...], Field(min_length=1)]
+    timeout_s: Positive = 3600.0
 
 
 RolloutConfig = Annotated[
-    Annotated[TransformersRollout, Tag("transformers")] | Annotated[VllmRollout, Tag("vllm")],
+    Annotated[TransformersRollout, Tag("transformers")]
+    | Annotated[VllmRollout, Tag("vllm")]
+    | Annotated[ServedRollout, Tag("served")],
     variant_or("transformers"),
 ]
+
+
+class ServeConfig(Config):
+    """What `prism serve` samples with. `max_length` counts the tokens of a prompt and its completion."""
+
+    rollout: Annotated[
+        Annotated[TransformersRollout, Tag("transformers")] | Annotated[VllmRollout, Tag("vllm")], variant_or("vllm")
+    ] = VllmRollout()
+    max_length: Count = 8192

@@ -71,6 +71,8 @@ def take_weights(model: PreTrainedModel, weights: Iterable[tuple[str, Tensor]]) 
     """Copies `weights`, as from `checkpoint_weights` of a model of the same architecture, into `model`."""
     own = dict(checkpoint_weights(model))
     for name, tensor in weights:
+        if name not in own:
+            raise ModelError(f"the model has no weight {name}, or was given it twice")
         own.pop(name).copy_(tensor)
     if own:
         raise ModelError(f"{len(own)} weights were not given, {next(iter(own))} the first")

@@ -10,6 +10,7 @@ from prism.config import (
     Hardware,
     PlannedStage,
     Recipe,
+    ServedRollout,
     TinyBase,
     VllmRollout,
     plan_stages,
@@ -161,6 +162,11 @@ def _basis(context: Context) -> list[str]:
             f"ranks: {hardware.link_share:.0%} of {hardware.rank_link_gb_s:g} GB/s between them, while computing"
         )
     lines.append(f"memory: packs of the whole token_budget; {hardware.usable_share:.0%} of a device for tensors")
+    if isinstance(recipe.rollout, ServedRollout):
+        lines.append(
+            f"rollouts: {len(recipe.rollout.base_urls)} servers, each with vLLM on a device more of the same kind; "
+            "their devices are not in the price"
+        )
     is_dapo = recipe.rlvr is not None and any(isinstance(one, Dapo) for one in recipe.rlvr.algorithms)
     if is_dapo and (recipe.plan is None or recipe.plan.kept_groups is None):
         lines.append("DAPO: as if one round of sampling were enough, plan.kept_groups being unknown")

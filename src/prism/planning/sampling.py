@@ -1,10 +1,10 @@
 """What drawing rollouts takes: reading the prompts, then one token of every sequence at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from prism.config import Hardware, Precision, RolloutConfig, VllmRollout
+from prism.config import Hardware, Precision, RolloutConfig, ServedRollout, VllmRollout
 from prism.planning import memory
 from prism.planning.lengths import Lengths, Row
 from prism.planning.packs import expected_longest
@@ -25,6 +25,8 @@ from prism.planning.work import (
 _KEPT_AFTER_END = 8 / 7
 """Rows of a batch over rows still growing: finished ones leave it once they are a quarter of it (`TransformersEngine`),
 so that an eighth of it are finished on average."""
+SERVED = VllmRollout(memory_fraction=0.9)
+"""What a rollout server is taken to run, on a device like those that train."""
 _SAMPLING_BYTES = 90.0
 """Moved per logit by drawing in float64: conversion, ban, check, temperature, softmax, cumulative sum."""
 _CACHE_OPERATIONS, _DRAW_OPERATIONS = 8, 60
@@ -63,7 +65,10 @@ def plan_sampling(
     batch_size: int | None = None,
 ) -> SamplingEstimate:
     if isinstance(rollout, VllmRollout):
-        return _by_vllm(policy, draw, lengths, rollout, hardware)
+        return _by_vllm(policy, draw, lengths, rollout, hardware, hardware.ranks)
+    if isinstance(rollout, ServedRollout):
+        found = _by_vllm(policy, draw, lengths, SERVED, hardware, len(rollout.base_urls))
+        return replace(found, copy=0.0, cache=0.0)
     return _by_policy(policy, draw, lengths, batch_size or rollout.batch_size, hardware)
 
 
@@ -100,13 +105,15 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
     return SamplingEstimate(work, spent, copy, cache, ranks, _num_tokens(draw, lengths))
 
 
-def _by_vllm(policy: Model, draw: Draw, lengths: Lengths, rollout: VllmRollout, hardware: Hardware) -> SamplingEstimate:
-    """An engine per rank, which samples for whole prompts, as many sequences at a time as its cache has room for."""
+def _by_vllm(
+    policy: Model, draw: Draw, lengths: Lengths, rollout: VllmRollout, hardware: Hardware, engines: int
+) -> SamplingEstimate:
+    """Each engine samples for whole prompts, as many sequences at a time as its cache has room for."""
     precision: Precision = "float32" if rollout.dtype == "float32" else "bfloat16"
     shape, b = policy.shape, BYTES[precision]
     reserved, room = vllm_memory(shape, rollout, hardware)
     mean_prompt, mean_response = fmean(map(lengths.prompt, draw.prompts)), fmean(draw.responses)
-    prompts = -(-len(draw.prompts) // hardware.ranks)
+    prompts = -(-len(draw.prompts) // engines)
     sequences = prompts * draw.group_size
     at_once = max(1.0, min(rollout.batch_size, sequences, room / (mean_prompt + mean_response)))
     steps = max(sequences / at_once * mean_response, lengths.longest_rollout or max(draw.responses))

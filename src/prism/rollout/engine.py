@@ -19,6 +19,10 @@ class Sampling:
     max_tokens: int
 
 
+Stream = tuple[int | str, ...]
+"""What the random numbers of one prompt's samples are derived from."""
+
+
 class RolloutEngine(Protocol):
     """Samples completions from the current weights of the policy.
 
@@ -29,10 +33,6 @@ class RolloutEngine(Protocol):
     def generate(
         self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
     ) -> list[RolloutGroup]: ...
-
-
-Stream = tuple[int | str, ...]
-"""What the random numbers of one prompt's samples are derived from."""
 
 
 class PolicyEngine(RolloutEngine, Protocol):
@@ -54,6 +54,16 @@ class PolicyEngine(RolloutEngine, Protocol):
 
     def close(self) -> None:
         """Gives everything back; the engine is of no use afterwards."""
+        ...
+
+
+class LocalEngine(PolicyEngine, Protocol):
+    """An engine that samples in its own process, and so can be served to others."""
+
+    def sample(
+        self, prompts: Sequence[Prompt], sources: Sequence[Stream], *, num_samples: int, sampling: Sampling
+    ) -> list[list[Rollout]]:
+        """What `generate` draws for prompts with these streams, whatever other processes do."""
         ...
 
 

@@ -40,35 +40,45 @@ class TransformersEngine:
 
     @classmethod
     def of_checkpoint(cls, directory: Path, *, batch_size: int = 64) -> "TransformersEngine":
-        """Of the policy in `directory`, on this process's device."""
+        """Of the policy in `directory`, on this process's device. `update_weights` replaces its weights."""
         policy = load_policy(directory, device=own_device())
-        return cls(policy, PromptEncoder.from_pretrained(directory), batch_size=batch_size)
+        return cls(policy, PromptEncoder.from_pretrained(directory), batch_size=batch_size, is_copy=True)
 
     @property
     def _device(self) -> torch.device:
         return next(self._policy.parameters()).device
 
-    @torch.no_grad()
     def generate(
         self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
     ) -> list[RolloutGroup]:
-        was_training = self._policy.training
-        self._policy.eval()
         sources = streams(prompts, seed)
 
         def sample(piece: slice) -> list[list[Rollout]]:
-            rollouts: list[list[Rollout]] = [[] for _ in prompts[piece]]
+            return self.sample(prompts[piece], sources[piece], num_samples=num_samples, sampling=sampling)
+
+        return share_out(prompts, self._prompts_per_batch(num_samples), sample)
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[Prompt], sources: Sequence[Stream], *, num_samples: int, sampling: Sampling
+    ) -> list[list[Rollout]]:
+        was_training = self._policy.training
+        self._policy.eval()
+        rollouts: list[list[Rollout]] = [[] for _ in prompts]
+        per_batch = self._prompts_per_batch(num_samples)
+        for start in range(0, len(prompts), per_batch):
+            piece = slice(start, start + per_batch)
             # A group larger than the batch size is sampled in several passes.
             for first in range(0, num_samples, self._batch_size):
                 samples = range(first, min(first + self._batch_size, num_samples))
                 parts = self._sample(prompts[piece], sources[piece], samples, sampling)
-                for group, part in zip(rollouts, parts, strict=True):
+                for group, part in zip(rollouts[piece], parts, strict=True):
                     group += part
-            return rollouts
-
-        groups = share_out(prompts, max(1, self._batch_size // num_samples), sample)
         self._policy.train(was_training)
-        return groups
+        return rollouts
+
+    def _prompts_per_batch(self, num_samples: int) -> int:
+        return max(1, self._batch_size // num_samples)
 
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Nothing to do where the policy that trains is the one that samples."""

@@ -94,13 +94,14 @@ class VllmEngine:
         sources = streams(prompts, seed)
 
         def sample(piece: slice) -> list[list[Rollout]]:
-            return self._sample(prompts[piece], sources[piece], num_samples, sampling)
+            return self.sample(prompts[piece], sources[piece], num_samples=num_samples, sampling=sampling)
 
         return share_out(prompts, math.ceil(len(prompts) / num_processes()) or 1, sample)
 
-    def _sample(
-        self, prompts: Sequence[Prompt], sources: Sequence[Stream], num_samples: int, sampling: Sampling
+    def sample(
+        self, prompts: Sequence[Prompt], sources: Sequence[Stream], *, num_samples: int, sampling: Sampling
     ) -> list[list[Rollout]]:
+        """Raises what `generate` raises."""
         lengths, inputs, parameters = [], [], []
         for prompt, stream in zip(prompts, sources, strict=True):
             lengths.append(self._length(prompt, sampling))

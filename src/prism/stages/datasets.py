@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prism.config import FilesData, VllmRollout, WorldData
+from prism.config import CopyRollout, FilesData, WorldData
 from prism.data.readers import Check, check_images, read_demonstrations, read_examples, read_prompts
 from prism.data.rejects import RejectLog
 from prism.data.world.datasets import (
@@ -157,7 +157,7 @@ def _row_check(workspace: Workspace, max_response_tokens: int | None = None, *, 
         workspace.load_encoder("base"),
         workspace.recipe.max_prompt_tokens,
         max_response_tokens,
-        max_images=rollout.max_images if is_sampled and isinstance(rollout, VllmRollout) else None,
+        max_images=rollout.max_images if is_sampled and isinstance(rollout, CopyRollout) else None,
     )
 
 

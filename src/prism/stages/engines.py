@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prism.config import RolloutConfig, VllmRollout
+from prism.config import RolloutConfig, ServedRollout, VllmRollout
 from prism.models import PromptEncoder
 from prism.models.sharding import is_sharded
 from prism.packing import branch_logprobs
 from prism.records import Prompt, RolloutGroup
-from prism.rollout import PolicyEngine, Sampling, TransformersEngine, VllmEngine
+from prism.rollout import PolicyEngine, Sampling, ServedEngine, TransformersEngine, VllmEngine
 from prism.stages.mismatch import Mismatch, check_sampler, join, sampler_logprobs
 from prism.stages.policy_update import pack_groups
 from prism.stages.workspace import Workspace
@@ -34,14 +34,16 @@ def open_engine(
     """An engine for `policy`, closed at the end; call `update_weights` before the first rollout.
 
     vLLM, and the copy that stands in for a sharded policy, start from the base, which has the architecture of every
-    later policy. `batch_size` replaces the
-    recipe's for the transformers engine. `is_checked` is for stages that do not compare the rollouts with the
-    policy in their update: the first `MIN_COMPARED` tokens after `update_weights` are then looked at here.
+    later policy. `batch_size` replaces the recipe's for the transformers engine. `is_checked` is for stages that do
+    not compare the rollouts with the policy in their update: the first `MIN_COMPARED` tokens after `update_weights`
+    are then looked at here.
     """
     settings = workspace.recipe.rollout
     length = workspace.recipe.max_prompt_tokens + max_response_tokens
     if isinstance(settings, VllmRollout):
         engine: PolicyEngine = VllmEngine(workspace.model_directory("base"), encoder, settings, max_length=length)
+    elif isinstance(settings, ServedRollout):
+        engine = ServedEngine(settings, max_length=length)
     else:
         model = workspace.load_policy("base")[0] if is_sharded(policy) else policy
         size = batch_size or settings.batch_size

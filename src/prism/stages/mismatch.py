@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from prism.config import ImportanceConfig, RolloutConfig, VllmRollout
+from prism.config import CopyRollout, ImportanceConfig, RolloutConfig
 from prism.errors import RolloutError
 from prism.packing import PackedTrees
 from prism.records import RolloutGroup
@@ -60,24 +60,24 @@ def check_sampler(mismatch: Mismatch | None, rollout: RolloutConfig, where: str)
 
     Raises RolloutError where the engine does not sample from the policy within the recipe's tolerance.
     """
-    if mismatch is None or not isinstance(rollout, VllmRollout):
+    if mismatch is None or not isinstance(rollout, CopyRollout):
         return
     # Also true of NaN, which would compare as no mismatch.
     if not mismatch.mean <= rollout.tolerance:
         raise RolloutError(
-            f"{where}: vLLM samples from another policy than the one that trains: log-probabilities of "
+            f"{where}: the engine samples from another policy than the one that trains: log-probabilities of "
             f"{mismatch.differences.numel()} tokens differ by {mismatch.mean:.3g} nats in the mean, more than "
             f"rollout.tolerance ({rollout.tolerance:g}); set rollout.type=transformers, or raise the tolerance if "
-            f"{rollout.dtype} explains it (rollout.dtype=float32 tells)"
+            "the precision it samples in explains it (dtype=float32 tells)"
         )
 
 
 def mismatch_metrics(mismatch: Mismatch | None, rollout: RolloutConfig) -> dict[str, float | None]:
     """None of an engine that is the training model."""
-    if mismatch is None or not isinstance(rollout, VllmRollout):
+    if mismatch is None or not isinstance(rollout, CopyRollout):
         return {}
     return mismatch.metrics(rollout.tolerance)
 
 
 def importance_of(rollout: RolloutConfig) -> ImportanceConfig | None:
-    return rollout.importance if isinstance(rollout, VllmRollout) else None
+    return rollout.importance if isinstance(rollout, CopyRollout) else None

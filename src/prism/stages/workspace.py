@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from prism.config import CheckpointBase, PlannedStage, Recipe, VllmRollout
+from prism.config import CheckpointBase, CopyRollout, PlannedStage, Recipe
 from prism.data.image_references import image_suffix
 from prism.data.images import read_bytes
 from prism.errors import CheckpointError
@@ -152,10 +152,10 @@ class Workspace:
         """What of the rollout settings the results of a stage that samples depend on: nothing where the training
         model samples, and nothing that is only about memory or when to stop."""
         rollout = self.recipe.rollout
-        if not isinstance(rollout, VllmRollout):
+        if not isinstance(rollout, CopyRollout):
             return []
-        read = {"dtype", "eager", "importance", "max_images"}
-        return [VllmRollout.model_validate(rollout.model_dump(include=read))]
+        read = {"type", "base_urls", "dtype", "eager", "importance", "max_images"}
+        return [type(rollout).model_validate(rollout.model_dump(include=read))]
 
     def load_encoder(self, stage: str) -> PromptEncoder:
         return PromptEncoder.from_pretrained(self.model_directory(stage))
