@@ -8,6 +8,9 @@ from prism.records import Prompt
 
 Status = Literal["kept", "dropped", "passed"]
 
+STUDENT = "student_response"
+"""Where the metadata of a row that was imported as a pair has the student's text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
