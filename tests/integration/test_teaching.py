@@ -23,10 +23,12 @@ RATES = {
     "500": 0.03,
     "timeout": 0.002,
     "cut": 0.02,
+    "gateway": 0.01,
     "malformed": 0.05,
     "wrong": 0.1,
     "refusal": 0.03,
-    "filtered": 0.02,
+    "filtered": 0.01,
+    "safety": 0.01,
     "truncated": 0.02,
     "slow": 0.02,
     "400": 0.01,
@@ -36,8 +38,9 @@ MEANING = {
     "500": "server error",
     "timeout": "time-out",
     "cut": "cut",
+    "gateway": "time-out",
     "400": "refused request",
-} | dict.fromkeys(("ok", "malformed", "wrong", "refusal", "filtered", "truncated", "slow"), "answered")
+} | dict.fromkeys(("ok", "malformed", "wrong", "refusal", "filtered", "safety", "truncated", "slow"), "answered")
 PRICE = {"prompt": 0.5, "completion": 3.0}
 CONCURRENCY, MAX_TOKENS = 32, 1024
 RECIPE = f"""

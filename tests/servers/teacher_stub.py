@@ -17,9 +17,13 @@ import random
 from pathlib import Path
 from typing import Any
 
-FAULTS = ("429", "500", "timeout", "cut", "malformed", "wrong", "refusal", "filtered", "truncated", "slow", "400")
-CHARGED = {"ok", "malformed", "wrong", "refusal", "filtered", "truncated", "slow", "cut", "timeout"}
+FAULTS = (
+    *("429", "500", "timeout", "cut", "gateway", "malformed", "wrong", "refusal", "filtered", "safety", "truncated"),
+    *("slow", "400"),
+)
+CHARGED = {*FAULTS, "ok"} - {"429", "500", "400"}
 """What costs money: whatever the model has written, even if it did not arrive."""
+USAGE_BEHIND_A_PROXY = {"prompt_tokens": 100, "completion_tokens": 100}
 TIMEOUT_S = 8.0
 NO_REPLY = "<caption>A picture.</caption><think>1. It says so.</think><answer>7</answer>"
 
@@ -46,7 +50,9 @@ class Teacher:
         return "429" if self.num_open > self.capacity else fault
 
     def write_down(self, name: str, fault: str, content: bytes) -> None:
-        tokens = json.loads(content)["usage"] if fault in CHARGED else {}
+        tokens = (
+            USAGE_BEHIND_A_PROXY if fault == "gateway" else json.loads(content)["usage"] if fault in CHARGED else {}
+        )
         entry: dict[str, Any] = {"id": name, "does": fault, "open": self.num_open, **tokens}
         os.write(self.log, (json.dumps(entry) + "\n").encode())
 
@@ -57,8 +63,10 @@ class Teacher:
             return 500, error("overloaded"), {}
         if fault == "400":
             return 400, error("this image is not allowed"), {}
+        if fault == "gateway":
+            return 504, b"<html>the model is still writing</html>", {"content-type": "text/html"}
         text = self.text(body)
-        ending = {"filtered": "content_filter", "truncated": "length"}.get(fault, "stop")
+        ending = {"filtered": "content_filter", "safety": "SAFETY", "truncated": "length"}.get(fault, "stop")
         if fault == "malformed":
             text = text.replace("</think>", "")
         elif fault == "wrong":
@@ -66,7 +74,7 @@ class Teacher:
             text = f"{start}<answer>99999</answer>"
         elif fault == "refusal":
             text = "I'm sorry, but I can't help with that."
-        elif fault in ("filtered", "truncated"):
+        elif fault in ("filtered", "safety", "truncated"):
             text = text[: len(text) // 2]
         return 200, completion(text, ending), {}
 

@@ -239,7 +239,7 @@ def _add_import(subcommands: Any) -> None:
         "--column", metavar="OURS=THEIRS", type=_assignment, action="append", default=[], help="as in prompt=problem"
     )
     command.add_argument("--fetch-images", action="store_true", help="fetch images that are named by http addresses")
-    command.add_argument("--num-shards", metavar="N", type=count, default=16, help="of a new store; default: 16")
+    command.add_argument("--num-shards", metavar="N", type=count, help="of a new store; default: 16")
 
 
 def _add_step(subcommands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:

@@ -69,14 +69,18 @@ class Account:
 
     def settle(self, reserved: tuple[float, int], result: ChatReply | Failure) -> tuple[float, int, bool]:
         """Cost and tokens of a request that was set aside for, and whether they are only the most they can be."""
-        self._set_aside = max(0.0, self._set_aside[0] - reserved[0]), self._set_aside[1] - reserved[1]
         cost, tokens, is_estimate = self._spent(reserved, result)
         self.charge(cost, tokens)
+        self.release(reserved)
+        return cost, tokens, is_estimate
+
+    def release(self, reserved: tuple[float, int]) -> None:
+        """What was set aside for a request is free again."""
+        self._set_aside = max(0.0, self._set_aside[0] - reserved[0]), self._set_aside[1] - reserved[1]
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-        return cost, tokens, is_estimate
 
     def _spent(self, reserved: tuple[float, int], result: ChatReply | Failure) -> tuple[float, int, bool]:
         if isinstance(result, Failure):

@@ -6,15 +6,13 @@ are new ones, and so are those of the steps behind it, since their rows are then
 """
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from prism.errors import StorageError
-from prism.runtime.atomic import storage_errors
+from prism.runtime.atomic import write_new
 from prism.runtime.hashing import config_sha256
 
 Role = Literal["step", "feature"]
@@ -41,12 +39,22 @@ class Chain:
         self._directory = directory
 
     def current(self) -> list[StepRun]:
-        """The newest run of every step, in the order of the steps."""
+        """The newest settings of every step, in the order of the steps, each behind the newest run of those before.
+
+        A step whose predecessors were run again in another way is thus another run, which has no outcomes yet.
+        """
         newest: dict[str, StepRun] = {}
         for run in self._registrations():
             if run.role == "step":
                 newest[run.name] = run
-        return list(newest.values())
+        runs: list[StepRun] = []
+        for run in newest.values():
+            runs.append(replace(run, before=tuple((each.name, each.id) for each in runs)))
+        return runs
+
+    def behind(self, run: StepRun) -> list[StepRun]:
+        """All runs there ever were of steps behind this very run."""
+        return [other for other in self._registrations() if (run.name, run.id) in other.before]
 
     def before(self, name: str | None) -> tuple[tuple[str, str], ...]:
         """The steps that come before `name`, with the ids of their newest runs; all there are for a name not yet
@@ -69,24 +77,10 @@ class Chain:
         return [_read(path) for path in sorted(self._directory.glob("[0-9]*.json"))]
 
     def _append(self, run: StepRun) -> None:
-        temporary = self._directory / f".{secrets.token_hex(6)}.partial"
-        with storage_errors(self._directory):
-            try:
-                temporary.write_text(json.dumps(asdict(run), indent=1) + "\n")
-                number = len(self._registrations()) + 1
-                while not _claim(temporary, self._directory / f"{number:04d}.json"):
-                    number += 1
-            finally:
-                temporary.unlink(missing_ok=True)
-
-
-def _claim(temporary: Path, path: Path) -> bool:
-    """Whether `path` was free and now is this registration: of two processes one only gets a number."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    return True
+        text = json.dumps(asdict(run), indent=1) + "\n"
+        number = len(self._registrations()) + 1
+        while not write_new(self._directory / f"{number:04d}.json", text.encode()):
+            number += 1
 
 
 def _read(path: Path) -> StepRun:

@@ -24,20 +24,25 @@ def concurrently(
     with asyncio.Runner() as runner:
         context = open_work()
         work = runner.run(context.__aenter__())
+        tasks: set[asyncio.Task[Outcome]] = set()
         try:
-            yield from _outcomes(runner, rows, work, width)
+            yield from _outcomes(runner, rows, work, width, tasks)
         finally:
-            runner.run(_close(context))
+            runner.run(_close(context, tasks))
 
 
-def _outcomes(runner: asyncio.Runner, rows: Iterator[Row], work: Work, width: int) -> Iterator[Outcome]:
+def _outcomes(
+    runner: asyncio.Runner, rows: Iterator[Row], work: Work, width: int, tasks: set[asyncio.Task[Outcome]]
+) -> Iterator[Outcome]:
+    """`tasks` are those under way."""
     loop = runner.get_loop()
-    done: list[asyncio.Future[Outcome]] = []
+    done: list[asyncio.Task[Outcome]] = []
     has_news = asyncio.Event()
     error: PrismError | None = None
     num_open = 0
 
-    def note(task: asyncio.Future[Outcome]) -> None:
+    def note(task: asyncio.Task[Outcome]) -> None:
+        tasks.discard(task)
         if not task.cancelled():
             task.exception()  # looked at: of several that fail the first is raised, and the others are not warned of
         done.append(task)
@@ -52,7 +57,9 @@ def _outcomes(runner: asyncio.Runner, rows: Iterator[Row], work: Work, width: in
 
     while True:
         while num_open < width and error is None and (row := next(rows, None)) is not None:
-            loop.create_task(finish(row)).add_done_callback(note)
+            task = loop.create_task(finish(row))
+            tasks.add(task)
+            task.add_done_callback(note)
             num_open += 1
         if not num_open:
             break
@@ -70,12 +77,12 @@ def _outcomes(runner: asyncio.Runner, rows: Iterator[Row], work: Work, width: in
         raise error
 
 
-async def _close(context: AbstractAsyncContextManager[Work]) -> None:
-    """Gives up what is still under way, and closes."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
+async def _close(context: AbstractAsyncContextManager[Work], tasks: set[asyncio.Task[Outcome]]) -> None:
+    """Gives up the rows still under way, and closes: what the context does of its own goes on until then."""
+    under_way = [*tasks]
+    for task in under_way:
         task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.gather(*under_way, return_exceptions=True)
     await context.__aexit__(None, None, None)
 
 

@@ -10,7 +10,7 @@ from prism.config.curation import DifficultyRecipe
 from prism.curation.asking import OpenMeter, open_meter
 from prism.curation.concurrency import Work, concurrently
 from prism.curation.pass_rate import Band, Tries, is_never_solved, set_of_first
-from prism.curation.rows import Outcome, Row, dropped, kept, passed
+from prism.curation.rows import Outcome, Row, doubts, dropped, kept, passed
 from prism.curation.running import run_step
 from prism.curation.sampling import Reference, Sampled, Sampler, named
 from prism.curation.store import Part, Store
@@ -27,7 +27,7 @@ STEP = "difficulty"
 def run_difficulty(store: Store, recipe: DifficultyRecipe, part: Part) -> None:
     """Rates the part's rows; raises what `run_step` and `Difficulty` raise."""
     meter = open_meter(store, part, STEP, recipe)
-    run_step(store, Difficulty(recipe, meter), part)
+    run_step(store, Difficulty(recipe, meter), part, resolve_doubts=recipe.ask_in_doubt)
 
 
 class Difficulty:
@@ -50,16 +50,7 @@ class Difficulty:
     @property
     def settings(self) -> Mapping[str, Any]:
         own = self._recipe.model_dump(
-            include={
-                "num_samples",
-                "wave",
-                "rl_low",
-                "rl_high",
-                "temperature",
-                "max_response_tokens",
-                "ask_in_doubt",
-                "seed",
-            }
+            include={"num_samples", "wave", "rl_low", "rl_high", "temperature", "max_response_tokens", "seed"}
         )
         models = [reference.identity for reference in self._references]
         return {"models": models, "template": self._template.sha256} | own
@@ -97,10 +88,12 @@ class Difficulty:
         except DataError as error:
             return dropped(row, "cannot be put to a model", str(error))
         models = {name: each.to_dict() for name, each in tries.items()}
+        in_doubt = doubts(sum(each.num_in_doubt for each in tries.values()))
         if found is None:
             unknown = max(each.num_unverifiable for each in tries.values())
-            return dropped(row, "too many samples cannot be verified", f"{unknown} samples", models=models)
-        return kept(row, set=found, models=models, **models[first])
+            detail = f"{unknown} samples"
+            return dropped(row, "too many samples cannot be verified", detail, models=models, **in_doubt)
+        return kept(row, set=found, models=models, **models[first], **in_doubt)
 
     def _set_of_first(self, tries: Tries) -> str | None:
         return set_of_first(tries, self._recipe.num_samples, self._band)
@@ -112,8 +105,9 @@ class Difficulty:
         tries = Tries()
         for start in range(0, self._recipe.num_samples, self._recipe.wave):
             draws = range(start, min(start + self._recipe.wave, self._recipe.num_samples))
-            for verdict in await _verdicts(await sampler.sample(prompt, draws), prompt):
-                tries = tries.add(verdict)
+            samples = await sampler.sample(prompt, draws)
+            for sample, verdict in zip(samples, await _verdicts(samples, prompt), strict=True):
+                tries = tries.add(verdict, is_in_doubt=sample.is_in_doubt)
             if is_clear(tries):
                 break
         return tries

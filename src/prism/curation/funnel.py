@@ -51,10 +51,13 @@ def count_import(store: Store) -> dict[str, Funnel]:
     """By source: the rows that are in the store, and the rejected ones by reason."""
     rows: Counter[str] = Counter()
     rejects: dict[str, Counter[str]] = {}
-    for shard in store.reading():
-        rows.update(dict(shard.count_rows()))
-        for source, reason, count in shard.count_rejects():
-            rejects.setdefault(source, Counter())[reason] += count
+    with store.reading_all() as shards:
+        for shard in shards:
+            rows.update(dict(shard.count_rows()))
+            for source, number, reason in shard.rejects():
+                # One that was rejected by one process, and later imported by another, which cannot write here.
+                if not any(other.has_number(source, number) for other in shards):
+                    rejects.setdefault(source, Counter())[reason] += 1
     return {
         source: Funnel(f"import of {source}", rows[source], dropped=dict(rejects.get(source, {})))
         for source in sorted({*rows, *rejects})

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 from prism.curation.budget import Account
 from prism.curation.shard import database_errors
-from prism.errors import StorageError
 from prism.rollout.openai_failures import LOST, Failure
 from prism.rollout.openai_messages import ChatReply, ChatRequest
 from prism.rollout.openai_pool import InDoubtError
@@ -80,7 +79,7 @@ class Ledger:
 
     async def __aexit__(self, *error: object) -> None:
         if self._flusher is not None:
-            await self._flusher
+            await self._flusher  # until nothing is queued
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 
@@ -103,28 +102,24 @@ class Ledger:
         while self._queue:
             batch, self._queue = self._queue, []
             operations = [(number, operation) for number, operation, _ in batch]
-            try:
-                results = await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, operations)
-            except (StorageError, sqlite3.Error) as error:  # a defect of ours among them: nobody may wait for ever
-                for _, _, future in batch:
-                    _settle_future(future, error)
-            else:
-                for (_, _, future), result in zip(batch, results, strict=True):
-                    _settle_future(future, result)
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, operations)
+            for (_, _, future), result in zip(batch, results, strict=True):
+                _settle_future(future, result)
 
     def _commit(self, operations: Sequence[tuple[int, Operation[Any]]]) -> list[Any]:
-        """In the ledger's thread: all operations, in one transaction per file."""
-        open_databases: dict[int, sqlite3.Connection] = {}
-        results = []
-        for number, operation in operations:
-            with database_errors(self._directories[number] / FILE):
-                if number not in open_databases:
-                    open_databases[number] = self._database(number)
-                    open_databases[number].execute("BEGIN")
-                results.append(operation(open_databases[number]))
-        for number, database in open_databases.items():
-            with database_errors(self._directories[number] / FILE):
-                database.execute("COMMIT")
+        """In the ledger's thread: all operations, in one transaction per file. What each came to, or its error."""
+        results: list[Any] = [None] * len(operations)
+        places: dict[int, list[int]] = {}
+        for place, (number, _) in enumerate(operations):
+            places.setdefault(number, []).append(place)
+        for number, own in places.items():
+            try:
+                with database_errors(self._directories[number] / FILE):
+                    found = _carry_out(self._database(number), [operations[place][1] for place in own])
+            except Exception as error:  # whatever it is, it is for those who wait, and they must not wait for ever
+                found = [error] * len(own)
+            for place, result in zip(own, found, strict=True):
+                results[place] = result
         return results
 
     def _database(self, number: int) -> sqlite3.Connection:
@@ -140,6 +135,29 @@ class Ledger:
     def _close(self) -> None:
         for database in self._databases.values():
             database.close()
+
+
+def _carry_out(database: sqlite3.Connection, operations: Sequence[Operation[Any]]) -> list[Any]:
+    """In one transaction; an operation that fails is undone and leaves its error in place of a result."""
+    results = []
+    database.execute("BEGIN")
+    try:
+        for operation in operations:
+            database.execute("SAVEPOINT operation")
+            try:
+                results.append(operation(database))
+            except sqlite3.OperationalError:
+                raise  # the disk, not the operation
+            except Exception as error:  # one operation's matter, told to whoever waits for it
+                database.execute("ROLLBACK TO operation")
+                results.append(error)
+            database.execute("RELEASE operation")
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+    return results
 
 
 def open_ledger(directory: Path) -> sqlite3.Connection:
@@ -205,7 +223,13 @@ class LedgerCall:
             "is_estimate": 1,
         }
         statement = f"INSERT INTO attempts ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
-        await self._ledger.run(self._request.owner, lambda database: database.execute(statement, (*values.values(),)))
+        try:
+            await self._ledger.run(
+                self._request.owner, lambda database: database.execute(statement, (*values.values(),))
+            )
+        except BaseException:
+            self._ledger.account.release(self._reserved.pop(name))
+            raise
         return name
 
     async def end(self, name: str, result: ChatReply | Failure, seconds: float) -> None:
@@ -237,7 +261,7 @@ class LedgerCall:
 def _settle_future(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():  # cancelled meanwhile
         return
-    if isinstance(result, StorageError | sqlite3.Error):
+    if isinstance(result, Exception):
         future.set_exception(result)
     else:
         future.set_result(result)

@@ -55,7 +55,8 @@ def _on_batch(batch: dict[str, Any], work: Work) -> dict[str, list[str]]:
 
 def encode(row: Row) -> str:
     """JSON of a row whose images are files."""
-    paths = [str(image.path) for image in row.prompt.images]
+    # Absolute: workers elsewhere have another working directory.
+    paths = [str(image.path and image.path.absolute()) for image in row.prompt.images]
     return json.dumps({"id": row.id, "record": row_table(row, paths), "findings": row.findings}, default=dict)
 
 

@@ -10,7 +10,7 @@ from prism.config.selection import PairsRecipe
 from prism.curation import split
 from prism.curation.asking import OpenMeter, open_meter
 from prism.curation.concurrency import Work, concurrently
-from prism.curation.rows import Outcome, Row, kept, passed
+from prism.curation.rows import Outcome, Row, doubts, kept, passed
 from prism.curation.running import run_step
 from prism.curation.sampling import Reference, Sampled, Sampler, named
 from prism.curation.store import Part, Store
@@ -27,7 +27,7 @@ def run_pairs(store: Store, recipe: PairsRecipe, part: Part) -> None:
     """Raises what `run_step` and `Pairs` raise, and DataError for a store that is not split yet."""
     store.newest_run(split.STEP)
     meter = open_meter(store, part, STEP, recipe)
-    run_step(store, Pairs(recipe, meter), part)
+    run_step(store, Pairs(recipe, meter), part, resolve_doubts=recipe.ask_in_doubt)
 
 
 class Pairs:
@@ -46,9 +46,7 @@ class Pairs:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        own = self._recipe.model_dump(
-            include={"num_samples", "temperature", "max_response_tokens", "ask_in_doubt", "seed"}
-        )
+        own = self._recipe.model_dump(include={"num_samples", "temperature", "max_response_tokens", "seed"})
         return {"model": self._student.identity} | own
 
     def run(self, rows: Iterator[Row]) -> Iterator[Outcome]:
@@ -70,14 +68,15 @@ class Pairs:
             samples = await sampler.sample(named(row.prompt, row.id), range(self._recipe.num_samples))
         except DataError:
             return passed(row, "cannot be put to the model")
+        found = doubts(sum(sample.is_in_doubt for sample in samples))
         reasons: Counter[str] = Counter()
         for sample in samples:
             failure = _failure(sample)
             if failure is None:
-                return kept(row, student=sample.text, model=self._student.name)
+                return kept(row, student=sample.text, model=self._student.name, **found)
             reasons[failure] += 1
         [(reason, _)] = reasons.most_common(1)
-        return passed(row, f"no rollout is valid: {reason}")
+        return passed(row, f"no rollout is valid: {reason}", **found)
 
 
 def _failure(sample: Sampled) -> str | None:

@@ -31,12 +31,15 @@ class Tries:
     num_correct: int = 0
     num_wrong: int = 0
     num_unverifiable: int = 0
+    num_in_doubt: int = 0
+    """Of the unverifiable ones: replies that were lost, and may have been paid for."""
 
-    def add(self, verdict: Verdict) -> "Tries":
+    def add(self, verdict: Verdict, *, is_in_doubt: bool = False) -> "Tries":
         return Tries(
             self.num_correct + verdict.is_correct,
             self.num_wrong + (verdict == "wrong"),
             self.num_unverifiable + verdict.is_unverifiable,
+            self.num_in_doubt + is_in_doubt,
         )
 
     @property

@@ -11,6 +11,9 @@ Status = Literal["kept", "dropped", "passed"]
 STUDENT = "student_response"
 """Where the metadata of a row that was imported as a pair has the student's text."""
 
+IN_DOUBT = "in_doubt"
+"""Among findings: how many requests for the row may have been paid for without a reply. Only where there are any."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -53,9 +56,14 @@ def dropped(row: Row, reason: str, detail: str | None = None, **evidence: Any) -
     return Outcome(row.id, "dropped", reason, detail, evidence)
 
 
-def passed(row: Row, reason: str) -> Outcome:
+def passed(row: Row, reason: str, **findings: Any) -> Outcome:
     """The row goes on, but is none of this step's business; `reason` says why."""
-    return Outcome(row.id, "passed", reason)
+    return Outcome(row.id, "passed", reason, findings=findings)
+
+
+def doubts(count: int) -> dict[str, int]:
+    """The finding `IN_DOUBT`, if there is any doubt."""
+    return {IN_DOUBT: count} if count else {}
 
 
 class Step(Protocol):

@@ -31,16 +31,22 @@ def here(work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
     return work(rows)
 
 
-def run_step(store: Store, step: Step, part: Part | None = None, execute: Execute = here) -> int:
+def run_step(
+    store: Store, step: Step, part: Part | None = None, execute: Execute = here, *, resolve_doubts: bool = False
+) -> int:
     """Outcomes for all rows of the part that have none under these settings; returns how many.
 
-    `execute` may have others do the work (see `on_ray`). Raises Interrupted after a signal, with everything recorded
-    that was done.
+    `execute` may have others do the work (see `on_ray`). With `resolve_doubts` rows are looked at again for which
+    requests are in doubt. Raises Interrupted after a signal, with everything recorded that was done.
     """
-    run = store.chain.register(step.name, step.settings)
     with ExitStack() as stack:
         shards = stack.enter_context(store.writing(part or Part()))
+        run = store.chain.register(step.name, step.settings)
         flag = stack.enter_context(InterruptFlag())
+        if resolve_doubts:
+            behind = [other.id for other in store.chain.behind(run)]
+            for shard in shards.values():
+                shard.remove_doubtful(run.id, behind)
         count = _record(store, shards, run, execute(step.run, _pending(shards, run, flag)), timed_as=run.id)
         _stop_if_asked(flag, run)
     return count
@@ -50,13 +56,13 @@ def run_whole_step(store: Store, step: WholeStep, part: Part | None = None, exec
     """The features of the part's rows and, where the part is the whole store, the outcomes of all; returns how many.
 
     So array tasks may find the features and one process afterwards decides. Outcomes are found anew whenever a row
-    has none, for a new row may change what is said of the others.
+    has none, for a new row may change what is said of the others; what steps behind said on these grounds goes too.
     """
     part = part or Part()
-    feature = store.chain.register(step.name, step.settings, role="feature")
-    run = store.chain.register(step.name, step.settings)
     with ExitStack() as stack:
         shards = stack.enter_context(store.writing(part))
+        feature = store.chain.register(step.name, step.settings, role="feature")
+        run = store.chain.register(step.name, step.settings)
         flag = stack.enter_context(InterruptFlag())
         described = execute(partial(_describe, step), _pending(shards, feature, flag))
         _record(store, shards, feature, described, timed_as=run.id)
@@ -64,7 +70,8 @@ def run_whole_step(store: Store, step: WholeStep, part: Part | None = None, exec
         if not part.is_whole or not any(True for _ in _pending(shards, run, flag)):
             return 0
         for shard in shards.values():
-            shard.remove_outcomes(run.id)
+            for stale in (run, *store.chain.behind(run)):
+                shard.remove_outcomes(stale.id)
             shard.commit()
         # The time of a row is that of its feature: of the decision a process has as much, whoever else helps.
         return _record(store, shards, run, step.decide(_Features(shards, feature)), timed_as=None)

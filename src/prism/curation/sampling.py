@@ -15,7 +15,7 @@ from prism.records import Prompt
 from prism.rollout import RolloutEngine, Sampling, TransformersEngine
 from prism.rollout.openai_engine import chat_messages
 from prism.rollout.openai_messages import ChatRequest
-from prism.rollout.openai_pool import ChatPool, Meter, RequestError
+from prism.rollout.openai_pool import ChatPool, InDoubtError, Meter, RequestError
 from prism.runtime.hashing import path_sha256
 from prism.runtime.seeding import derive_seed, derive_small_seed
 
@@ -24,11 +24,13 @@ _GATHER_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One sample, or the reason why there is none. One that is not finished was cut off by the limit of tokens."""
+    """One sample, or the reason why there is none. One that is not finished was cut off by the limit of tokens; one in
+    doubt may have been paid for."""
 
     text: str | None
     failure: str | None = None
     is_finished: bool = True
+    is_in_doubt: bool = False
 
 
 class Sampler(Protocol):
@@ -66,7 +68,7 @@ class ServedSampler:
         except RequestError as error:
             if not error.is_its_own:
                 raise
-            return Sampled(None, error.failure.kind)
+            return Sampled(None, error.failure.kind, is_in_doubt=isinstance(error, InDoubtError))
 
 
 class LocalSampler:

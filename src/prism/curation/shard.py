@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prism.curation.record import decode_row
-from prism.curation.rows import Outcome, Row
+from prism.curation.rows import IN_DOUBT, Outcome, Row
 from prism.errors import StorageError
 
 _FILE = "rows.sqlite"
@@ -73,18 +73,20 @@ class Shard:
     def add_row(self, row_id: str, source: str, number: int, record: str) -> None:
         self._write("INSERT INTO rows (id, source, number, record) VALUES (?, ?, ?, ?)", row_id, source, number, record)
 
-    def find_row(self, row_id: str) -> tuple[str, int, str] | None:
-        """Source, number and record of a row that is there already."""
-        return next(self._read("SELECT source, number, record FROM rows WHERE id = ?", row_id), None)
+    def has_row(self, row_id: str) -> bool:
+        return any(True for _ in self._read("SELECT 1 FROM rows WHERE id = ?", row_id))
 
     def has_number(self, source: str, number: int) -> bool:
-        """Whether this row of the source is here, kept or rejected."""
-        query = "SELECT 1 FROM {} WHERE source = ? AND number = ?"
-        return any(next(self._read(query.format(table), source, number), None) for table in ("rows", "rejects"))
+        """Whether this row of the source is here."""
+        return any(True for _ in self._read("SELECT 1 FROM rows WHERE source = ? AND number = ?", source, number))
 
     def add_reject(self, source: str, number: int, field: str, reason: str, detail: str | None) -> None:
         values = (source, number, _storable(field), _storable(reason), _storable(detail))
         self._write("INSERT OR REPLACE INTO rejects VALUES (?, ?, ?, ?, ?)", *values)
+
+    def remove_reject(self, source: str, number: int) -> None:
+        if any(True for _ in self._read("SELECT 1 FROM rejects WHERE source = ? AND number = ?", source, number)):
+            self._write("DELETE FROM rejects WHERE source = ? AND number = ?", source, number)
 
     def add_outcome(self, run: str, outcome: Outcome) -> None:
         """Raises StorageError for a row that is not here. A second outcome of the same row is a defect of the step."""
@@ -97,6 +99,12 @@ class Shard:
 
     def remove_outcomes(self, run: str) -> None:
         self._write("DELETE FROM outcomes WHERE run = ?", run)
+
+    def remove_doubtful(self, run: str, behind: Sequence[str]) -> None:
+        """The outcomes of a run for which requests are in doubt, and what the runs `behind` it said of these rows."""
+        doubtful = f"SELECT row FROM outcomes WHERE run = ? AND json_extract(findings, '$.{IN_DOUBT}') > 0"
+        for other in (*behind, run):
+            self._write(f"DELETE FROM outcomes WHERE run = ? AND row IN ({doubtful})", other, run)
 
     def rows(self, before: Sequence[tuple[str, str]], *, without: str | None = None) -> Iterator[Row]:
         """The rows that all runs of `before`, given as (step, run), have let go on, in order of import.
@@ -137,9 +145,9 @@ class Shard:
         """Rows by source."""
         yield from self._read("SELECT source, count(*) FROM rows GROUP BY source")
 
-    def count_rejects(self) -> Iterator[tuple[str, str, int]]:
-        """Rejected rows by source and reason."""
-        yield from self._read("SELECT source, field || ' ' || reason, count(*) FROM rejects GROUP BY 1, 2")
+    def rejects(self) -> Iterator[tuple[str, int, str]]:
+        """Source, number and reason of rows that were rejected."""
+        yield from self._read("SELECT source, number, field || ' ' || reason FROM rejects")
 
     def _findings(self, keys: Sequence[int], before: Sequence[tuple[str, str]]) -> dict[int, dict[str, dict[str, Any]]]:
         """By row and step. The runs of `before` are few, and so are the keys of a batch."""

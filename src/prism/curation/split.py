@@ -85,8 +85,8 @@ def shared_keys(prompt: Prompt) -> list[str]:
     alone is not enough, since many problems only ask what the figure shows.
     """
     images = [image_hash(image) for image in prompt.images]
-    texts = [prompt.question.replace(IMAGE_MARK, " "), *sorted(prompt.choices)]
-    problem = json.dumps([[_plain(text) for text in texts], images])
+    texts = [_plain(prompt.question.replace(IMAGE_MARK, " ")), *sorted(map(_plain, prompt.choices))]
+    problem = json.dumps([texts, images])
     digests = {*images, hashlib.sha256(problem.encode(errors="surrogatepass")).hexdigest()}
     return sorted(digest[:16] for digest in digests)
 

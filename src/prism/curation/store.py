@@ -2,6 +2,7 @@
 
     store.json            format and number of shards
     steps/0001.json …     which steps ran, in order (see `chain`)
+    sources/NAME.json     which file the rows of a source come from
     images/ab/ab12….png   each image once
     shards/0003/          rows.sqlite, and the lock of the one process that writes it
 
@@ -11,7 +12,7 @@ A row's shard follows from its id. See docs/data.md.
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,17 +63,25 @@ class Store:
         self.chain = Chain(self.directory / "steps")
 
     @classmethod
-    def create(cls, directory: Path | str, num_shards: int = NUM_SHARDS) -> "Store":
-        """Opens the store, made first where there is none. Raises DataError for a directory of something else."""
+    def create(cls, directory: Path | str, num_shards: int | None = None) -> "Store":
+        """Opens the store, made first where there is none, by default with `NUM_SHARDS`.
+
+        Raises DataError for a directory of something else, ConfigError for a store of another number of shards.
+        """
         root = Path(directory)
         if not (root / "store.json").exists():
             if root.exists() and any(root.iterdir()) and not (root / "shards").exists():
                 raise DataError(f"{root}: is no store and not empty; name another directory")
             with storage_errors(root):
-                for name in ("steps", "images", *(f"shards/{number:04d}" for number in range(num_shards))):
+                # By `shards` one that was begun is known, so it comes first.
+                shards = (f"shards/{number:04d}" for number in range(num_shards or NUM_SHARDS))
+                for name in (*shards, "steps", "sources", "images"):
                     (root / name).mkdir(parents=True, exist_ok=True)
-            write_json(root / "store.json", {"format": FORMAT, "num_shards": num_shards})
-        return cls(root)
+            write_json(root / "store.json", {"format": FORMAT, "num_shards": num_shards or NUM_SHARDS})
+        store = cls(root)
+        if num_shards not in (None, store.num_shards):
+            raise ConfigError(f"--num-shards {num_shards}: {root} has {store.num_shards} shards, which cannot change")
+        return store
 
     def shard_of(self, row_id: str) -> int:
         return int.from_bytes(hashlib.sha256(row_id.encode()).digest()[:8], "big") % self.num_shards
@@ -120,11 +129,14 @@ class Store:
     def reading(self) -> Iterator[Shard]:
         """One shard after the other, open while it is in hand."""
         for number in range(self.num_shards):
-            shard = self._open(number)
-            try:
+            with closing(self._open(number)) as shard:
                 yield shard
-            finally:
-                shard.close()
+
+    @contextmanager
+    def reading_all(self) -> Iterator[list[Shard]]:
+        """All shards at once, to be read only."""
+        with ExitStack() as stack:
+            yield [stack.enter_context(closing(self._open(number))) for number in range(self.num_shards)]
 
     def _read(self, read: Callable[[Shard], Iterator]) -> Iterator:
         for shard in self.reading():

@@ -11,7 +11,7 @@ from typing import Any
 from prism.config.curation import TeachRecipe
 from prism.curation.asking import OpenMeter, chat_servers, num_rows_at_once, open_meter, open_pool
 from prism.curation.concurrency import Work, concurrently, finish_all
-from prism.curation.rows import Outcome, Row, dropped, kept, passed
+from prism.curation.rows import Outcome, Row, doubts, dropped, kept, passed
 from prism.curation.running import run_step
 from prism.curation.store import Part, Store
 from prism.curation.templates import load_template
@@ -49,7 +49,7 @@ class Sample:
 def run_teach(store: Store, recipe: TeachRecipe, part: Part) -> None:
     """Teaches the part's rows; raises what `run_step` and `Teach` raise, with everything kept that was answered."""
     meter = open_meter(store, part, STEP, recipe)
-    run_step(store, Teach(recipe, meter), part)
+    run_step(store, Teach(recipe, meter), part, resolve_doubts=recipe.ask_in_doubt)
 
 
 class Teach:
@@ -77,9 +77,7 @@ class Teach:
             "takes_seed": recipe.teacher.takes_seed,
             "template": self._template.sha256,
             "repair_template": self._repair.sha256,
-        } | recipe.model_dump(
-            include={"num_samples", "temperature", "max_response_tokens", "rows", "ask_in_doubt", "seed"}
-        )
+        } | recipe.model_dump(include={"num_samples", "temperature", "max_response_tokens", "rows", "seed"})
 
     def run(self, rows: Iterator[Row]) -> Iterator[Outcome]:
         return concurrently(rows, self._open, num_rows_at_once(self._servers, self._recipe.num_samples))
@@ -150,6 +148,8 @@ def judge_reply(reply: ChatReply, draw: int) -> Sample:
         return Sample(draw, failure=FILTERED)
     if reply.ending == "length":
         return Sample(draw, failure=TRUNCATED, detail=f"after {len(text):,} characters")
+    if reply.ending != "stop":
+        return Sample(draw, failure="ended for another reason", detail=reply.ending)
     response = parse_response(text)
     if response.is_valid:
         return _valid_sample(draw, text)
@@ -174,8 +174,9 @@ def _outcome(row: Row, samples: list[Sample], model: str) -> Outcome:
         if sample.text is not None
     ]
     failures = Counter(sample.failure for sample in samples if sample.failure is not None)
+    found = {"failures": dict(failures), **doubts(failures[IN_DOUBT])}
     if texts:
-        return kept(row, model=model, samples=texts, failures=dict(failures))
+        return kept(row, model=model, samples=texts, **found)
     reason, _ = failures.most_common(1)[0]
     detail = next(sample.detail for sample in samples if sample.failure == reason)
-    return dropped(row, f"no sample is usable: {reason}", detail, failures=dict(failures))
+    return dropped(row, f"no sample is usable: {reason}", detail, **found)

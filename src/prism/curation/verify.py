@@ -75,7 +75,7 @@ class Verify:
             "template": template_sha256("answer"),
             "max_tokens": recipe.judge_max_tokens,
         }
-        own = {"min_agreement", "min_caption_words", "min_caption_items", "max_numbers_from_nowhere", "ask_in_doubt"}
+        own = {"min_agreement", "min_caption_words", "min_caption_items", "max_numbers_from_nowhere"}
         return {"rules": _RULES, "judge": judge, **recipe.model_dump(include=own)}
 
     def run(self, rows: Iterator[Row]) -> Iterator[Outcome]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from prism.data.formats import sharegpt, trl, verl_parquet, warmup_pairs
-from prism.data.formats.fields import ANSWER_FIELDS, Row, is_too_deep, read_visible_text
+from prism.data.formats.fields import ANSWER_FIELDS, Row, is_too_deep, read_id, read_visible_text, with_extra
 from prism.data.formats.parsed import ParsedRow
 from prism.data.formats.warmup_pairs import ParsedPair, ResponsePair
 from prism.data.images import open_image
@@ -24,6 +24,7 @@ __all__ = [
     "ReadRow",
     "ResponsePair",
     "check_images",
+    "own_id",
     "read_demonstrations",
     "read_examples",
     "read_pairs",
@@ -73,23 +74,39 @@ def read_rows(
     path: Path | str,
     *,
     image_root: Path | str | None = None,
-    prepare: Callable[[Row], Row] | None = None,
+    prepare: Callable[[int, Row], Row | None] | None = None,
     is_wanted: Callable[[int], bool] | None = None,
 ) -> Iterator[ReadRow]:
     """Every row of a file of any format, the unusable ones included; texts and images are not looked at further.
 
-    `prepare` changes a row before it is parsed (renames columns, fetches images) and may raise RowError. Rows whose
-    number is not wanted are passed over. Raises DataError for a file that is wrong as a whole.
+    `prepare` changes the row of a number before it is parsed (renames columns, fetches images) and may raise RowError.
+    Rows whose number is not wanted, and those of which `prepare` makes None, are passed over. Raises DataError for a
+    file that is wrong as a whole.
     """
     file = open_rows(path)
     root = Path(path).parent if image_root is None else Path(image_root)
     wanted = (row for row in file.rows if is_wanted is None or is_wanted(row.number))
-    return (ReadRow(row.number, _content(row, root, prepare)) for row in wanted)
+    contents = ((row.number, _content(row, root, prepare)) for row in wanted)
+    return (ReadRow(number, content) for number, content in contents if content is not None)
 
 
-def _content(row: RawRow, image_root: Path, prepare: Callable[[Row], Row] | None) -> ParsedRow | ParsedPair | RowError:
+def own_id(row: Row) -> str | None:
+    """The id that a row of any format brings along; None where it would follow from what the row holds.
+
+    Raises RowError.
+    """
+    if verl_parquet.recognises(_columns(row)):
+        return verl_parquet.own_id(row)
+    return read_id(with_extra(row).get("id"), "id")
+
+
+def _content(
+    row: RawRow, image_root: Path, prepare: Callable[[int, Row], Row | None] | None
+) -> ParsedRow | ParsedPair | RowError | None:
     try:
-        fields = _fields(row) if prepare is None else prepare(_fields(row))
+        fields = _fields(row) if prepare is None else prepare(row.number, _fields(row))
+        if fields is None:
+            return None
         is_pair = any(fields.get(field) is not None for field in _STUDENT_COLUMNS)
         return (warmup_pairs.parse_row if is_pair else _parse_row)(fields, image_root)
     except RowError as error:
@@ -191,10 +208,13 @@ def _valid(response: Response, field: str) -> Response:
     return response
 
 
+def _columns(row: Row) -> frozenset[str]:
+    return frozenset(key for key, value in row.items() if value is not None)
+
+
 def _parse_row(row: Row, image_root: Path) -> ParsedRow:
-    columns = frozenset(key for key, value in row.items() if value is not None)
     for data_format in _FORMATS:
-        if data_format.recognises(columns):
+        if data_format.recognises(_columns(row)):
             return data_format.parse_row(row, image_root)
     raise RowError("row", "has neither prompt, messages nor conversations", f"found {', '.join(sorted(row)) or 'none'}")
 

@@ -14,7 +14,9 @@ from pydantic import ValidationError
 
 _LONGEST_QUOTE = 300
 _OVERLOADED = (502, 503, 504, 529)
-_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_GAVE_UP_WAITING = (408, 504, 524)
+"""What a proxy says of a model that may still be writing."""
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 """Failures before the request went out."""
 
 
@@ -120,7 +122,9 @@ def _of_status(error: openai.APIStatusError) -> Failure:
     wait_s = _wait_s(error.response.headers)
     if status == 429 and error.code != "insufficient_quota":
         return Failure("rate limit", reason, "lower concurrency or wait", wait_s=wait_s, status=status)
-    if status in (408, 409, 425) or status >= 500:
+    if status in _GAVE_UP_WAITING:
+        return Failure("time-out", reason, "raise the proxy's time limit", wait_s=wait_s, status=status)
+    if status in (409, 425) or status >= 500:
         return Failure("server error", reason, "look into the server's log", wait_s=wait_s, status=status)
     advice = "check the model's name and base_url" if status == 404 else "mend what it complains of"
     return Failure("refused request", reason, advice, is_final=True, status=status)
@@ -156,6 +160,11 @@ def _complaint(error: Exception) -> str:
     return str(error)
 
 
+def storable(text: str) -> str:
+    """Without halves of surrogate pairs, which JSON can hold and neither UTF-8 nor a tokenizer."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _quoted(text: str) -> str:
-    line = " ".join(text.split())
+    line = storable(" ".join(text.split()))
     return line if len(line) <= _LONGEST_QUOTE else line[:_LONGEST_QUOTE] + "…"

@@ -1,15 +1,20 @@
 """One chat completion as the API writes it: the body of a request, and a reply out of what came back."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from prism.rollout.openai_failures import BadReply, words_of
+from prism.rollout.openai_failures import BadReply, storable, words_of
 from prism.rollout.openai_server import ChatServer
 
-_ENDINGS = ("stop", "length", "content_filter")
+_BROKEN_OFF = (None, "abort", "error")
+"""What servers say of an answer that they did not bring to its end."""
+_ENDINGS = {"end_turn": "stop", "eos": "stop", "max_tokens": "length"}
+"""Names of other makers, in lower case."""
+_FILTERED = re.compile("filter|safety|recitation|blocklist|prohibited|spii|refusal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,8 @@ class ChatRequest:
 class ChatReply:
     """`reasoning` is what a server with a reasoning parser took out of the text, None from any other.
 
-    `ending` is the API's finish_reason: "stop", "length" or "content_filter". `token_ids` is empty unless
+    `ending` is the API's finish_reason: "stop", "length", "content_filter", or another word for an end that is none of
+    these, such as "tool_calls"; Gemini's own names are translated. `token_ids` is empty unless
     the server was asked for them (vLLM: `extra_body = {"return_token_ids": true}`). A count that the
     server does not give is None.
     """
@@ -88,15 +94,20 @@ def read_completion(payload: object) -> ChatReply:
         raise BadReply(words_of(payload))  # some proxies send an error as a success
     completion = _Completion.model_validate(payload)
     choice = completion.choices[0]
-    if choice.finish_reason not in _ENDINGS:
+    if choice.finish_reason in _BROKEN_OFF:
         raise BadReply(f"finish_reason {choice.finish_reason!r}, which is no end of an answer")
     usage = completion.usage or _Usage()
     return ChatReply(
-        content=choice.message.content or "",
+        content=storable(choice.message.content or ""),
         # vLLM renamed the field; SGLang and others keep the older name.
-        reasoning=choice.message.reasoning or choice.message.reasoning_content,
-        ending=choice.finish_reason,
+        reasoning=storable(choice.message.reasoning or choice.message.reasoning_content or "") or None,
+        ending=_ending(choice.finish_reason),
         token_ids=choice.token_ids or (),
         num_prompt_tokens=usage.prompt_tokens,
         num_completion_tokens=usage.completion_tokens,
     )
+
+
+def _ending(finish_reason: str | None) -> str:
+    word = (finish_reason or "").lower()
+    return "content_filter" if _FILTERED.search(word) else _ENDINGS.get(word, word)

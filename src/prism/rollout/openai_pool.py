@@ -22,6 +22,8 @@ from prism.rollout.openai_session import Session
 _T = TypeVar("_T")
 
 _LONGEST_BACKOFF_S = 30.0
+_LOST_BY_CHANCE = 3
+"""Replies in a row."""
 _OF_ALL_REQUESTS = (401, 403, 404)
 
 
@@ -83,7 +85,6 @@ class ChatPool:
         self._meter = meter
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._jitter = random.Random()
-        self._num_lost = 0
 
     async def __aenter__(self) -> "ChatPool":
         return self
@@ -127,7 +128,6 @@ class ChatPool:
                 failure = diagnose(error, session.server.timeout_s)
             else:
                 session.pace.grow()
-                self._num_lost = 0
                 return result
             finally:
                 self._give_back(session)
@@ -148,10 +148,16 @@ class ChatPool:
             await self._pause(session, failure, failures)
 
     def _in_doubt(self, session: Session, label: str, failure: Failure) -> InDoubtError:
-        """Nobody's own matter once as many were lost in a row as can be under way, and a few: a server that is gone."""
-        self._num_lost += 1
+        """Nobody's own matter once a server has lost as many in a row as it is given at a time, and a few: it is gone.
+
+        It fails faster than others answer, so that it would be given more and more of the requests: it rests before.
+        """
+        session.pace.num_lost += 1
+        server, num_lost = session.server, session.pace.num_lost
+        if num_lost > _LOST_BY_CHANCE:
+            self._rest(session, min(_LONGEST_BACKOFF_S, server.backoff_s * 2 ** (num_lost - _LOST_BY_CHANCE - 1)))
         failure = replace(failure, is_final=True, advice="it may have been paid for: ask_in_doubt sends it again")
-        is_its_own = self._num_lost <= max(self.concurrency, session.server.max_attempts)
+        is_its_own = num_lost <= max(server.concurrency, server.max_attempts)
         return InDoubtError(session.describe(label, failure, 1), failure, is_its_own=is_its_own)
 
     async def _take(self) -> Session:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import httpx2
 import openai
 from pydantic import BaseModel
 
@@ -13,6 +14,8 @@ from prism.rollout.openai_messages import ChatReply, read_completion
 from prism.rollout.openai_server import ChatServer
 
 _CONNECT_TIMEOUT_S = 10.0
+_KEEP_IDLE_S = 1.0
+"""Shorter than any server keeps an idle connection: one that it closes as a request goes out takes the reply along."""
 _NO_MODEL_LIST = (404, 405, 501)
 _SHRINK = 0.5
 
@@ -32,6 +35,8 @@ class Pace:
         self.resume_at = float("-inf")
         self.num_open = 0
         self.num_answered = 0
+        self.num_lost = 0
+        """Replies in a row that may have been lost on their way."""
 
     @property
     def limit(self) -> int:
@@ -46,6 +51,7 @@ class Pace:
 
     def grow(self) -> None:
         self.num_answered += 1
+        self.num_lost = 0
         self._limit = min(float(self._ceiling), self._limit + 1 / self._limit)
 
     def shrink(self, sent_at: float) -> None:
@@ -81,7 +87,10 @@ class Session:
                 "OpenAI-Project": openai.Omit(),
             },
             # A proxy for the outside world cannot reach this machine's own servers.
-            http_client=openai.DefaultAioHttpClient(trust_env=not server.is_loopback),
+            http_client=openai.DefaultAioHttpClient(
+                trust_env=not server.is_loopback,
+                limits=httpx2.Limits(max_connections=server.concurrency, keepalive_expiry=_KEEP_IDLE_S),
+            ),
         )
 
     async def close(self) -> None:

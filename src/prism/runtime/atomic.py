@@ -72,6 +72,25 @@ def write_bytes(path: Path, data: bytes, *, is_flushed: bool = True) -> None:
             raise
 
 
+def write_new(path: Path, data: bytes) -> bool:
+    """Write `path` unless it is there; whether it was not. Of several processes one alone writes."""
+    temporary = _temporary(path)
+    with storage_errors(path):
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            sync_directory(path.parent)
+            return True
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 

@@ -135,6 +135,10 @@ def test_an_export_is_whole_or_not_there(store: Store, tmp_path: Path) -> None:
     run_step(store, Scripted("difficulty", lambda row: passed(row, "has a demonstration")))
     # The step has no settings, so that its old outcomes hold; the split is decided anew.
     run_whole_step(store, Split(SplitConfig(alignment=2, rl=2)))
+    run_step(store, Scripted("difficulty", lambda row: passed(row, "has a demonstration"), {"asked": "anew"}))
+    with pytest.raises(DataError, match="split has 11 rows still to do"):
+        export(store, tmp_path / "out")
+    run_whole_step(store, Split(SplitConfig(alignment=2, rl=2)))
     image = next(store.images.root.glob("*/*"))
     data = image.read_bytes()
     image.unlink()

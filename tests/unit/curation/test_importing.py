@@ -5,10 +5,13 @@ import json
 import os
 import random
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +23,8 @@ from prism.curation import Part, Store, count_import
 from prism.curation.importing import ImportSettings, import_file
 from prism.data import row_files
 from prism.data.readers import read_examples
+from prism.data.rejects import RowError
+from prism.data.remote_images import ImageFetcher
 from prism.data.world.datasets import CURATED, FAITHFUL, demonstrations
 from prism.data.writers import write_sharegpt, write_verl_parquet
 from prism.errors import DataError
@@ -87,18 +92,88 @@ def test_imported_again_in_parts_or_after_a_stop_every_row_is_there_once(tmp_pat
     file = lines(tmp_path / "rows.jsonl", [*rows, "no object", {"answer": "5"}])
     assert sum(import_file(store, file, part=Part(index, 3)) for index in range(3)) == 19
     for _ in range(2):
-        assert import_file(store, file) == 0
+        assert import_file(store, file) == 0  # rows are passed over, rejects tried again and counted once
     assert sorted(row.id for row in store.rows()) == sorted(f"rows/{n}" for n in range(20) if n != 7)
     assert rejects(store, "rows") == {
         "id is that of an earlier row": 1,
         "row is not an object": 1,
         "row has neither prompt, messages nor conversations": 1,
     }
-    rows[0]["prompt"] = "another question"
-    lines(file, rows)
-    with pytest.raises(DataError, match="row 1: is not what was imported as rows/0"):
+    lines(file, [{"prompt": "before them all", "answer": "1", "id": 99}, *rows])
+    with pytest.raises(DataError, match=r"is not the file that was imported as .rows.*name another --source"):
         import_file(store, file)
-    assert import_file(store, file, source="second") == 19
+    assert import_file(store, file, source="second") == 20
+    with pytest.raises(DataError, match="not by these columns"):
+        import_file(store, file, source="second", settings=ImportSettings(columns={"answer": "id"}))
+
+
+def test_a_rejected_row_is_tried_again_and_a_row_that_is_there_stays(tmp_path: Path, store: Store) -> None:
+    rows = [{"prompt": "<image>?", "images": [f"{n}.png"], "answer": "1", "id": n} for n in range(12)]
+    file = lines(tmp_path / "rows.jsonl", rows)
+    for number in range(12):
+        (tmp_path / f"{number}.png").write_bytes(png(seed=number) if number % 2 else b"not yet")
+    assert import_file(store, file) == 6
+    assert rejects(store, "rows") == {"images has an image that cannot be decoded": 6}
+    for number in range(12):
+        image = tmp_path / f"{number}.png"
+        image.unlink() if number % 2 else image.write_bytes(png(seed=number))
+    assert sum(import_file(store, file, part=Part(index, 2)) for index in range(2)) == 6
+    assert rejects(store, "rows") == {}
+    assert len(list(store.rows())) == 12
+
+
+class Addresses(ImageFetcher):
+    """Has an image at every address but the last."""
+
+    fetched: ClassVar[list[str]] = []
+
+    def fetch(self, url: str, field: str = "images") -> bytes:
+        self.fetched.append(url)
+        if url.endswith("/11"):
+            raise RowError(field, "has an image that cannot be fetched", "status 503")
+        return png(seed=len(self.fetched))
+
+
+def test_images_are_fetched_once_whoever_fetches_them(tmp_path: Path, store: Store) -> None:
+    rows = [{"prompt": "<image>?", "images": [f"http://x/{n}"], "answer": "1", "id": n} for n in range(12)]
+    nameless = {"prompt": "<image>?", "images": ["http://x/12"], "answer": "1"}
+    file = lines(tmp_path / "rows.jsonl", [*rows, nameless])
+    assert import_file(store, file) == 0  # without the wish to fetch
+    fetcher = Addresses()
+    fetcher.fetched.clear()
+    settings = ImportSettings(fetcher=fetcher)
+    assert sum(import_file(store, file, part=Part(index, 3), settings=settings) for index in range(3)) == 11
+    assert sorted(fetcher.fetched) == sorted(f"http://x/{n}" for n in range(12))
+    assert rejects(store, "rows") == {
+        "images has an image that cannot be fetched": 1,
+        "id is missing: with --shard, images are fetched for rows that bring an id along": 1,
+    }
+    fetcher.fetched.clear()
+    assert import_file(store, file, settings=settings) == 1
+    assert sorted(fetcher.fetched) == ["http://x/11", "http://x/12"]  # what failed is tried again
+    assert rejects(store, "rows") == {"images has an image that cannot be fetched": 1}
+
+
+def test_killed_at_any_moment_an_import_goes_on(tmp_path: Path, store: Store) -> None:
+    rows = [{"prompt": f"<image>{n}?", "images": [f"{n % 7}.png"], "answer": "1", "id": n % 390} for n in range(400)]
+    for number in range(7):
+        (tmp_path / f"{number}.png").write_bytes(png(64, seed=number))
+    file = lines(tmp_path / "rows.jsonl", rows)
+    command = [sys.executable, "-c", "import sys; from prism.cli import main; sys.exit(main())"]
+    command += ["data", "import", str(store.directory), str(file)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "src"), "OMP_NUM_THREADS": "1"}
+    delays = random.Random(1)
+    for _ in range(3):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        while not any(path.stat().st_size for path in store.directory.glob("shards/*/rows.sqlite-journal")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(delays.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+    import_file(store, file)
+    assert len({row.id for row in store.rows()}) == 390
+    assert rejects(store, "rows") == {"id is that of an earlier row": 10}
 
 
 def test_hostile_rows_are_rejected_with_a_reason(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,14 +304,15 @@ def test_values_of_parquet_that_python_or_json_cannot_hold(tmp_path: Path, store
 def test_columns_of_other_names_and_pairs(tmp_path: Path, store: Store) -> None:
     image = ImageSource(data=png())
     (tmp_path / "a.png").write_bytes(image.data or b"")
-    rows = [{"problem": "<image>?", "solution": "4", "picture": "a.png", "level": 3}]
+    rows = [{"problem": "<image>?", "prompt": "Solve.", "solution": "4", "picture": "a.png", "level": 3}]
     settings = ImportSettings(columns={"prompt": "problem", "images": "picture"})
     assert import_file(store, lines(tmp_path / "plain.jsonl", rows), settings=settings) == 1
     response = "<caption>c</caption><think>t</think><answer>4</answer>"
     pair = {"question": "q", "answer": "4", "teacher_response": response, "student_response": "no idea"}
     assert import_file(store, lines(tmp_path / "pairs.jsonl", [pair])) == 1
     found = {row.id.split("/")[0]: row for row in store.rows()}
-    assert found["plain"].prompt.answer == "4" and found["plain"].prompt.metadata == {"level": 3}
+    assert (found["plain"].prompt.question, found["plain"].prompt.answer) == ("<image>?", "4")
+    assert found["plain"].prompt.metadata == {"level": 3}
     assert found["pairs"].completion == response
     assert found["pairs"].prompt.metadata == {"student_response": "no idea"}
 
@@ -253,4 +329,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*command[:3], str(tmp_path / "gone.jsonl")]) == 2
     assert "cannot be opened" in capsys.readouterr().err
     assert main([*command, "--shard", "5/2"]) == 2
+    assert main([*command[:-1], "3"]) == 2
+    assert "has 2 shards, which cannot change" in capsys.readouterr().err
     assert Prompt("1", "q", answer="1") in [row.prompt for row in Store(tmp_path / "store").rows()]

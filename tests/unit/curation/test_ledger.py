@@ -8,14 +8,19 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prism.curation import Part, Store
+from curated_rows import made
+from prism.curation import Outcome, Part, Row, Store
 from prism.curation.budget import Account, Price
+from prism.curation.concurrency import concurrently
 from prism.curation.ledger import FILE, Ledger
+from prism.curation.rows import kept
 from prism.curation.spending import count_spending, read_ledger
 from prism.errors import BudgetError, StorageError
 from prism.rollout.openai_messages import ChatReply, ChatRequest
@@ -132,7 +137,9 @@ def test_what_was_under_way_when_a_process_died_is_in_doubt(store: Store) -> Non
         assert isinstance(reply, ChatReply) and Counter(stub.questions)["question 1"] == 2
 
 
-@pytest.mark.parametrize("lost", [Reply(b"{}", delay_s=1.0), Reply(completion("lost").body, cut=True)])
+@pytest.mark.parametrize(
+    "lost", [Reply(b"{}", delay_s=1.0), Reply(completion("lost").body, cut=True), refusal(504, "slow")]
+)
 def test_a_lost_reply_is_not_paid_for_twice(store: Store, lost: Reply) -> None:
     def answer(received: Received) -> Reply:
         return lost if received.question == "question 1" and received.attempt == 1 else completion("x")
@@ -159,17 +166,79 @@ def test_a_server_that_loses_everything_is_given_up(store: Store) -> None:
     assert "may have been paid for" in str(results[-1])
 
 
-def test_nobody_waits_for_ever_for_a_ledger_that_fails(store: Store) -> None:
-    async def break_it() -> None:
-        directories = {number: store.shard_directory(number) for number in range(store.num_shards)}
-        async with Ledger(directories, store.shard_of, step="teach", account=Account(PRICE)) as ledger:
-            with pytest.raises(sqlite3.IntegrityError):
-                async with asyncio.timeout(20):
-                    await ledger.run(
-                        "made/1", lambda database: database.execute("INSERT INTO replies VALUES (1, NULL)")
-                    )
+def open_books(store: Store, account: Account | None = None) -> Ledger:
+    directories = {number: store.shard_directory(number) for number in range(store.num_shards)}
+    return Ledger(directories, store.shard_of, step="teach", account=account or Account(PRICE))
 
-    asyncio.run(break_it())
+
+@pytest.mark.parametrize(
+    ("values", "error"), [(("x", None), sqlite3.IntegrityError), (("x", "\ud83d"), UnicodeEncodeError)]
+)
+def test_one_operation_that_fails_is_undone_alone(store: Store, values: tuple[Any, ...], error: type) -> None:
+    def write(database: sqlite3.Connection, *reply: Any) -> None:
+        database.execute("INSERT INTO replies VALUES (?, ?)", (f"begun {reply[0]}", "y"))
+        database.execute("INSERT INTO replies VALUES (?, ?)", reply)
+
+    def read(database: sqlite3.Connection) -> list[str]:
+        return [name for (name,) in database.execute("SELECT request FROM replies ORDER BY request")]
+
+    async def run() -> None:
+        async with open_books(store) as ledger, asyncio.timeout(20):
+            works = [lambda database: write(database, "a", "b"), lambda database: write(database, *values), read]
+            first, second, third = await asyncio.gather(
+                *(ledger.run("made/1", work) for work in works), return_exceptions=True
+            )
+            assert first is None and isinstance(second, error) and third == ["a", "begun a"]
+            assert await ledger.run("made/1", read) == third
+
+    asyncio.run(run())
+
+
+def test_a_ledger_that_could_not_be_written_goes_on_when_it_can(store: Store) -> None:
+    def refuse(database: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def run() -> None:
+        account = Account(PRICE, max_tokens=60)  # enough for one request at a time
+        async with open_books(store, account) as ledger, asyncio.timeout(20):
+            call = ledger.call(request(1), {"model": "m"})
+            failures = await asyncio.gather(call.begin("x"), ledger.run("made/1", refuse), return_exceptions=True)
+            assert [isinstance(failure, StorageError) for failure in failures] == [True, True]
+            name = await call.begin("x")  # what was set aside for the failed attempt is free again
+            await call.end(name, ChatReply("y", None, "stop", (), 11, 5), 0.1)
+            assert account.tokens == 16
+
+    asyncio.run(run())
+    assert [row["outcome"] for row in read_ledger(store)] == ["answered"]
+
+
+def test_a_run_that_is_given_up_closes_its_books(store: Store) -> None:
+    """Rows under way are given up; what was answered by then is in the books, and its reply."""
+
+    def answer(received: Received) -> Reply:
+        return Reply(completion("x").body, delay_s=0.0 if received.question in ("question 0", "question 1") else 2.0)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Any]:
+        server = ChatServer(stub.base_url, "tiny", timeout_s=20.0)
+        async with open_books(store) as ledger, ChatPool([server], ledger) as pool:
+
+            async def work(row: Row) -> Outcome:
+                await pool.ask(request(int(row.prompt.id)))
+                return kept(row)
+
+            yield work
+
+    with serving(answer) as stub:
+        outcomes = concurrently(iter(made(6)), opened, 6)
+        assert {next(outcomes).row_id for _ in range(2)} == {"made/0", "made/1"}
+        outcomes.close()  # pyright: ignore[reportAttributeAccessIssue]
+        books = Counter(row["outcome"] for row in read_ledger(store))
+        assert books["answered"] == 2 and books.keys() <= {"answered", None}
+        results = ask(store, stub, [request(number) for number in range(6)])
+    assert [isinstance(result, ChatReply) for result in results[:2]] == [True, True]
+    assert sum(isinstance(result, InDoubtError) for result in results) == books[None]
+    assert Counter(stub.questions)["question 0"] == 1
 
 
 def test_a_budget_counts_what_earlier_runs_have_spent(store: Store) -> None:

@@ -135,7 +135,10 @@ def test_a_step_that_has_to_see_all_rows(store: Store) -> None:
     assert (funnel.num_kept, dict(funnel.dropped)) == (5, {"seen before": 15})
     assert [row.findings for row in store.rows()] == [{"first": {"size": 4}}] * 5
     assert run_whole_step(store, First()) == 0  # all is decided
+    assert run_step(store, Scripted("behind")) == 5
 
     fill(store, [Row("later/1", Prompt("1", "question 0"))], "later")
     assert run_whole_step(store, First()) == 21  # what is said of the others may have changed
+    assert count_step(store, "behind").num_pending == 5  # and so may what followed from it
+    run_step(store, Scripted("behind"))
     assert sum(row.findings["first"]["size"] == 5 for row in store.rows()) == 1

@@ -132,10 +132,10 @@ def test_what_shares_with_the_pool_goes_there_or_is_dropped() -> None:
 
 def test_the_same_problem_is_the_same_text_about_the_same_pixels() -> None:
     question = "<image>How many?"
-    one = Prompt("1", question, (flat(1),), choices=("a", "b"))
-    again = Prompt("2", " how  MANY?", (flat(1, "BMP"),), choices=("b", "a"))
+    one = Prompt("1", question, (flat(1),), choices=("red", "Blue"))
+    again = Prompt("2", " how  MANY?", (flat(1, "BMP"),), choices=("Red", "blue"))
     assert shared_keys(one) == shared_keys(again) and len(shared_keys(one)) == 2
-    other_image = Prompt("3", question, (flat(2),), choices=("a", "b"))
+    other_image = Prompt("3", question, (flat(2),), choices=("red", "Blue"))
     assert not set(shared_keys(one)) & set(shared_keys(other_image))
 
 

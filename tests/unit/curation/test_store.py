@@ -84,6 +84,7 @@ def test_other_settings_are_another_run_and_so_are_all_steps_behind(store: Store
         run_step(store, step)
     changed = Scripted("second", lambda row: dropped(row, "changed"), {"threshold": 2})
     assert run_step(store, changed) == 3
+    assert count_step(store, "third").num_in == 0 == sum(1 for _ in store.rows())
     third = Scripted("third")
     assert run_step(store, third) == 0 and third.seen == []  # nothing is left for it
     assert run_step(store, Scripted("second")) == 0  # what it said under the first settings still stands
@@ -96,6 +97,7 @@ def test_a_change_upstream_asks_the_steps_behind_again(store: Store) -> None:
     run_step(store, Scripted("first"))
     run_step(store, Scripted("second"))
     run_step(store, Scripted("first", lambda row: kept(row, value=1), {"value": 1}))
+    assert count_step(store, "second").num_pending == 3 and list(store.rows()) == []
     second = Scripted("second")
     assert run_step(store, second) == 3
     assert all(row.findings["first"] == {"value": 1} for row in store.rows())
@@ -119,8 +121,11 @@ def test_a_part_that_is_none(text: str) -> None:
 
 def test_a_part_without_shards(store: Store) -> None:
     assert Part.parse("3/16") == Part(3, 16)
+    fill(store, made(4))
+    run_step(store, Scripted("step"))
     with pytest.raises(ConfigError, match="4 shards"):
-        run_step(store, Scripted("step"), Part(7, 16))
+        run_step(store, Scripted("step", settings={"of": "others"}), Part(7, 16))
+    assert count_step(store, "step").num_kept == 4  # a command that was refused has changed nothing
 
 
 def test_one_process_per_shard(store: Store) -> None:
@@ -147,6 +152,8 @@ print(sum(1 for _ in store.rows()))
 def test_what_is_no_store_and_what_is_damaged(tmp_path: Path, store: Store) -> None:
     with pytest.raises(DataError, match="is no store"):
         Store(tmp_path / "nothing")
+    (tmp_path / "begun" / "shards").mkdir(parents=True)  # by a process that was killed, or has not come to its end
+    assert Store.create(tmp_path / "begun", 2).num_shards == 2
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").touch()
     with pytest.raises(DataError, match="not empty"):

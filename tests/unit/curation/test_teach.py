@@ -39,6 +39,7 @@ def teach(store: Store, stub: Stub, **changes: Any) -> dict[str, Outcome]:
         (f"\n{GOOD}\n", "stop", None),
         (GOOD, "length", "truncated"),
         (GOOD, "content_filter", "filtered by the server"),
+        (GOOD, "tool_calls", "ended for another reason"),
         (OPEN, "stop", "malformed"),
         (GOOD.replace("A.", "Two dots in <image>."), "stop", "malformed"),
         (GOOD.replace("A.", "A.\x00"), "stop", "malformed"),
@@ -136,6 +137,43 @@ def test_each_failure_drops_its_row_only_and_is_counted(store: Store, noise: Ima
     assert count_step(store, "teach").num_kept == 1
 
 
+def test_rows_whose_reply_was_lost_are_asked_again_if_that_is_allowed(store: Store) -> None:
+    def answer(received: Received) -> Reply:
+        is_lost = number_of(received) in "13" and received.body["seed"] not in seen
+        seen.add(received.body["seed"])
+        return Reply(completion(GOOD).body, cut=is_lost)
+
+    def number_of(received: Received) -> str:
+        return received.body["messages"][0]["content"].split("What is ")[1].split()[0]
+
+    seen: set[int] = set()
+    fill(store, made(5))
+    with serving(answer) as stub:
+        for _ in range(2):
+            outcomes = teach(store, stub)
+            run_step(store, Scripted("behind"))
+            lost = "no sample is usable: may have been paid for, and no reply has arrived"
+            assert {key: each.reason for key, each in outcomes.items() if each.status != "kept"} == {
+                "made/1": lost,
+                "made/3": lost,
+            }
+            assert len(stub.received) == 5
+        assert teach(store, stub, ask_in_doubt=True)["made/1"].status == "kept"
+        assert sorted(map(number_of, stub.received[5:])) == ["1", "3"]
+        outcomes = teach(store, stub)
+        assert all(outcome.status == "kept" for outcome in outcomes.values()) and len(stub.received) == 7
+    assert count_step(store, "behind").num_pending == 2
+
+
+def test_an_answer_in_doubt_of_a_kept_row_is_looked_at_again_with_what_followed(store: Store) -> None:
+    fill(store, made(1))
+    with serving(lambda received: Reply(completion(GOOD).body, cut=len(stub.received) == 1)) as stub:
+        assert len(teach(store, stub, num_samples=2)["made/0"].findings["samples"]) == 1
+        run_step(store, Scripted("behind"))
+        assert len(teach(store, stub, num_samples=2, ask_in_doubt=True)["made/0"].findings["samples"]) == 2
+    assert len(stub.received) == 3 and count_step(store, "behind").num_pending == 1
+
+
 def test_rows_that_need_no_teaching_pass_and_cost_nothing(store: Store) -> None:
     rows = made(4)
     fill(store, [*rows[:3], Row(rows[3].id, rows[3].prompt, completion=GOOD)])
@@ -167,8 +205,7 @@ def test_settings_are_what_decides_the_outcome(store: Store, tmp_path: Path, mon
 
     own = tmp_path / "own.txt"
     own.write_text("Q: {question}")
-    assert settings() == settings(budget={"max_tokens": 5})
-    assert settings() != settings(ask_in_doubt=True)  # rows that were dropped for a lost reply are looked at again
+    assert settings() == settings(budget={"max_tokens": 5}, ask_in_doubt=True)
     for changes in ({"seed": 1}, {"template": str(own)}, {"temperature": 0.5}, {"rows": "all"}, {"num_samples": 2}):
         assert settings(**changes) != settings()
     own.write_text("no place for it")

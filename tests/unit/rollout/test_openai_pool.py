@@ -11,8 +11,8 @@ import pytest
 
 from prism.errors import ConfigError, RolloutError
 from prism.rollout.openai_failures import Failure
-from prism.rollout.openai_messages import ChatReply, ChatRequest
-from prism.rollout.openai_pool import ChatPool, Meter, RequestError
+from prism.rollout.openai_messages import ChatReply, ChatRequest, read_completion
+from prism.rollout.openai_pool import ChatPool, InDoubtError, Meter, RequestError
 from prism.rollout.openai_server import ChatServer
 from prism.rollout.openai_session import Pace
 from servers.openai_stub import Received, Reply, Stub, completion, refusal, serving
@@ -156,6 +156,53 @@ class Entry:
     async def end(self, name: str, result: ChatReply | Failure, seconds: float) -> None:
         assert 0 <= seconds < 5
         self.books.ended[name] = result
+
+
+class Strict:
+    """Books that forbid to pay twice."""
+
+    may_pay_twice = False
+
+    def call(self, request: ChatRequest, body: Any) -> "Strict":
+        return self
+
+    async def recall(self) -> ChatReply | None:
+        return None
+
+    async def begin(self, address: str) -> str:
+        return "name"
+
+    async def end(self, name: str, result: ChatReply | Failure, seconds: float) -> None:
+        pass
+
+
+def test_a_server_that_loses_replies_does_not_swallow_the_requests() -> None:
+    with (
+        serving(lambda received: Reply(completion("x").body, delay_s=0.02)) as good,
+        serving(lambda received: Reply(completion("lost").body, cut=True)) as bad,
+    ):
+
+        async def run() -> list[Any]:
+            servers = [server(stub, concurrency=6, backoff_s=0.5) for stub in (good, bad)]
+            async with ChatPool(servers, Strict()) as pool:
+                return await asyncio.gather(*(pool.ask(request(n)) for n in range(300)), return_exceptions=True)
+
+        results = asyncio.run(run())
+    lost = [result for result in results if isinstance(result, InDoubtError)]
+    assert len(lost) == len(bad.received) <= 24 and len(good.received) == 300 - len(lost)
+    assert [error.is_its_own for error in lost[:6]] == [True] * 6
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "ending"),
+    [
+        ("stop", "stop"), ("STOP", "stop"), ("end_turn", "stop"), ("MAX_TOKENS", "length"), ("length", "length"),
+        ("SAFETY", "content_filter"), ("content_filter: RECITATION", "content_filter"), ("tool_calls", "tool_calls"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_ended_in_any_way_is_an_answer(finish_reason: str, ending: str) -> None:
+    body = completion("text \ud83d", finish_reason, tokens=7).body
+    assert read_completion(body) == ChatReply("text ?", None, ending, (), 11, 7)
 
 
 def test_every_attempt_is_in_the_books_before_it_is_sent_and_after() -> None:

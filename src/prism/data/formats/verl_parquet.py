@@ -75,7 +75,7 @@ def parse_row(row: Row, image_root: Path) -> ParsedRow:
     kind = read_answer(row.get("data_source"), "data_source")
     leftovers = without(row, (*_OWN_FIELDS, "id")) | without(extra, _EXTRA_FIELDS)
     prompt = Prompt(
-        id=_read_id(row, extra, kind),
+        id=own_id(row) or "",
         question=conversation.question,
         images=row_images(row, conversation, image_root),
         answer=read_answer(reward.get("ground_truth"), _ANSWER_FIELD),
@@ -95,11 +95,14 @@ def parse_row(row: Row, image_root: Path) -> ParsedRow:
     )
 
 
-def _read_id(row: Row, extra: Row, kind: str) -> str:
+def own_id(row: Row) -> str | None:
+    """The id that the row brings along. Raises RowError."""
+    extra = require_mapping(row.get("extra_info"), "extra_info")
     own = read_id(row.get("id"), "id") or read_id(extra.get("id"), "extra_info.id")
     if own:
         return own
-    index = read_id(extra.get("index"), "extra_info.index") or ""
+    index = read_id(extra.get("index"), "extra_info.index")
+    kind = read_answer(row.get("data_source"), "data_source")
     # A number is the row's place in its source, and sources are often concatenated.
     is_place = index and kind and not isinstance(extra["index"], str)
     return f"{kind}-{index}" if is_place else index
