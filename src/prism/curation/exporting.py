@@ -16,13 +16,13 @@ from pathlib import Path
 
 from prism.curation.demonstration import demonstration
 from prism.curation.funnel import count_step
-from prism.curation.rows import Row
+from prism.curation.rows import STUDENT, Row
 from prism.curation.split import SPLITS, STEP, SplitName
 from prism.curation.store import Store
 from prism.data.readers import ResponsePair
 from prism.data.writers import write_image_folder, write_pairs, write_sharegpt, write_trl, write_verl_parquet
 from prism.errors import ConfigError, DataError
-from prism.records import IMAGE_MARK, Demonstration, Example, Prompt
+from prism.records import IMAGE_MARK, Example, Prompt
 from prism.rewards import parse_response
 from prism.runtime.atomic import atomic_directory
 
@@ -115,13 +115,7 @@ def _write_sharegpt(folder: Path, split: SplitName, records: Iterable[Record]) -
 def _write_verl(folder: Path, split: SplitName, records: Iterable[Record]) -> tuple[Path, int]:
     path = folder / f"{split}.parquet"
     # Alignment's demonstrations are valid, so that their parts can have columns of their own.
-    rows = map(_demonstration, records) if split == "alignment" else records
-    return path, write_verl_parquet(path, rows)
-
-
-def _demonstration(record: Record) -> Demonstration:
-    assert isinstance(record, Example)
-    return Demonstration(record.prompt, parse_response(record.completion))
+    return path, write_verl_parquet(path, records, parse=parse_response if split == "alignment" else None)
 
 
 def _write_trl(folder: Path, split: SplitName, records: Iterable[Record]) -> tuple[Path, int]:
@@ -144,7 +138,7 @@ def _export_pairs(store: Store, directory: Path) -> dict[str, int]:
 
 
 def _pair(row: Row) -> ResponsePair | None:
-    student = row.findings.get(PAIRS, {}).get("student") or row.prompt.metadata.get("student_response")
+    student = row.findings.get(PAIRS, {}).get("student") or row.prompt.metadata.get(STUDENT)
     shown = demonstration(row)
     if shown is None or not isinstance(student, str):
         return None

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from prism.curation.record import encode_row
-from prism.curation.rows import Row
+from prism.curation.rows import STUDENT, Row
 from prism.curation.shard import Shard
 from prism.curation.store import Part, Store
+from prism.curation.texts import check_response, check_text
 from prism.curation.timing import import_key, note_timing
 from prism.data.formats import fields
 from prism.data.formats.parsed import ParsedRow
@@ -31,10 +32,6 @@ from prism.runtime.interrupt import Interrupted, InterruptFlag
 _COMMIT_EVERY_S = 5.0
 _LONGEST_DETAIL = 500
 _SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_ACTIVE_HTML = re.compile(
-    r"<\s*(?:script|iframe|object|embed|meta|link|base)\b|<[^<>]*\son\w+\s*=|<[^<>]*=\s*[\"']?\s*javascript:",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +183,22 @@ class _Importer:
         row_id = self._row_id(content.prompt.id)
         if isinstance(content, ParsedRow):
             return Row(row_id, content.prompt, content.completion, content.loss_spans)
-        metadata = {**content.prompt.metadata, "student_response": content.student}
+        metadata = {**content.prompt.metadata, STUDENT: content.student}
         return Row(row_id, replace(content.prompt, metadata=metadata), content.teacher)
 
     def _check(self, row: Row) -> None:
         """Raises RowError."""
         prompt = row.prompt
-        texts = {"question": prompt.question, "completion": row.completion, "system": prompt.system, "id": prompt.id}
-        for name, text in (*texts.items(), ("answer", prompt.answer), *(("choices", text) for text in prompt.choices)):
-            _check_text(text or "", name)
+        for name in ("question", "system", "id", "answer", "kind"):
+            check_text(getattr(prompt, name) or "", name)
+        for name in ("choices", "equivalents"):
+            for text in getattr(prompt, name):
+                check_text(text, name)
+        if row.completion is not None:
+            check_response(row.completion, "completion")
+        student = prompt.metadata.get(STUDENT)
+        if isinstance(student, str) and student.strip():  # a row with such metadata is exported as a pair
+            check_response(student, STUDENT)
         for image in prompt.images:
             if image.path is not None and not Path(os.path.abspath(image.path)).is_relative_to(self._image_root):
                 raise RowError("images", "points outside the image directory", str(image.path)[:200])
@@ -205,13 +209,6 @@ class _Importer:
         shard.add_reject(self._source, number, error.field, error.reason, detail)
         self._num_tried += 1
         return False
-
-
-def _check_text(text: str, name: str) -> None:
-    if "\x00" in text:
-        raise RowError(name, "has a NUL character")
-    if _ACTIVE_HTML.search(text):
-        raise RowError(name, "has HTML that a browser would run")
 
 
 def import_files(

@@ -14,6 +14,8 @@ from prism.curation.rows import Outcome, Row, doubts, kept, passed
 from prism.curation.running import run_step
 from prism.curation.sampling import Reference, Sampled, Sampler, named
 from prism.curation.store import Part, Store
+from prism.curation.texts import check_response
+from prism.data.rejects import RowError
 from prism.errors import DataError
 from prism.rewards import parse_response
 from prism.rollout import Sampling
@@ -81,4 +83,13 @@ def _failure(sample: Sampled) -> str | None:
     """Why the sample is no valid response, by the rules of the warm-up stage; None for a valid one."""
     if sample.text is None:
         return f"request failed: {sample.failure}"
-    return parse_response(sample.text).reason if sample.is_finished else "truncated"
+    if not sample.is_finished:
+        return "truncated"
+    response = parse_response(sample.text)
+    if not response.is_valid:
+        return response.reason
+    try:
+        check_response(sample.text, "the response")
+    except RowError as error:  # the file of pairs would be read without this one
+        return error.reason
+    return None

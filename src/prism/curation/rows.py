@@ -8,6 +8,9 @@ from prism.records import Prompt
 
 Status = Literal["kept", "dropped", "passed"]
 
+STUDENT = "student_response"
+"""Where the metadata of a row that was imported as a pair has the student's text."""
+
 IN_DOUBT = "in_doubt"
 """Among findings: how many requests for the row may have been paid for without a reply. Only where there are any."""
 

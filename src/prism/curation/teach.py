@@ -15,6 +15,8 @@ from prism.curation.rows import Outcome, Row, doubts, dropped, kept, passed
 from prism.curation.running import run_step
 from prism.curation.store import Part, Store
 from prism.curation.templates import load_template
+from prism.curation.texts import check_response
+from prism.data.rejects import RowError
 from prism.errors import DataError
 from prism.rewards import parse_response
 from prism.rollout.openai_engine import chat_messages
@@ -150,10 +152,19 @@ def judge_reply(reply: ChatReply, draw: int) -> Sample:
         return Sample(draw, failure="ended for another reason", detail=reply.ending)
     response = parse_response(text)
     if response.is_valid:
-        return Sample(draw, text)
+        return _valid_sample(draw, text)
     if not text or (len(text) <= _LONGEST_REFUSAL and _REFUSAL.search(text)):
         return Sample(draw, failure=REFUSED, detail=text[:200] or "an empty reply")
     return Sample(draw, failure=MALFORMED, detail=response.reason)
+
+
+def _valid_sample(draw: int, text: str) -> Sample:
+    """Malformed where an imported demonstration would be rejected, so that what is exported can be imported."""
+    try:
+        check_response(text, "the response")
+    except RowError as error:
+        return Sample(draw, failure=MALFORMED, detail=str(error))
+    return Sample(draw, text)
 
 
 def _outcome(row: Row, samples: list[Sample], model: str) -> Outcome:

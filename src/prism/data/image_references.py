@@ -109,7 +109,10 @@ def _local_path(text: str, field: str) -> str:
     scheme = _SCHEME.match(text)
     if scheme is None:
         return text
-    address = urlsplit(text)
+    try:
+        address = urlsplit(text)
+    except ValueError as error:
+        raise RowError(field, "has an address that is none", f"{_shortened(text)}: {error}") from None
     if address.scheme == "file" and address.netloc in ("", "localhost"):
         return unquote(address.path)
     raise RowError(field, "has a remote address; download the image and name the file", _shortened(text))

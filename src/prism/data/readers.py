@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from prism.data.formats import sharegpt, trl, verl_parquet, warmup_pairs
-from prism.data.formats.fields import ANSWER_FIELDS, Row, read_id, read_visible_text, with_extra
+from prism.data.formats.fields import ANSWER_FIELDS, Row, is_too_deep, read_id, read_visible_text, with_extra
 from prism.data.formats.parsed import ParsedRow
 from prism.data.formats.warmup_pairs import ParsedPair, ResponsePair
 from prism.data.images import open_image
@@ -267,4 +267,6 @@ def _fields(row: RawRow) -> Row:
         raise row.value
     if not isinstance(row.value, dict):
         raise RowError("row", "is not an object", type(row.value).__name__)
+    if is_too_deep(row.value):
+        raise RowError("row", "is nested too deeply")
     return row.value

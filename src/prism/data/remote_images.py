@@ -5,12 +5,15 @@ network, whatever a name resolves to or a redirect says, unless that is allowed 
 """
 
 import http.client
+import io
 import ipaddress
 import socket
 import ssl
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -26,7 +29,7 @@ _REFERENCE_KEYS = ("image", "image_url", "url", "path")
 
 @dataclass(frozen=True, slots=True)
 class ImageFetcher:
-    """`timeout_s` bounds one image as a whole, redirects included, however slowly it drips in."""
+    """`timeout_s` bounds one image as a whole, names and redirects included, however slowly it drips in."""
 
     max_bytes: int = 2**25
     timeout_s: float = 20.0
@@ -59,55 +62,53 @@ class ImageFetcher:
 
     def _get(self, url: SplitResult, deadline: float) -> tuple[str | None, bytes]:
         """Where it redirects to, or the body."""
-        connection = self._connect(url, deadline)
+        stream = self._connect(url, deadline)
+        connection = http.client.HTTPConnection(url.hostname or "", _port(url))
+        connection.sock = stream
         try:
             target = (url.path or "/") + (f"?{url.query}" if url.query else "")
             connection.request("GET", target, headers={"User-Agent": "prism", "Accept": "image/*"})
-            with connection.getresponse() as response:
+            with http.client.HTTPResponse(stream, method="GET") as response:
+                response.fp.close()
+                response.fp = io.BufferedReader(_Until(deadline, stream))
+                response.begin()
                 location = response.getheader("location")
                 if response.status in _REDIRECTS and location:
                     return location, b""
                 if response.status != 200:
                     raise OSError(f"status {response.status}")
-                return None, self._read(connection, response, deadline)
+                return None, self._read(response)
         finally:
-            connection.close()
+            stream.close()
 
-    def _connect(self, url: SplitResult, deadline: float) -> http.client.HTTPConnection:
+    def _connect(self, url: SplitResult, deadline: float) -> socket.socket:
         """To an address that was looked at, so that a name cannot resolve to another one the second time."""
         if url.scheme not in ("http", "https") or not url.hostname:
             raise _Refused("at an address that is not http")
-        port = url.port or (443 if url.scheme == "https" else 80)
-        [family, kind, protocol, _, address], *_ = socket.getaddrinfo(url.hostname, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, address = _resolved(url.hostname, _port(url), deadline)
         if not (self.allow_private or ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global):
             raise _Refused("in a private network")
         plain = socket.socket(family, kind, protocol)
         try:
             plain.settimeout(_remaining(deadline))
             plain.connect(address)
-            is_secure = url.scheme == "https"
-            context = ssl.create_default_context() if is_secure else None
-            connection = http.client.HTTPConnection(url.hostname, port)
-            connection.sock = context.wrap_socket(plain, server_hostname=url.hostname) if context else plain
+            plain.settimeout(_remaining(deadline))
+            if url.scheme == "http":
+                return plain
+            secure = ssl.create_default_context().wrap_socket(plain, server_hostname=url.hostname)
+            secure.settimeout(_remaining(deadline))
+            return secure
         except BaseException:
             plain.close()
             raise
-        return connection
 
-    def _read(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, deadline: float
-    ) -> bytes:
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
         data = bytearray()
-        while True:
-            if connection.sock is not None:  # given up by then where the server closes
-                connection.sock.settimeout(_remaining(deadline))
-            chunk = response.read1(_CHUNK_BYTES)
-            _remaining(deadline)
-            if not chunk:
-                return bytes(data)
+        while chunk := response.read1(_CHUNK_BYTES):
             data += chunk
             if len(data) > self.max_bytes:
                 raise _Refused(f"of more than {self.max_bytes:,} bytes")
+        return bytes(data)
 
     def _fetched(self, value: Any, field: str) -> Any:
         if isinstance(value, list):
@@ -133,8 +134,49 @@ class _Refused(Exception):
     pass
 
 
+class _Until(io.RawIOBase):
+    """What a socket gives until a moment. Its own timeout starts anew with each piece, be it a byte of a header."""
+
+    def __init__(self, deadline: float, stream: socket.socket) -> None:
+        self._deadline, self._stream = deadline, stream
+        self._raw = stream.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._stream.settimeout(_remaining(self._deadline))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _resolved(name: str, port: int, deadline: float) -> tuple[int, int, int, Any]:
+    """Family, kind, protocol and address of the first answer.
+
+    The resolver takes no timeout, so it is asked by a thread, which is left to itself when time is up.
+    """
+    answer: Future[tuple[int, int, int, Any]] = Future()
+
+    def ask() -> None:
+        try:
+            [family, kind, protocol, _, address], *_ = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            answer.set_result((family, kind, protocol, address))
+        except Exception as error:  # raised where the answer is awaited
+            answer.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
+    return answer.result(_remaining(deadline))
+
+
 def _is_remote(value: object) -> bool:
     return isinstance(value, str) and value.lower().startswith(("http://", "https://"))
+
+
+def _port(url: SplitResult) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
 
 
 def _remaining(deadline: float) -> float:

@@ -21,6 +21,10 @@ PARQUET_BATCH_ROWS = 64
 MAX_ROW_BYTES = 2**27
 """Longer rows of JSON (with images inside, a row may take megabytes) are not read into memory at all."""
 
+_CONVERSION_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, NotImplementedError, RecursionError)
+"""What Arrow's conversion to Python raises for text that is not UTF-8, a year above 9999, an unknown time zone, a
+struct with two fields of one name, a column nested too deeply."""
+
 _BUFFER_BYTES = 2**20
 _FIRST_ITEMS = 16
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -100,10 +104,10 @@ def _parquet_rows(file: Path, parquet: pq.ParquetFile) -> Iterator[RawRow]:
 
 
 def _batch_values(batch: pa.RecordBatch) -> list[object]:
-    """The rows as dictionaries; one with text that is not UTF-8 spoils itself only, not its batch."""
+    """The rows as dictionaries; one with a value that Python cannot hold spoils itself only, not its batch."""
     try:
         return list(batch.to_pylist())
-    except UnicodeDecodeError:
+    except _CONVERSION_ERRORS:
         return [_single_value(batch.slice(index, 1)) for index in range(batch.num_rows)]
 
 
@@ -112,6 +116,8 @@ def _single_value(row: pa.RecordBatch) -> object:
         return row.to_pylist()[0]
     except UnicodeDecodeError as error:
         return RowError("row", "is not valid UTF-8", str(error))
+    except _CONVERSION_ERRORS as error:
+        return RowError("row", "has a value that Python cannot hold", _first_line(error))
 
 
 def _starts_array(file: Path) -> bool:

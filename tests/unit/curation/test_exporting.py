@@ -151,6 +151,23 @@ def test_an_export_is_whole_or_not_there(store: Store, tmp_path: Path) -> None:
         export(store, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_every_format_keeps_the_loss_spans_of_alignment(tmp_path: Path, name: str) -> None:
+    store = Store.create(tmp_path / "store", 1)
+    spans = ((9, 15), (24, 32))
+    fill(store, [Row("made/1", Prompt("1", "Question?", answer="1"), shown(1), spans)])
+    run_whole_step(store, Split(SplitConfig()))
+    export(store, tmp_path / "out", [name])
+    [found] = read_examples(tmp_path / "out" / FILES[name].format("alignment"))
+    assert (found.completion, found.loss_spans) == (shown(1), spans)
+    if name == "verl":
+        [row] = pq.read_table(tmp_path / "out" / "verl" / "alignment.parquet").to_pylist()
+        assert (row["teacher_caption"], row["teacher_cot"]) == (
+            "item 0, item 1",
+            "<think>1. Count.</think><answer>1</answer>",
+        )
+
+
 def test_before_the_split_there_is_nothing_to_export(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "store", 1)
     with pytest.raises(DataError, match="step 'split' has not run"):

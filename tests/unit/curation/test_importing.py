@@ -1,5 +1,6 @@
 """Files into a store: nothing is lost, nothing counted twice, and what is hostile is refused with a reason."""
 
+import datetime
 import json
 import os
 import random
@@ -12,6 +13,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -194,6 +197,8 @@ def test_hostile_rows_are_rejected_with_a_reason(tmp_path: Path, store: Store, m
         "uri": f"file://{outside}",
         "remote": "http://127.0.0.1:1/x.png",
         "etc": "/etc/passwd",
+        "address": "http://[x/a.png",
+        "file": "file://[x/a.png",
     }
     rows: list[Any] = [
         {"id": key, "prompt": "<image>?", "answer": "1", "images": [path]} for key, path in images.items()
@@ -202,7 +207,7 @@ def test_hostile_rows_are_rejected_with_a_reason(tmp_path: Path, store: Store, m
     rows += [{"id": "long", "prompt": "x" * 3_000_000, "answer": "1"}]
     rows += [{"id": "half", "prompt": "\ud800", "answer": "1"}]
     for number, html in enumerate(
-        ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<a href='javascript:x()'>y</a>", "< IFRAME >"]
+        ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<a href='javascript:x()'>y</a>", "<IFRAME >"]
     ):
         completion = f"<caption>{html}</caption><think>t</think><answer>1</answer>"
         rows += [{"id": f"html{number}", "prompt": "q", "completion": completion, "answer": "1"}]
@@ -214,12 +219,86 @@ def test_hostile_rows_are_rejected_with_a_reason(tmp_path: Path, store: Store, m
         "images names a file that does not exist": 1,
         "images points outside the image directory": 5,
         "images has a remote address; download the image and name the file": 1,
+        "images has an address that is none": 2,
         "question has a NUL character": 1,
         "row is longer than 2,000,000 bytes": 1,
         "prompt.content has half a surrogate pair, which no tokenizer takes": 1,
         "completion has HTML that a browser would run": 4,
     }
     assert not list(store.images.root.rglob("*.*"))
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for level in range(depth):
+        value = [value] if level % 2 else {"inner": value}
+    return value
+
+
+RESPONSE = "<caption>c</caption><think>t</think><answer>4</answer>"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"extra": nested(600)}, "row is nested too deeply"),
+        ({"metadata": nested(101)}, "row is nested too deeply"),
+        ({"loss_spans": [nested(600)]}, "row is nested too deeply"),
+        ({"metadata": {"a": "\ud800"}}, "metadata has half a surrogate pair, which no tokenizer takes"),
+        ({"metadata": json.dumps({"a": ["\ud800"]})}, "metadata has half a surrogate pair, which no tokenizer takes"),
+        ({"metadata": "\ud800"}, "metadata has half a surrogate pair, which no tokenizer takes"),
+        ({"\ud800": 1}, "metadata has half a surrogate pair, which no tokenizer takes"),
+        ({"note": "\ud800"}, "metadata has half a surrogate pair, which no tokenizer takes"),
+        ({"metadata": {"a": {"b": float("nan")}}}, "metadata has a value that JSON cannot hold"),
+        ({"metadata": '{"a": -Infinity}'}, "metadata has a value that JSON cannot hold"),
+        ({"completion": " \n"}, "completion is empty"),
+        ({"loss_spans": [[False, True]]}, "loss_spans has a span outside its completion"),
+        ({"kind": "<svg/onload=f()>"}, "kind has HTML that a browser would run"),
+        ({"equivalents": ["4", "\x00"]}, "equivalents has a NUL character"),
+        ({"choices": ["<img src='x'onerror=f()>"]}, "choices has HTML that a browser would run"),
+        ({"metadata": {"student_response": "\x00"}}, "student_response has a NUL character"),
+    ],
+)
+def test_a_hostile_row_keeps_no_other_out(tmp_path: Path, store: Store, changes: dict[str, Any], reason: str) -> None:
+    good = {"prompt": "q", "completion": RESPONSE, "answer": "4"}
+    rows = [good | changes, good | {"id": "behind", "depth": nested(90)}]
+    assert import_file(store, lines(tmp_path / "rows.jsonl", rows)) == 1
+    assert [row.id for row in store.rows()] == ["rows/behind"]
+    assert rejects(store, "rows") == {reason: 1}
+
+
+@pytest.mark.parametrize("author", ["teacher", "student"])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (RESPONSE.replace("t<", "an <image> <"), "{}_response has an image mark outside the question"),
+        (" ", "{}_response is empty"),
+        (RESPONSE.replace("t<", "<svg onload=f()><"), "{} has HTML that a browser would run"),
+        (RESPONSE.replace("t<", "\x00<"), "{} has a NUL character"),
+    ],
+)
+def test_responses_of_pairs_are_looked_at(tmp_path: Path, store: Store, author: str, text: str, reason: str) -> None:
+    pair = {"question": "q", "answer": "4", "teacher_response": RESPONSE, "student_response": RESPONSE}
+    file = lines(tmp_path / "pairs.jsonl", [pair | {f"{author}_response": text, "id": 1}, pair | {"id": 2}])
+    assert import_file(store, file) == 1
+    name = author if reason.startswith("{}_") else {"teacher": "completion", "student": "student_response"}[author]
+    assert rejects(store, "pairs") == {reason.format(name): 1}
+
+
+def test_values_of_parquet_that_python_or_json_cannot_hold(tmp_path: Path, store: Store) -> None:
+    day = datetime.date(2024, 2, 29)
+    rows = [{"prompt": "q", "completion": RESPONSE, "id": str(n), "at": 0, "metadata": {"day": None}} for n in range(4)]
+    rows[1]["at"] = 2**50
+    rows[2]["metadata"] = {"day": day}
+    schema = {"prompt": pa.string(), "completion": pa.string(), "id": pa.string()}
+    schema |= {"at": pa.timestamp("s"), "metadata": pa.struct({"day": pa.date32()})}
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(schema)), tmp_path / "rows.parquet")
+    assert import_file(store, tmp_path / "rows.parquet") == 2
+    assert {row.id: row.prompt.metadata for row in store.rows()} == {f"rows/{n}": {"day": None} for n in (0, 3)}
+    assert rejects(store, "rows") == {
+        "row has a value that Python cannot hold": 1,
+        "metadata has a value that JSON cannot hold": 1,
+    }
 
 
 def test_columns_of_other_names_and_pairs(tmp_path: Path, store: Store) -> None:

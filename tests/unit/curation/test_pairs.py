@@ -30,7 +30,7 @@ def pair(store: Store, model: dict[str, Any], **changes: Any) -> dict[str, Outco
 
 
 def test_the_first_valid_rollout_is_the_students(store: Store) -> None:
-    fill(store, made(4))
+    fill(store, made(5))
     run_step(store, Scripted("split", reserve))
     asked: Counter[str] = Counter()
 
@@ -41,17 +41,20 @@ def test_the_first_valid_rollout_is_the_students(store: Store) -> None:
             return completion("Two.")
         if n == "2":
             return completion(VALID.format("1. Cut"), finish_reason="length")
+        if n == "4":
+            return completion(VALID.format("1. In <image> one."))
         return completion(VALID.format(received.body["seed"]))
 
     with serving(answer) as stub:
         outcomes = pair(store, {"base_url": stub.base_url, "model": "sft"}, num_samples=3)
-    assert asked == {"0": 3, "1": 3, "2": 3}
+    assert asked == {"0": 3, "1": 3, "2": 3, "4": 3}
     assert outcomes["made/0"].status == "kept" and outcomes["made/0"].findings["model"] == "sft"
     assert parse_response(outcomes["made/0"].findings["student"]).is_valid
-    assert [(outcomes[f"made/{n}"].status, outcomes[f"made/{n}"].reason) for n in (1, 2, 3)] == [
+    assert [(outcomes[f"made/{n}"].status, outcomes[f"made/{n}"].reason) for n in (1, 2, 3, 4)] == [
         ("passed", "no rollout is valid: missing_caption"),
         ("passed", "no rollout is valid: truncated"),
         ("passed", "is not reserved for alignment"),
+        ("passed", "no rollout is valid: has an image mark outside the question"),
     ]
 
 

@@ -41,6 +41,9 @@ def teach(store: Store, stub: Stub, **changes: Any) -> dict[str, Outcome]:
         (GOOD, "content_filter", "filtered by the server"),
         (GOOD, "tool_calls", "ended for another reason"),
         (OPEN, "stop", "malformed"),
+        (GOOD.replace("A.", "Two dots in <image>."), "stop", "malformed"),
+        (GOOD.replace("A.", "A.\x00"), "stop", "malformed"),
+        (GOOD.replace("A.", "<img src=x onerror=f()>"), "stop", "malformed"),
         ("I'm sorry, but I can't help with that.", "stop", "refused"),
         ("I cannot assist with identifying people.", "stop", "refused"),
         ("As an AI, I must decline.", "stop", "refused"),
@@ -91,6 +94,17 @@ def test_a_malformed_sample_is_repaired_by_one_further_request(store: Store) -> 
     assert sample == {"text": GOOD.replace("C", "2"), "draw": 0, "is_repaired": True}
     dropped = outcomes["made/1"]
     assert (dropped.reason, dropped.detail) == ("no sample is usable: malformed, also after repair", "unbalanced_tag")
+
+
+def test_a_teacher_is_told_that_marks_of_images_stand_in_questions(store: Store) -> None:
+    fill(store, made(1))
+    replies = [GOOD.replace("A.", "<image> A."), GOOD]
+    with serving(lambda received: completion(replies[len(received.body["messages"]) // 2])) as stub:
+        outcomes = teach(store, stub)
+    repair = stub.received[1].body["messages"][2]["content"]
+    assert "(the response has an image mark outside the question (<image>))" in repair
+    [sample] = outcomes["made/0"].findings["samples"]
+    assert (sample["text"], sample["is_repaired"]) == (GOOD, True)
 
 
 def test_each_failure_drops_its_row_only_and_is_counted(store: Store, noise: ImageSource) -> None:

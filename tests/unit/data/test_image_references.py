@@ -89,6 +89,7 @@ def test_links_below_the_root_are_followed(root: Path) -> None:
         ("https://example.org/a.png", "has a remote address; download the image and name the file"),
         ("s3://bucket/a.png", "has a remote address; download the image and name the file"),
         ("file://server/share/a.png", "has a remote address; download the image and name the file"),
+        ("http://[x/a.png", "has an address that is none"),
         ({"url": "http://example.org/a.png"}, "has a remote address; download the image and name the file"),
         ("data:image/png;base64,***", "has a data URI that is not base64"),
         ("data:image/svg+xml,%3Csvg%3E", "has a data URI that is not base64"),

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from prism.data.readers import check_images, read_demonstrations, read_examples, read_pairs, read_prompts
 from prism.data.rejects import RejectLog
 from prism.errors import DataError
 from prism.rewards.format import parse_response
+from strange_rows import any_json_row
 
 RESPONSE = "<caption>Two dots.</caption><think>1 + 1.</think><answer>2</answer>"
 
@@ -213,20 +213,8 @@ def test_an_unreadable_line_is_a_rejected_row(folder: Path) -> None:
     assert rejects.counts == {"row is not valid JSON": 1}
 
 
-ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("user"),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "type", "index"]), inner, max_size=3)
-    ),
-    max_leaves=10,
-)
-COLUMNS = ["prompt", "messages", "completion", "images", "answer", "reward_model", "extra_info", "question"]
-COLUMNS += ["teacher_caption", "teacher_cot", "student_response", "metadata", "system", "id", "loss_spans", "choices"]
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(row=st.dictionaries(st.sampled_from(COLUMNS), ANY_JSON, max_size=8))
+@given(row=any_json_row)
 @pytest.mark.parametrize("read", [read_examples, read_prompts, demonstrations, pairs])
 def test_no_row_is_strange_enough_for_another_error(
     folder: Path, read: Callable[..., Iterator[object]], row: dict[str, Any]

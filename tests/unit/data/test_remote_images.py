@@ -1,5 +1,6 @@
 """Images from a real server that is slow, endless, redirecting and private."""
 
+import socket
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,8 +25,13 @@ class Handler(BaseHTTPRequestHandler):
         if path == "missing":
             return self._send(404, b"none")
         self.send_response(200)
-        self.end_headers()
         try:
+            if path == "headers":
+                self.flush_headers()
+                for number in range(80):
+                    self.wfile.write(f"x-{number}: y\r\n".encode())
+                    time.sleep(0.05)
+            self.end_headers()
             for _ in range(100 if path in ("drip", "endless") else 1):
                 self.wfile.write(b"x" * 1000 if path == "endless" else b"image")
                 time.sleep(0.02 if path == "drip" else 0)
@@ -70,6 +76,8 @@ def test_an_image_is_fetched(address: str, path: str) -> None:
         ("file", "has an image at an address that is not http"),
         ("endless", "has an image of more than 10,000 bytes"),
         ("drip", "has an image that took too long to fetch"),
+        ("headers", "has an image that took too long to fetch"),
+        ("to/headers", "has an image that took too long to fetch"),
     ],
 )
 def test_what_is_refused(address: str, path: str, reason: str) -> None:
@@ -78,6 +86,20 @@ def test_what_is_refused(address: str, path: str, reason: str) -> None:
         FETCHER.fetch(f"{address}/{path}")
     assert caught.value.reason == reason
     assert time.monotonic() - start < 2
+
+
+def test_a_name_that_nobody_resolves_takes_no_longer(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = socket.getaddrinfo
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(2.0)
+        return asked(*args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    start = time.monotonic()
+    with pytest.raises(RowError, match="took too long"):
+        FETCHER.fetch(f"{address}/image")
+    assert time.monotonic() - start < 1.5
 
 
 def test_private_networks_are_not_asked(address: str) -> None:

@@ -1,5 +1,6 @@
 """Rows of JSON, JSON-lines and parquet files, whole and damaged."""
 
+import datetime
 import json
 from pathlib import Path
 
@@ -66,6 +67,13 @@ def test_a_parquet_row_of_broken_text_spoils_no_other(tmp_path: Path) -> None:
     first, bad, last = values(tmp_path / "rows.parquet")
     assert (first, last) == ({"text": "good"}, {"text": "fine"})
     assert isinstance(bad, RowError) and bad.reason == "is not valid UTF-8"
+
+
+def test_a_parquet_row_of_a_year_that_python_does_not_know_spoils_no_other(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"at": pa.array([0, 2**50, None], pa.timestamp("ms"))}), tmp_path / "rows.parquet")
+    first, bad, last = values(tmp_path / "rows.parquet")
+    assert (first, last) == ({"at": datetime.datetime(1970, 1, 1)}, {"at": None})
+    assert isinstance(bad, RowError) and bad.reason == "has a value that Python cannot hold"
 
 
 @pytest.mark.parametrize(

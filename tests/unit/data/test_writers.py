@@ -1,16 +1,19 @@
 """What is written reads back equal; images count by their bytes."""
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from prism.data.formats import parquet
 from prism.data.images import read_bytes
 from prism.data.readers import ResponsePair, read_demonstrations, read_examples, read_pairs, read_prompts
 from prism.data.writers import write_image_folder, write_pairs, write_sharegpt, write_trl, write_verl_parquet
@@ -72,10 +75,39 @@ def test_equal_images_share_a_file_and_a_damaged_one_is_mended(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("num_rows", [1, 64, 65])
-def test_verl_prompts_round_trip_over_batches(tmp_path: Path, num_rows: int) -> None:
+def test_verl_prompts_round_trip_over_row_groups(
+    tmp_path: Path, num_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 32)
     prompts = [replace(PROMPTS[index % 3], id=f"{index}") for index in range(num_rows)]
     assert write_verl_parquet(tmp_path / "rl.parquet", iter(prompts)) == num_rows
     assert list(read_prompts(tmp_path / "rl.parquet")) == prompts
+
+
+def test_row_groups_are_as_large_as_memory_is_meant_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While rows are asked for, Arrow holds no more than a group, whatever was written before; neither does the
+    footer grow by what the rows hold."""
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 2**20)
+    noise = random.Random(0).randbytes(2**18)
+    held: list[int] = []
+
+    def prompts() -> Iterator[Prompt]:
+        before = pa.total_allocated_bytes()
+        for number in range(60):
+            held.append(pa.total_allocated_bytes() - before)
+            image = ImageSource(data=b"\x89PNG\r\n\x1a\n" + bytes([number]) + noise)
+            yield Prompt(str(number), f"{number} " * 2000, (image,), "1")
+
+    write_verl_parquet(tmp_path / "rl.parquet", prompts())
+    metadata = pq.ParquetFile(tmp_path / "rl.parquet").metadata
+    assert metadata.num_row_groups == 15  # four rows of a quarter MiB each
+    assert max(held[30:]) <= max(held[:30]) < 8 * 2**20
+    assert metadata.serialized_size < 15 * 3000
+    assert not any(metadata.row_group(0).column(n).is_stats_set for n in range(metadata.num_columns))
+
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 2**25)
+    write_verl_parquet(tmp_path / "rl.parquet", (replace(PROMPTS[2], id=str(n)) for n in range(300)))
+    assert pq.ParquetFile(tmp_path / "rl.parquet").metadata.num_row_groups == 1
 
 
 def test_verl_demonstrations_and_examples_round_trip(tmp_path: Path) -> None:
@@ -92,6 +124,19 @@ def test_verl_demonstrations_and_examples_round_trip(tmp_path: Path) -> None:
     ]
     write_verl_parquet(file, examples)
     assert list(read_examples(file)) == examples
+
+
+def test_verl_examples_have_their_parts_in_columns_and_keep_their_spans(tmp_path: Path) -> None:
+    examples = [Example(PROMPTS[0], "dots|1 + 1|2", ((5, 10),)), Example(PROMPTS[2], "no", None)]
+
+    def parse_valid(text: str) -> Response:
+        return parse(text) if "|" in text else Response(text, False, "missing_caption")
+
+    write_verl_parquet(tmp_path / "a.parquet", examples, parse=parse_valid)
+    assert list(read_examples(tmp_path / "a.parquet")) == examples
+    rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    cot = "<think>1 + 1</think><answer>2</answer>"
+    assert [(row["teacher_caption"], row["teacher_cot"]) for row in rows] == [("dots", cot), (None, None)]
 
 
 def test_verl_columns_are_those_that_verl_reads(tmp_path: Path) -> None:

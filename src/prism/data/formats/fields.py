@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from prism.data.rejects import RowError
+from prism.records import IMAGE_MARK
 
 Row = Mapping[str, Any]
 
@@ -14,6 +15,10 @@ IMAGE_FIELDS = ("images", "image", "images_file_names", "image_file_name", "file
 """The last four are how the metadata of an image folder names its files."""
 EXTRA_FIELD = "extra_info"
 _EXTRA_KEYS = frozenset({"choices", "equivalents", "metadata", "loss_spans"})
+_MAX_DEPTH = 100
+"""Rows nested deeper are refused: what they would be good for nobody knows, and what looks into them, or writes them
+as JSON, would run out of stack."""
+_HALF_PAIR = "has half a surrogate pair, which no tokenizer takes"
 _UNSUPPORTED_MEDIA = ("videos", "video", "audios", "audio")
 
 
@@ -23,7 +28,7 @@ def read_text(value: object, field: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise RowError(field, "has half a surrogate pair, which no tokenizer takes") from None
+        raise RowError(field, _HALF_PAIR) from None
     return value
 
 
@@ -33,6 +38,14 @@ def read_visible_text(value: object, field: str) -> str:
     text = read_text(value, field)
     if not text.strip():
         raise RowError(field, "is empty")
+    return text
+
+
+def read_response_text(value: object, field: str) -> str:
+    """A text that an assistant wrote, whatever its format: something to see, and no image mark."""
+    text = read_visible_text(value, field)
+    if IMAGE_MARK in text:
+        raise RowError(field, "has an image mark outside the question", IMAGE_MARK)
     return text
 
 
@@ -102,7 +115,7 @@ def read_loss_spans(value: object, field: str, length: int) -> tuple[tuple[int, 
 
 def _read_span(span: object, field: str, length: int) -> tuple[int, int]:
     match span:
-        case [int(start), int(end)] if 0 <= start < end <= length:
+        case [start, end] if type(start) is type(end) is int and 0 <= start < end <= length:  # True is no place
             return start, end
     raise RowError(field, "has a span outside its completion", str(span))
 
@@ -110,15 +123,24 @@ def _read_span(span: object, field: str, length: int) -> tuple[int, int]:
 def read_metadata(value: object, leftovers: Row) -> dict[str, Any]:
     """`value` as a mapping (itself, or as the JSON text parquet keeps it in) over the row's `leftovers`.
 
-    Leftovers that JSON cannot hold, such as dates and bytes, and those without a value are left out.
+    Leftovers that JSON cannot hold, such as dates and bytes, and those without a value are left out: nobody said that
+    they are metadata. Of `value` nothing is left out. Raises RowError for what it holds that JSON cannot, and for
+    text, wherever it stands, that has no UTF-8 form.
     """
     kept = {key: item for key, item in leftovers.items() if item is not None and _is_json(item)}
-    if value is None:
-        return kept
     parsed = _parsed_mapping(value) if isinstance(value, str) else value
     if isinstance(parsed, Mapping):
-        return kept | dict(parsed)
-    return kept | {"metadata": value} if _is_json(value) else kept
+        for key, item in parsed.items():
+            if not isinstance(key, str) or not _is_json(item):
+                raise RowError("metadata", "has a value that JSON cannot hold", f"{key}: {type(item).__name__}")
+        kept |= parsed
+    elif value is not None and _is_json(value):
+        kept["metadata"] = value
+    try:
+        json.dumps(kept, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RowError("metadata", _HALF_PAIR) from None
+    return kept
 
 
 def _parsed_mapping(text: str) -> Mapping[str, Any] | None:
@@ -126,7 +148,22 @@ def _parsed_mapping(text: str) -> Mapping[str, Any] | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not is_too_deep(value) else None
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether lists and objects lie inside one another more than `_MAX_DEPTH` deep."""
+    level = [value]
+    for _ in range(_MAX_DEPTH + 1):
+        level = [inner for outer in level for inner in _containers(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _containers(value: object) -> Iterator[object]:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return (item for item in items if isinstance(item, dict | list | tuple))
 
 
 def _is_json(value: object) -> bool:

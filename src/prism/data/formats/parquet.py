@@ -1,7 +1,7 @@
-"""Writing parquet: rows in small batches, images as Hugging Face keeps them."""
+"""Writing parquet: as many rows at a time as memory is meant for, images as Hugging Face keeps them."""
 
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -13,7 +13,10 @@ from prism.data.images import read_bytes
 from prism.errors import DataError
 from prism.records import ImageSource
 
-WRITE_BATCH_ROWS = 64
+GROUP_BYTES = 2**25
+"""Content of a row group, but for its last row, which may be larger: what is in memory at a time."""
+
+GROUP_ROWS = 4096
 
 _Record = TypeVar("_Record")
 
@@ -37,12 +40,34 @@ def of_one_kind(records: Iterable[_Record], file: Path) -> tuple[type[_Record], 
 
 def write_rows(stream: IO[bytes], file: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
     """The number of rows. Raises DataError for what parquet cannot hold, such as half a surrogate pair."""
-    iterator, count = iter(rows), 0
-    with pq.ParquetWriter(stream, schema) as writer:
-        while batch := list(islice(iterator, WRITE_BATCH_ROWS)):
-            writer.write_table(_table(batch, schema, file))
-            count += len(batch)
+    count = 0
+    # Statistics would keep each group's longest texts and images in memory, and twice in the file, for no reader.
+    with pq.ParquetWriter(stream, schema, write_statistics=False) as writer:
+        for group in _groups(rows):
+            writer.write_table(_table(group, schema, file))
+            count += len(group)
     return count
+
+
+def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """By their content: what a group adds to the file's footer stays in memory to the end."""
+    group: list[dict[str, Any]] = []
+    num_bytes = 0
+    for row in rows:
+        group.append(row)
+        num_bytes += _content_bytes(row)
+        if num_bytes >= GROUP_BYTES or len(group) == GROUP_ROWS:
+            yield group
+            group, num_bytes = [], 0
+    if group:
+        yield group
+
+
+def _content_bytes(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_content_bytes, items))
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema, file: Path) -> pa.Table:

@@ -5,7 +5,7 @@ no column for is kept in `extra_info`: `choices`, `equivalent_answers`, and `met
 a parquet struct would give every row the keys of all others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from prism.data.formats.storing import metadata_json, stored_id
 from prism.data.formats.tagged import read_response
 from prism.data.rejects import RowError
 from prism.errors import DataError
-from prism.records import Demonstration, Example, Prompt
+from prism.records import Demonstration, Example, Prompt, Response
 
 Record = Prompt | Demonstration | Example
 
@@ -108,10 +108,13 @@ def own_id(row: Row) -> str | None:
     return f"{kind}-{index}" if is_place else index
 
 
-def write_verl_parquet(path: Path | str, records: Iterable[Record]) -> int:
+def write_verl_parquet(
+    path: Path | str, records: Iterable[Record], *, parse: Callable[[str], Response] | None = None
+) -> int:
     """Write prompts, demonstrations or examples, one kind a file; returns the number of rows.
 
-    Images are embedded as bytes. The file appears only when complete.
+    With `parse` an example whose completion is a valid response has its parts in columns of their own, as a
+    demonstration has. Images are embedded as bytes. The file appears only when complete.
     """
     file = Path(path)
     if file.suffix != ".parquet":
@@ -119,21 +122,26 @@ def write_verl_parquet(path: Path | str, records: Iterable[Record]) -> int:
     kind, checked = of_one_kind(records, file)
     schema = _PROMPT_SCHEMA if kind is Prompt else _TEACHER_SCHEMA
     with replaced_when_complete(file) as stream:
-        return write_rows(stream, file, schema, (_row(record, file) for record in checked))
+        return write_rows(stream, file, schema, (_row(record, file, parse) for record in checked))
 
 
-def _row(record: Record, file: Path) -> dict[str, Any]:
+def _row(record: Record, file: Path, parse: Callable[[str], Response] | None) -> dict[str, Any]:
     match record:
         case Prompt():
             return _prompt_row(record, file)
         case Example(prompt, completion, spans):
             row = _prompt_row(prompt, file)
             extra = row["extra_info"] | {"loss_spans": spans and [list(span) for span in spans]}
-            return row | {"teacher_response": completion, "extra_info": extra}
+            response = parse(completion) if parse else None
+            parts = _parts(response) if response and response.is_valid else {}
+            return row | {"teacher_response": completion, "extra_info": extra} | parts
         case Demonstration(prompt, response):
-            cot = f"<think>{response.think}</think><answer>{response.answer}</answer>"
-            teacher = {"teacher_response": response.text, "teacher_caption": response.caption, "teacher_cot": cot}
-            return _prompt_row(prompt, file) | teacher
+            return _prompt_row(prompt, file) | {"teacher_response": response.text} | _parts(response)
+
+
+def _parts(response: Response) -> dict[str, Any]:
+    cot = f"<think>{response.think}</think><answer>{response.answer}</answer>"
+    return {"teacher_caption": response.caption, "teacher_cot": cot}
 
 
 def _prompt_row(prompt: Prompt, file: Path) -> dict[str, Any]:

@@ -35,6 +35,12 @@ def test_no_part_at_all_is_no_response() -> None:
     [
         ({"teacher_response": ""}, "teacher_response", "is empty"),
         ({"teacher_response": 5}, "teacher_response", "is not a string"),
+        ({"teacher_response": "<image>"}, "teacher_response", "has an image mark outside the question"),
+        (
+            {"teacher_caption": "An <image>.", "teacher_cot": "1 + 1.", "teacher_answer": 2},
+            "teacher_response",
+            "has an image mark outside the question",
+        ),
         ({"teacher_caption": "Two dots."}, "teacher_cot", "is missing"),
         ({"teacher_caption": " ", "teacher_cot": "1 + 1."}, "teacher_caption", "is empty"),
         ({"teacher_caption": "Two dots.", "teacher_cot": "1 + 1."}, "teacher_cot", "has no answer, nor has the row"),
