@@ -4,6 +4,7 @@ torchrun --nproc-per-node 2 served_trainer.py URL…
 """
 
 import json
+import os
 import sys
 
 from prism.config import ServedRollout
@@ -18,4 +19,5 @@ with processes():
     engine.update_weights(checkpoint_weights(load_policy(SHIPPED_BASE)))
     prompts = [Prompt(str(number), f"How many are {number} and {number}?") for number in range(5)]
     groups = engine.generate(prompts, num_samples=2, sampling=Sampling(1.0, 12), seed=3)
-    print(json.dumps([process_index(), [[rollout.token_ids for rollout in group.rollouts] for group in groups]]))
+    tokens = [[rollout.token_ids for rollout in group.rollouts] for group in groups]
+    os.write(1, json.dumps([process_index(), tokens]).encode() + b"\n")  # at once: the lines of two must not mix

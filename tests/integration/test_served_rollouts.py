@@ -52,7 +52,7 @@ def serving(*options: str) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Served]]:
-    with serving("--port", "0", "max_length=300") as first, serving("--port", "0", "max_length=300") as second:
+    with serving("--port", "0", "max_length=400") as first, serving("--port", "0", "max_length=400") as second:
         yield [first, second]
 
 
@@ -131,12 +131,14 @@ def test_a_server_that_serves_two_runs_is_found_out(servers: list[Served], polic
 
 
 def test_what_is_wrong_is_said_with_the_address(servers: list[Served]) -> None:
-    with pytest.raises(ConfigError, match=f"{servers[0].url}: takes sequences of 300 tokens.*max_length=500"):
+    with pytest.raises(ConfigError, match=f"{servers[0].url}: takes sequences of 400 tokens.*max_length=500"):
         engine_of(servers[0], max_length=500)
     with serving("--port", "0") as gone:
         gone.kill()
     with pytest.raises(ConfigError, match=f"{gone.url}: the rollout server does not answer.*prism serve"):
         engine_of(gone)
+    with pytest.raises(ValueError, match="must name each server once"):
+        engine_of(servers[0], servers[0])
     with pytest.raises(ConfigError, match="is no web address"):
         ServedEngine(ServedRollout(base_urls=("node7:8765",)), max_length=1)
 
@@ -147,7 +149,7 @@ def test_several_processes_share_servers(servers: list[Served]) -> None:
     prompts = [Prompt(str(number), f"How many are {number} and {number}?") for number in range(5)]
     expected = tokens_of(alone.generate(prompts, num_samples=2, sampling=Sampling(1.0, 12), seed=3))
     program = str(Path(__file__).with_name("served_trainer.py"))
-    for urls in ([servers[0].url], [servers[0].url, servers[1].url, servers[0].url]):
+    for urls in ([servers[0].url], [servers[0].url, servers[1].url]):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", program, *urls]
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
@@ -166,7 +168,7 @@ def test_a_run_is_the_same_with_a_server_and_ends_when_that_dies(servers: list[S
             'rlvr.algorithms=[{type="grpo"}]',
             "evaluation=none",
         ]
-        command += ["rlvr.num_steps=2", rollout, *overrides]
+        command += ["rlvr.num_steps=2", "rollout=none", rollout, *overrides]
         return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=tmp_path, timeout=400)
 
     for name, url in (("alone", None), ("served", servers[0].url)):

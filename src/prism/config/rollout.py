@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field, Tag, model_validator
 
-from prism.config.base import Config, Count, Positive, variant_or
+from prism.config.base import Config, Count, Positive, contradiction, variant_or
 
 
 class TransformersRollout(Config):
@@ -63,6 +63,13 @@ class ServedRollout(CopyRollout):
     type: Literal["served"] = "served"
     base_urls: Annotated[tuple[str, ...], Field(min_length=1)]
     timeout_s: Positive = 3600.0
+
+    @model_validator(mode="after")
+    def _check(self) -> "ServedRollout":
+        if len({*self.base_urls}) < len(self.base_urls):
+            # It would wait for itself: its weights are sent to all servers at once.
+            raise contradiction("base_urls", list(self.base_urls), "must name each server once")
+        return self
 
 
 RolloutConfig = Annotated[
