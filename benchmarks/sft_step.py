@@ -1,13 +1,18 @@
 """An SFT step on ragged lengths: prompt trees against TRL's SFTTrainer.
 
-    python benchmarks/sft_step.py [--batch-size 16] [--micro-batch 8] [--token-budget 8192] [--pairs 5]
+    python benchmarks/sft_step.py [--answers-percent 0] [--batch-size 16] [--micro-batch 8] [--token-budget 8192]
+        [--pairs 5]
 
 Images of 64 to 784 tokens and completions of 40 to 1000 (log-normal, median 180, as reasoning traces are) in batches of
-`--batch-size`; TRL pads each `--micro-batch` of them to the longest, and has nothing else for data with images. Both
-train the same model on the same examples in the same order, in one process, in turn. A step is all of it: decoding
-images and tokenising, forward, backward, clipping, optimizer. Before anything counts, loss and gradients of TRL's first
-step must equal ours, averaged over micro-batches as there. With `--micro-batch 1` TRL pads nothing. See
-`trl_rival.py` for how to install TRL.
+`--batch-size`. With `--answers-percent 50` half of the completions are brief answers instead (log-normal, median 20
+tokens), as in the mixture of public data and demonstrations that the method fine-tunes on, traces have a median of 350
+tokens, and images are log-normal with a median of 400 tokens, up to 2048, as photographs and figures are.
+
+TRL pads each `--micro-batch` of them to the longest, and has nothing else for data with images. Both train the same
+model on the same examples in the same order, in one process, in turn. A step is all of it: decoding images and
+tokenising, forward, backward, clipping, optimizer. Before anything counts, loss and gradients of TRL's first step must
+equal ours, averaged over micro-batches as there. With `--micro-batch 1` TRL pads nothing. See `trl_rival.py` for how to
+install TRL.
 """
 
 import argparse
@@ -33,7 +38,7 @@ from prism.records import Example
 from prism.runtime.optimizer import clip_gradients, descend, make_optimizer
 from prism.stages.imitation import imitate, pack_examples
 
-LENGTHS = (40, 1000)
+SIDES, TRACE = (8, 28), (40, 1000)
 
 
 class Ours:
@@ -74,19 +79,31 @@ class SameResults:
         return sum(losses) / len(losses)
 
 
-def make_examples(encoder: PromptEncoder, count: int) -> list[Example]:
+def make_examples(encoder: PromptEncoder, count: int, answers_percent: int) -> list[Example]:
     source, writer = random.Random(1), Writer(encoder)
+
+    def lengths() -> tuple[int, int]:
+        """Of an image and a completion."""
+        if not answers_percent:
+            trace = min(max(round(source.lognormvariate(5.2, 0.7)), TRACE[0]), TRACE[1])
+            return source.randint(*SIDES) * source.randint(*SIDES), trace
+        rows = round(min(max(source.lognormvariate(6.0, 0.8), 64), 2048) ** 0.5)
+        if 100 * source.random() < answers_percent:
+            return rows * rows, max(2, round(source.lognormvariate(3.0, 0.6)))
+        return rows * rows, min(max(round(source.lognormvariate(5.85, 0.5)), TRACE[0]), 1500)
+
     examples = []
     for number in range(count):
-        prompt = writer.prompt(f"p{number}", source.randint(8, 28) * source.randint(8, 28))
-        length = min(max(round(source.lognormvariate(5.2, 0.7)), LENGTHS[0]), LENGTHS[1])
-        examples.append(Example(prompt, writer.response(length)))
+        image, completion = lengths()
+        prompt = writer.prompt(f"p{number}", image)
+        text = writer.response(completion) if completion >= TRACE[0] else writer.words(completion - 1)
+        examples.append(Example(prompt, text))
     return examples
 
 
 def build(arguments: argparse.Namespace) -> tuple[Ours, list[Example]]:
     encoder = make_encoder()
-    examples = make_examples(encoder, (arguments.pairs + 1) * arguments.batch_size)
+    examples = make_examples(encoder, (arguments.pairs + 1) * arguments.batch_size, arguments.answers_percent)
     return Ours(make_policy(encoder), encoder, arguments.token_budget), examples
 
 
@@ -147,7 +164,7 @@ def their_step(arguments: argparse.Namespace) -> Callable[[], object]:
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__, batch_size=16, micro_batch=8, token_budget=8192, pairs=5)
+    arguments = parse_arguments(__doc__, answers_percent=0, batch_size=16, micro_batch=8, token_budget=8192, pairs=5)
     print(compare(arguments).describe("SFT step"), flush=True)
     own, theirs = memory_growth(our_step, arguments), memory_growth(their_step, arguments)
     print(f"peak memory: ours {own:.0f} MiB, rival {theirs:.0f} MiB")

@@ -144,7 +144,7 @@ def test_what_was_computed_with_earlier_weights_is_noticed(
             patch.setattr(engine._llm, "reset_prefix_cache", lambda: True)
         engine.update_weights(checkpoint_weights(policy))
     groups = engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=3)
-    with pytest.raises(RolloutError, match="step 7: vLLM samples from another policy"):
+    with pytest.raises(RolloutError, match="step 7: the engine samples from another policy"):
         check_sampler(measure(policy, encoder, groups), settings, "step 7")
     engine.update_weights(checkpoint_weights(policy))
     groups = engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=3)

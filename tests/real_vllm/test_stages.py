@@ -63,7 +63,7 @@ def test_a_run_stops_where_the_copy_is_not_the_policy(tmp_path: Path, monkeypatc
     monkeypatch.setattr(VllmEngine, "update_weights", inexactly)
     stages = ["warmup=none", "audit=none", "align=none", "evaluation=none", "sft=none", "rlvr.baselines=none"]
     recipe = load_recipe(DEMO, [*SMALL, f"output={tmp_path / 'run'}", *stages])
-    with pytest.raises(RolloutError, match="step 2: vLLM samples from another policy"):
+    with pytest.raises(RolloutError, match="step 2: the engine samples from another policy"):
         run_recipe(recipe)
 
 

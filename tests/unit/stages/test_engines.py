@@ -95,7 +95,7 @@ def test_the_first_tokens_after_an_update_are_looked_at(
     with open_engine(workspace, policy, encoder, max_response_tokens=20, is_checked=True) as engine:
         copied: Any = engine._engine  # type: ignore[attr-defined]
         copied.policy = make_policy(1)
-        with pytest.raises(RolloutError, match="prompt 'p0': vLLM samples from another policy"):
+        with pytest.raises(RolloutError, match="prompt 'p0': the engine samples from another policy"):
             engine.generate(prompts, **options)
 
         def disturb() -> None:
