@@ -50,6 +50,24 @@ def originals(source: random.Random, count: int) -> list[Problem]:
     return problems
 
 
+def line_drawings(source: random.Random, count: int) -> list[Problem]:
+    """Thin lines on white, all with the same question: triangles, some with letters, and loose lines."""
+    problems = []
+    for number in range(count):
+        picture = Image.new("RGB", (448, 448), "white")
+        draw = ImageDraw.Draw(picture)
+        points = [(source.uniform(20, 428), source.uniform(20, 428)) for _ in range(3 if number % 3 else 10)]
+        if number % 3:
+            draw.line([*points, points[0]], fill="black", width=1)
+        else:
+            for first, second in zip(points[::2], points[1::2], strict=True):
+                draw.line([first, second], fill="black", width=1)
+        for letter, point in zip("ABC" if number % 3 == 2 else "", points, strict=False):
+            draw.text(point, letter, fill="black", font_size=20)
+        problems.append(Problem("Find x.", ("Determine x.",), "5", picture))
+    return problems
+
+
 def disguise(source: random.Random, problem: Problem, kind: Disguise) -> Problem:
     """A copy. Of a problem without picture the words change in its stead."""
     picture, question = problem.picture, problem.question

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from prism.config.curation import EvaluationSet
-from prism.curation.candidates import MIN_LIKENESS, directions_of, mean_of
+from prism.curation.candidates import MAX_LIKEST, MIN_LIKENESS
 from prism.curation.evaluation_items import read_evaluation_set
-from prism.curation.fingerprints import Pictures, image_name, thumbnail_of
+from prism.curation.fingerprints import NUM_THUMBNAIL_VALUES, Pictures, Thumbnail, image_name, thumbnail_of
 from prism.curation.images import ImageFolder
 from prism.curation.rows import Outcome, Row, dropped, kept
 from prism.curation.running import run_step
 from prism.curation.store import Part, Store
 from prism.curation.threads import in_threads
-from prism.data.image_likeness import MAX_DIFFERENCE, could_be_copies
+from prism.data.image_likeness import MAX_DIFFERENCE, could_be_copies, directions_of, sketch_of
 from prism.data.question_likeness import Words, ask_the_same, minhash_bands, ngrams, question_words
 from prism.errors import DataError
 from prism.records import ImageSource, Prompt
@@ -46,7 +45,7 @@ MIN_WORDS_BESIDE_PICTURES = 20
 
 SAME_PICTURE, SAME_WORDS = "has a picture of an evaluation item", "has the question of an evaluation item"
 UNREADABLE = "has an image that cannot be decoded"
-_RULES = 1
+_RULES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class Decontaminate:
         return {
             "rules": _RULES,
             "against": [list(pair) for pair in self._hashes],
-            "pictures": [MAX_DIFFERENCE, MIN_LIKENESS],
+            "pictures": [MAX_DIFFERENCE, MIN_LIKENESS, MAX_LIKEST],
             "words": [NGRAM, MIN_SHARED_NGRAMS, MIN_SHARED_TELLING, MAX_ITEMS, MIN_WORDS, MIN_WORDS_BESIDE_PICTURES],
         }
 
@@ -127,38 +126,41 @@ class _ImageIndex:
     """Thumbnails of all items' images; there are few enough to look at all of them."""
 
     def __init__(self) -> None:
-        self._entries: list[tuple[str, str]] = []
-        self._list: list[UInt8[np.ndarray, "192"]] = []
+        self._items: dict[str, str] = {}
+        self._list: list[Thumbnail] = []
 
-    def add(self, item: str, name: str, thumbnail: UInt8[np.ndarray, "192"]) -> None:
-        self._entries.append((item, name))
-        self._list.append(thumbnail)
+    def add(self, item: str, name: str, thumbnail: Thumbnail) -> None:
+        """An image that several items have stands for the first of them."""
+        if name not in self._items:
+            self._items[name] = item
+            self._list.append(thumbnail)
 
     def finish(self) -> None:
-        self._thumbnails = np.array(self._list, np.uint8).reshape(-1, 192)
-        self._center = mean_of(self._thumbnails)
-        self._directions = directions_of(self._thumbnails, self._center)
+        self._thumbnails = np.array(self._list, np.uint8).reshape(-1, NUM_THUMBNAIL_VALUES)
+        self._directions = directions_of(sketch_of(self._thumbnails))
+        self._entries = [(item, name) for name, item in self._items.items()]
 
-    def near(self, thumbnail: UInt8[np.ndarray, "192"]) -> list[tuple[str, str]]:
-        """Item and image name of those worth a look, the likest first."""
-        likeness = self._directions @ directions_of(thumbnail[None], self._center)[0]
+    def near(self, thumbnail: Thumbnail) -> list[tuple[str, str]]:
+        """Item and image name of the `MAX_LIKEST` that are worth a look, the likest first."""
+        likeness = self._directions @ directions_of(sketch_of(thumbnail)[None])[0]
         likely = np.flatnonzero(likeness >= MIN_LIKENESS)
-        likely = likely[could_be_copies(np.broadcast_to(thumbnail, (len(likely), 192)), self._thumbnails[likely])]
-        return [self._entries[number] for number in likely[np.argsort(-likeness[likely])]]
+        others = np.broadcast_to(thumbnail, (len(likely), NUM_THUMBNAIL_VALUES))
+        likely = likely[could_be_copies(others, self._thumbnails[likely])]
+        return [self._entries[number] for number in likely[np.argsort(-likeness[likely], kind="stable")][:MAX_LIKEST]]
 
 
 class _WordIndex:
     def __init__(self) -> None:
         self._items: list[_Item] = []
         self._by_ngram: dict[int, list[int]] = defaultdict(list)
-        self._by_band: dict[int, list[int]] = defaultdict(list)
+        self._by_band: dict[tuple[int, int], list[int]] = defaultdict(list)
 
     def add(self, prompt: Prompt) -> None:
         number, words, runs = len(self._items), question_words(prompt.question), set(ngrams(prompt.question, NGRAM))
         self._items.append(_Item(prompt.id, words, 0, bool(prompt.images)))
         for run in runs:
             self._by_ngram[run].append(number)
-        for band in minhash_bands(words).tolist():
+        for band in minhash_bands(words):
             self._by_band[band].append(number)
 
     def finish(self) -> None:
@@ -181,7 +183,7 @@ class _WordIndex:
             is_most = share >= MIN_SHARED_NGRAMS and _shared_telling(item.words, words) >= MIN_SHARED_TELLING
             if is_most and self._is_telling(item, prompt, len(item.words)):
                 return item.id, share
-        for number in sorted({n for band in minhash_bands(words).tolist() for n in self._by_band.get(band, ())}):
+        for number in sorted({n for band in minhash_bands(words) for n in self._by_band.get(band, ())}):
             item = self._items[number]
             if self._is_telling(item, prompt, len(words)) and ask_the_same(item.words, words):
                 return item.id, shared[number] / item.num_ngrams if item.num_ngrams else 0.0

@@ -13,11 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from prism.curation.candidates import BITS, MAX_COMPARED, MIN_LIKENESS, NUM_IMAGE_BANDS, Collection, Pair
+from prism.curation.candidates import (
+    BITS,
+    MAX_BEST,
+    MAX_DISTANCE,
+    MAX_LIKEST,
+    MIN_EQUAL_HASHES,
+    MIN_LIKENESS,
+    NUM_IMAGE_BANDS,
+    Collection,
+    Pair,
+)
 from prism.curation.fingerprints import Fingerprint, Pictures, take_fingerprint
 from prism.curation.rows import Outcome, Row
 from prism.curation.threads import in_threads
-from prism.data.image_likeness import MAX_DIFFERENCE
+from prism.data.image_likeness import MAX_DIFFERENCE, could_be_copies
 from prism.data.question_likeness import MIN_SHARED_PAIRS, MIN_SHARED_WORDS
 from prism.errors import DataError
 from prism.rewards import verify_answer
@@ -26,7 +36,7 @@ STEP = "dedup"
 EXACT, NEAR, CONTRADICTED = "is a duplicate", "is a near-duplicate", "is a duplicate with another answer"
 UNREADABLE = "has an image that cannot be decoded"
 
-_RULES = 1
+_RULES = 2
 """Raised when the same rows would be judged otherwise."""
 
 Feature = tuple[str, Mapping[str, Any]]
@@ -34,11 +44,11 @@ Feature = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A row that is in a pair. Of two the one with the greater `rank` stays."""
+    """A row that others are compared with. Of two the one with the greater `rank` stays."""
 
     id: str
     fingerprint: Fingerprint
-    rank: tuple[bool, bool, int, int]
+    rank: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +75,26 @@ class Dedup:
     def settings(self) -> Mapping[str, Any]:
         return {
             "rules": _RULES,
-            "words": [MIN_SHARED_WORDS, MIN_SHARED_PAIRS],
+            "words": [MIN_SHARED_WORDS, MIN_SHARED_PAIRS, MIN_EQUAL_HASHES],
             "pictures": [MAX_DIFFERENCE, MIN_LIKENESS, NUM_IMAGE_BANDS, BITS],
-            "compared": MAX_COMPARED,
+            "compared": [MAX_DISTANCE, MAX_LIKEST, MAX_BEST],
         }
 
     def describe(self, rows: Iterator[Row]) -> Iterator[Feature]:
         return in_threads(_describe, rows, self._num_threads)
 
     def decide(self, features: Iterable[Feature]) -> Iterator[Outcome]:
-        pairs = Collection(_read(feature) for _, feature in features).pairs()
-        members = _members(features, {position for pair in pairs for position in pair})
-        matches = self._matches(pairs, members)
-        dropped = _drop(matches, members)
-        for position, (row_id, feature) in enumerate(features):
+        collection = Collection(_read(feature) for _, feature in features)
+        pairs, best_of = collection.pairs(), collection.best_of
+        del collection
+        originals = best_of[best_of != np.arange(len(best_of))].tolist()
+        members = _members(features, {*originals, *(position for pair in pairs for position in pair)})
+        dropped = _drop(self._matches(pairs, members), members)
+        for position, ((row_id, feature), best) in enumerate(zip(features, best_of.tolist(), strict=True)):
             if "error" in feature:
                 yield Outcome(row_id, "dropped", UNREADABLE, feature["error"])
+            elif best != position:
+                yield _dropped_with(row_id, Fingerprint.from_json(feature), members[best], dropped.get(best))
             elif position in dropped:
                 yield _dropped(row_id, *dropped[position])
             else:
@@ -97,13 +111,12 @@ class Dedup:
         return matches
 
     def _compare(self, first: Fingerprint, second: Fingerprint) -> _Match | None:
-        if first.choices != second.choices:
+        if first.choices != second.choices or not answers_agree(first.answer, second.answer):
             return None
-        agree = answers_agree(first.answer, second.answer)
-        is_exact = np.array_equal(first.words, second.words) and first.images == second.images
-        if is_exact:
-            return _Match(EXACT if agree else CONTRADICTED, 0.0)
-        difference = self._pictures.largest_difference(first.images, second.images) if agree else None
+        small = [each.thumbnail[None] for each in (first, second) if each.thumbnail is not None]
+        if len(small) == 2 and not could_be_copies(*small)[0]:
+            return None
+        difference = self._pictures.largest_difference(first.images, second.images)
         return None if difference is None else _Match(NEAR, difference)
 
 
@@ -133,8 +146,7 @@ def _members(features: Iterable[Feature], wanted: set[int]) -> dict[int, _Member
     for position, (row_id, feature) in enumerate(features):
         if position in wanted:
             found = Fingerprint.from_json(feature)
-            rank = (bool(found.answer), found.has_demonstration, found.num_pixels, -position)
-            members[position] = _Member(row_id, found, rank)
+            members[position] = _Member(row_id, found, (found.merit, -position))
     return members
 
 
@@ -154,6 +166,16 @@ def _drop(
             best = max(better, key=lambda other: members[other].rank)
             dropped[position] = members[best], matches[position][best]
     return dropped
+
+
+def _dropped_with(
+    row_id: str, fingerprint: Fingerprint, original: _Member, fate: tuple[_Member, _Match] | None
+) -> Outcome:
+    """A row with the words and image files of `original`, which itself may be dropped as the same as another."""
+    of, match = fate or (original, _Match(EXACT, 0.0))
+    if not answers_agree(original.fingerprint.answer, fingerprint.answer):
+        match = _Match(CONTRADICTED, match.difference)
+    return _dropped(row_id, of, match)
 
 
 def _dropped(row_id: str, of: _Member, match: _Match) -> Outcome:

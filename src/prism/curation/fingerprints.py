@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from prism.data.image_likeness import MAX_SIDE, same_picture, thumbnail
+from prism.data.image_likeness import MAX_SIDE, NUM_COLOUR_VALUES, SKETCH_BYTES, same_picture, thumbnail
 from prism.data.images import open_reduced
 from prism.data.question_likeness import Words, hash_of, question_words, telling_hash
 from prism.errors import DataError
@@ -21,7 +21,9 @@ from prism.records import ImageSource, Prompt
 _IMAGES_IN_HAND = 64
 _LONGEST_ANSWER = 2000
 
-Thumbnail = UInt8[np.ndarray, "192"]
+_MOST_PIXELS = (1 << 62) - 1
+NUM_THUMBNAIL_VALUES = NUM_COLOUR_VALUES + SKETCH_BYTES
+Thumbnail = UInt8[np.ndarray, "448"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,17 @@ class Fingerprint:
     def group(self) -> int:
         """Equal, within 64 bits, for all rows that could be the same problem as this one."""
         key = f"{telling_hash(self.words)} {self.choices} {len(self.images)}"
-        return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+        return _hash64(key.encode())
+
+    @property
+    def identity(self) -> int:
+        """Equal, within 64 bits, for all rows that have the same words, options and image files."""
+        return _hash64(f"{self.choices} {' '.join(self.images)} ".encode() + self.words.tobytes())
+
+    @property
+    def merit(self) -> int:
+        """In 64 bits, the greater the better: with an answer, with a demonstration, with more pixels."""
+        return bool(self.answer) << 63 | self.has_demonstration << 62 | min(self.num_pixels, _MOST_PIXELS)
 
     def to_json(self) -> dict[str, Any]:
         values = {
@@ -120,6 +132,10 @@ def image_name(image: ImageSource) -> str:
 def thumbnail_of(image: ImageSource) -> tuple[Thumbnail, int]:
     """See `prism.data.image_likeness.thumbnail`; the rows of one image often follow one another."""
     return thumbnail(image)
+
+
+def _hash64(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
 
 def _answer(prompt: Prompt) -> str:

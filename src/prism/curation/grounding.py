@@ -2,6 +2,7 @@
 
 import math
 import re
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,10 @@ from prism.rewards import num_description_items, num_reasoning_steps
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?|(?<![\w.])\.\d+")
 _LINE_NUMBER = re.compile(r"^[^\S\n]*(?:step\s+)?\d+[.):](?=\s)", re.MULTILINE | re.IGNORECASE)
 _IS_RESULT = re.compile(r"(?:[=≈→≤≥<>]|\\(?:approx|implies|to|Rightarrow)(?![A-Za-z]))[^\d\n=≈→]{0,24}$")
+_FARTHEST_SIGN = 40
+"""Characters before a number in which its sign begins, longest sign included."""
+
+_DIGIT, _OPERATOR, _FUNCTION = re.compile(r"\d"), re.compile(r"[-+*/×·÷^−√]"), re.compile(r"\\frac|\\sqrt")
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
 _WORDS = {word: n for n, word in enumerate(_NUMBER_WORDS.split())}
 _WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
@@ -22,7 +27,7 @@ _TOLERANCE = 0.005
 """Of a number: results are rounded."""
 
 _MOST_KNOWN = 200
-"""Numbers that a number may have been computed from; a longer text is no argument."""
+"""Numbers that a number may have been computed from, the first of a text; a longer one is no argument."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +57,21 @@ def check_grounding(prompt: Prompt, response: Response) -> Grounding:
 
 def _from_nowhere(think: str, evidence: Iterable[float], num_items: int) -> Iterator[str]:
     text = _LINE_NUMBER.sub(lambda found: " " * len(found.group()), think)
-    known = dict.fromkeys((*_OPERANDS, *evidence))
-    for value, match in _numbers(text):
-        is_count = value <= num_items and value.is_integer()
-        is_known = (
-            is_count or _is_result(text, match) or _is_near(value, (*_CONSTANTS, *known)) or _follows(value, known)
-        )
-        if not is_known:
-            yield match.group()
-        if len(known) < _MOST_KNOWN:
-            known[value] = None  # told once; what follows from it is no further finding
+    known = _Known((*_OPERANDS, *evidence))
+    for line in text.split("\n"):
+        calculated = _end_of_first_calculation(line)
+        for value, match in _numbers(line):
+            is_count = value <= num_items and value.is_integer()
+            is_known = (
+                is_count
+                or _is_result(line, match, calculated)
+                or _is_near(value, _CONSTANTS)
+                or known.has(value)
+                or known.give(value)
+            )
+            if not is_known:
+                yield match.group()
+            known.add(value)  # told once; what follows from it is no further finding
 
 
 def _numbers(text: str) -> Iterator[tuple[float, re.Match[str]]]:
@@ -71,28 +81,63 @@ def _numbers(text: str) -> Iterator[tuple[float, re.Match[str]]]:
     yield from sorted(found, key=lambda pair: pair[1].start())
 
 
-def _is_result(text: str, match: re.Match[str]) -> bool:
+def _end_of_first_calculation(line: str) -> float:
+    """Where the line has both a digit and an operator, or a fraction or root, for the first time."""
+    digit, operator, function = (pattern.search(line) for pattern in (_DIGIT, _OPERATOR, _FUNCTION))
+    both = max(digit.end(), operator.end()) if digit and operator else math.inf
+    return min(both, function.end() if function else math.inf)
+
+
+def _is_result(line: str, match: re.Match[str], calculated: float) -> bool:
     """Whether it stands behind a sign such as = or ≈ that has a calculation before it."""
-    before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
-    sign = _IS_RESULT.search(before)
-    return sign is not None and bool(
-        re.search(r"\d.*[-+*/×·÷^−√]|[-+*/×·÷^−√].*\d|\\frac|\\sqrt", before[: sign.start()])
-    )
+    sign = _IS_RESULT.search(line, max(0, match.start() - _FARTHEST_SIGN), match.start())
+    return sign is not None and sign.start() >= calculated
 
 
 def _is_near(value: float, known: Iterable[float]) -> bool:
     return any(math.isclose(value, other, rel_tol=_TOLERANCE, abs_tol=1e-9) for other in known)
 
 
-def _follows(value: float, known: Iterable[float]) -> bool:
-    """Whether two known numbers have it as sum, difference, product or quotient, or one as its square or root."""
-    numbers = list(known)
-    if any(math.isclose(value, result, rel_tol=_TOLERANCE) for x in numbers for result in (x * x, math.sqrt(x))):
-        return True
-    if value.is_integer():
-        exact = {round(x, 9) for x in numbers}
-        return any(round(partner, 9) in exact for x in numbers for partner in _partners(value, x))
-    return any(_is_near(partner, numbers) for x in numbers for partner in _partners(value, x))
+class _Known:
+    """Numbers that are known by now, and what the first of them give. Each question takes the logarithm of their
+    number."""
+
+    def __init__(self, numbers: Iterable[float]) -> None:
+        self._sorted: list[float] = []
+        self._operands: list[float] = []
+        self._sorted_operands: list[float] = []
+        self._exact: set[float] = set()
+        for number in numbers:
+            self.add(number)
+
+    def add(self, number: float) -> None:
+        place = bisect_left(self._sorted, number)
+        if self._sorted[place : place + 1] == [number]:
+            return
+        self._sorted.insert(place, number)
+        if len(self._operands) < _MOST_KNOWN:
+            self._operands.append(number)
+            insort(self._sorted_operands, number)
+            self._exact.add(round(number, 9))
+
+    def has(self, value: float) -> bool:
+        return _is_among(value, self._sorted)
+
+    def give(self, value: float) -> bool:
+        """Whether two have `value` as sum, difference, product or quotient, or one as its square or root."""
+        numbers = self._operands
+        if any(math.isclose(value, result, rel_tol=_TOLERANCE) for x in numbers for result in (x * x, math.sqrt(x))):
+            return True
+        partners = (partner for x in numbers for partner in _partners(value, x))
+        if value.is_integer():
+            return any(round(partner, 9) in self._exact for partner in partners)
+        return any(_is_among(partner, self._sorted_operands) for partner in partners)
+
+
+def _is_among(value: float, ascending: list[float]) -> bool:
+    """Whether one of the numbers is near: if any, then the next smaller or the next larger one."""
+    place = bisect_left(ascending, value)
+    return _is_near(value, ascending[max(0, place - 1) : place + 1])
 
 
 def _partners(value: float, x: float) -> tuple[float, ...]:

@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any
 
 from prism.config.curation import VerifyRecipe
+from prism.curation.agreement import count_same, is_enough, verdicts_by_majority
 from prism.curation.asking import OpenMeter, chat_servers, num_rows_at_once, open_meter, open_pool
-from prism.curation.concurrency import Work, concurrently
+from prism.curation.concurrency import Work, concurrently, finish_all
 from prism.curation.grounding import Grounding, check_grounding
+from prism.curation.ledger import IN_DOUBT
 from prism.curation.rows import Outcome, Row, dropped, kept, passed
 from prism.curation.running import run_step
 from prism.curation.store import Part, Store
@@ -19,18 +21,24 @@ from prism.evals.judge import Case, fill, parse_verdict, template_sha256
 from prism.records import Prompt, Response
 from prism.rewards import parse_response, verify_answer
 from prism.rollout.openai_messages import ChatRequest
-from prism.rollout.openai_pool import ChatPool, RequestError
+from prism.rollout.openai_pool import ChatPool, InDoubtError, RequestError
 
 STEP = "verify"
-_RULES = 1
+_RULES = 2
 """Raised when the same rows would be judged otherwise."""
 
 _JUDGED = {"correct": "correct", "incorrect": "wrong"}
+_NO_AGREEMENT = "has no answer, and its demonstrations do not agree"
+_TIED = "has no answer, and its demonstrations agree on several"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A demonstration whose format is valid. `num_agreeing` counts those with its answer, itself included."""
+    """A demonstration whose format is valid. `num_agreeing` counts those with its answer, itself included.
+
+    `judge_failure` is the kind of failure for which the judge has said nothing, or `IN_DOUBT` for a reply that may have
+    been paid for and has not arrived.
+    """
 
     draw: int
     is_repaired: bool
@@ -39,6 +47,7 @@ class Candidate:
     verdict: str
     decided_by: str
     num_agreeing: int = 1
+    judge_failure: str | None = None
 
     @property
     def answer(self) -> str:
@@ -55,8 +64,10 @@ class Verify:
 
     Findings: the `text` that was taken, its `draw`, `why` it and no other, who decided (`decided_by`: rules, judge or
     agreement), the `agreement` of all samples (the share that has the most frequent answer), counts of samples by
-    `verdicts`, and what `Grounding` has. A row's samples are those of `teach`, or the one it was imported with.
-    Raises, from `run`, BudgetError, and RolloutError where the judge's server refuses everybody.
+    `verdicts`, and what `Grounding` has. Where the judge was asked in vain, whatever became of the row, counts of
+    `judge_failures` by kind, and `in_doubt`, how many of its replies may have been paid for and have not arrived. A
+    row's samples are those of `teach`, or the one it was imported with. Raises, from `run`, BudgetError, and
+    RolloutError where the judge's server refuses everybody.
     """
 
     name = STEP
@@ -91,11 +102,12 @@ class Verify:
     async def _judge(self, pool: ChatPool, row: Row) -> Outcome:
         candidates = await asyncio.to_thread(_check, row)
         if candidates and row.prompt.answer.strip():
-            candidates = await asyncio.gather(*(self._ask(pool, row, candidate) for candidate in candidates))
+            candidates = await finish_all(self._ask(pool, row, candidate) for candidate in candidates)
         return await asyncio.to_thread(self._conclude, row, candidates)
 
     async def _ask(self, pool: ChatPool, row: Row, candidate: Candidate) -> Candidate:
-        """With the judge's verdict where rules had none; as it was where the judge has none either."""
+        """With the judge's verdict where rules had none, or with why it has said nothing; as it was where the judge
+        cannot decide either."""
         if candidate.verdict != "unverifiable":
             return candidate
         content = fill(Case(row.prompt.question, row.prompt.answer, candidate.answer))
@@ -112,7 +124,8 @@ class Verify:
         except RequestError as error:
             if not error.is_its_own:
                 raise
-            return candidate
+            failure = IN_DOUBT if isinstance(error, InDoubtError) else error.failure.kind
+            return replace(candidate, judge_failure=failure, decided_by=f"judge failed: {failure}")
         verdict = _JUDGED.get(parse_verdict(reply.content) or "") if reply.ending == "stop" else None
         return candidate if verdict is None else replace(candidate, verdict=verdict, decided_by="judge")
 
@@ -121,27 +134,45 @@ class Verify:
             return passed(row, "has no demonstration")
         if not candidates:
             return dropped(row, "no demonstration is in the format", parse_response(_samples(row)[0][1]).reason)
-        candidates = _count_agreeing(candidates)
-        agreement = max(candidate.num_agreeing for candidate in candidates) / len(candidates)
-        if not row.prompt.answer.strip():
-            candidates = [self._by_agreement(candidate, len(candidates)) for candidate in candidates]
-        verdicts = dict(Counter(candidate.verdict for candidate in candidates))
-        right = [candidate for candidate in candidates if candidate.verdict == "correct"]
-        evidence = {"agreement": agreement, "verdicts": verdicts}
-        if not right:
-            return _not_right(row, candidates, evidence)
-        faults = [self._fault(row.prompt, candidate) for candidate in right]
-        if None not in faults:
-            reason, detail = next(fault for fault in faults if fault is not None)
+        candidates = self._compare(row, candidates)
+        evidence = _evidence(candidates)
+        faults = [self._fault(row.prompt, candidate) for candidate in candidates]
+        judged = list(zip(candidates, faults, strict=True))
+        right = [(candidate, fault) for candidate, fault in judged if candidate.verdict == "correct"]
+        sound = [candidate for candidate, fault in right if fault is None]
+        if sound:
+            chosen = min(sound, key=_preference)
+            return kept(row, **_findings(chosen, len(sound), len(candidates)), **evidence)
+        # A demonstration that does not hold whatever the judge had said of it does not hang on the judge.
+        missing = Counter(each.judge_failure for each, fault in judged if each.judge_failure and fault is None)
+        if missing:
+            kind = IN_DOUBT if IN_DOUBT in missing else missing.most_common(1)[0][0]
+            return dropped(row, f"judge failed: {kind}", _answers(row, candidates), **evidence)
+        if right:
+            reason, detail = next(fault for _, fault in right if fault is not None)
             return dropped(row, reason, detail, **evidence)
-        sound = [candidate for candidate, fault in zip(right, faults, strict=True) if fault is None]
-        chosen = min(sound, key=_preference)
-        return kept(row, **_findings(chosen, len(sound), len(candidates)), **evidence)
+        return dropped(row, self._reason_not_right(row, candidates), _answers(row, candidates), **evidence)
 
-    def _by_agreement(self, candidate: Candidate, count: int) -> Candidate:
-        is_shared = candidate.num_agreeing >= 2 and candidate.num_agreeing >= self._recipe.min_agreement * count
-        verdict = "correct" if is_shared else "unverifiable"
-        return replace(candidate, verdict=verdict, decided_by="agreement")
+    def _compare(self, row: Row, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """How many agree with each; where the row has no answer to check against, that is the verdict."""
+        answers = [candidate.answer for candidate in candidates]
+        counts = count_same(answers)
+        compared = [replace(each, num_agreeing=count) for each, count in zip(candidates, counts, strict=True)]
+        if row.prompt.answer.strip():
+            return compared
+        verdicts = verdicts_by_majority(answers, counts, self._recipe.min_agreement)
+        return [
+            replace(each, verdict=verdict, decided_by="agreement")
+            for each, verdict in zip(compared, verdicts, strict=True)
+        ]
+
+    def _reason_not_right(self, row: Row, candidates: Sequence[Candidate]) -> str:
+        if not row.prompt.answer.strip():
+            is_tied = is_enough([candidate.num_agreeing for candidate in candidates], self._recipe.min_agreement)
+            return _TIED if is_tied else _NO_AGREEMENT
+        if any(candidate.verdict == "unverifiable" for candidate in candidates):
+            return "no demonstration's answer can be verified as right"
+        return "no demonstration's answer is right"
 
     def _fault(self, prompt: Prompt, candidate: Candidate) -> tuple[str, str] | None:
         recipe, found = self._recipe, candidate.grounding
@@ -182,28 +213,24 @@ def _check(row: Row) -> list[Candidate] | None:
     return candidates
 
 
-def _count_agreeing(candidates: Sequence[Candidate]) -> list[Candidate]:
-    answers = [candidate.answer for candidate in candidates]
-    return [
-        replace(candidate, num_agreeing=sum(_is_same(candidate.answer, other) for other in answers))
-        for candidate in candidates
-    ]
+def _evidence(candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """What is told of every row with a demonstration in the format."""
+    failures = Counter(candidate.judge_failure for candidate in candidates if candidate.judge_failure)
+    evidence: dict[str, Any] = {
+        "agreement": max(candidate.num_agreeing for candidate in candidates) / len(candidates),
+        "verdicts": dict(Counter(candidate.verdict for candidate in candidates)),
+    }
+    if failures:
+        evidence["judge_failures"] = dict(failures)
+    if failures[IN_DOUBT]:
+        evidence["in_doubt"] = failures[IN_DOUBT]
+    return evidence
 
 
-def _is_same(first: str, second: str) -> bool:
-    return first == second or verify_answer(first, second) == "correct" or verify_answer(second, first) == "correct"
-
-
-def _not_right(row: Row, candidates: Sequence[Candidate], evidence: Mapping[str, Any]) -> Outcome:
+def _answers(row: Row, candidates: Sequence[Candidate]) -> str:
     answers = Counter(candidate.answer[:100] for candidate in candidates)
     detail = ", ".join(f"{answer} ({count})" for answer, count in answers.most_common(5))
-    if not row.prompt.answer.strip():
-        reason = "has no answer, and its demonstrations do not agree"
-    elif any(candidate.verdict == "unverifiable" for candidate in candidates):
-        reason = "no demonstration's answer can be verified as right"
-    else:
-        reason = "no demonstration's answer is right"
-    return dropped(row, reason, f"{detail} for {row.prompt.answer[:100]}", **evidence)
+    return f"{detail} for {row.prompt.answer[:100]}"
 
 
 def _preference(candidate: Candidate) -> tuple[int, int, bool, int]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import UInt32, UInt64
+from jaxtyping import UInt32
 
 from prism.records import IMAGE_MARK
 
@@ -37,7 +37,7 @@ _SHOWN = re.compile(
     re.IGNORECASE,
 )
 _SYMBOLS = (
-    (re.compile(r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?|\\degree(?![A-Za-z])|°|\bdegrees?\b|="), " "),
+    (re.compile(r"\^\s*(?:\{\s*)?\\circ(?![A-Za-z])\s*\}?|\\degree(?![A-Za-z])|°|\bdegrees?\b|="), " "),
     (re.compile(r"['’]s\b"), " "),
     (re.compile(r"\\angle(?![A-Za-z])|∠"), " angle "),
     (re.compile(r"\\triangle(?![A-Za-z])|△"), " triangle "),
@@ -45,6 +45,7 @@ _SYMBOLS = (
     (re.compile(r"\\pi(?![A-Za-z])"), " π "),
 )
 _LATEX = re.compile(r"\$|\\[()\[\],;:! ]|\\(?:left|right|text|mathrm|displaystyle)(?![A-Za-z])|[{}~]")
+_LONG_RUN_OF_SIGNS = re.compile(r"([^\w\s]{30})(?=[^\w\s])")
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[^\w\s.,;:?!'\"“”‘’`()]")
 
 _FRAME_WORDS = """
@@ -86,7 +87,7 @@ Words = UInt32[np.ndarray, "word"]
 
 def question_words(question: str) -> Words:
     """The words that count, each as its hash."""
-    text = unicodedata.normalize("NFKC", question.replace(IMAGE_MARK, " "))
+    text = _normalized(question)
     for pattern, spelling in _SYMBOLS:
         text = pattern.sub(spelling, text)
     text = _COUNT.sub(" howmany ", _SHOWN.sub(" ", _LATEX.sub(" ", text)))
@@ -111,17 +112,31 @@ def telling_hash(words: Words) -> int:
     return zlib.crc32(np.unique(words[words % 2 == 1]).tobytes())
 
 
-def minhash_bands(words: Words) -> UInt64[np.ndarray, "band"]:
-    """Questions with many words in common agree in at least one place (Broder, 1997)."""
+def minhash(words: Words) -> UInt32[np.ndarray, "64"]:
+    """Two questions agree in about the share of places that is the share of their words in common (Broder, 1997)."""
     if not len(words):
-        return np.zeros(NUM_BANDS, np.uint64)
+        return np.zeros(NUM_BANDS * BAND_SIZE, np.uint32)
     distinct = np.unique(words).astype(np.uint64)[None, :] % _MODULUS
-    least = ((_FACTORS * distinct + _OFFSETS) % _MODULUS).min(axis=1).astype(np.uint32).reshape(NUM_BANDS, BAND_SIZE)
-    return np.array([hash_of(band.tobytes()) + (number << 32) for number, band in enumerate(least)], np.uint64)
+    return ((_FACTORS * distinct + _OFFSETS) % _MODULUS).min(axis=1).astype(np.uint32)
+
+
+def bands_of(hashes: UInt32[np.ndarray, "64"]) -> UInt32[np.ndarray, "band"]:
+    """Of a `minhash`: questions with many words in common agree in at least one place."""
+    return np.array([hash_of(band.tobytes()) for band in hashes.reshape(NUM_BANDS, BAND_SIZE)], np.uint32)
+
+
+def minhash_bands(words: Words) -> list[tuple[int, int]]:
+    """The bands of a question with their numbers, to look others up by."""
+    return list(enumerate(bands_of(minhash(words)).tolist()))
 
 
 def hash_of(data: bytes) -> int:
     return zlib.crc32(data)
+
+
+def _normalized(question: str) -> str:
+    # Accents that follow one another are put in order in quadratic time; no letter has more than 30.
+    return unicodedata.normalize("NFKC", _LONG_RUN_OF_SIGNS.sub(r"\1 ", question.replace(IMAGE_MARK, " ")))
 
 
 def _word(token: str) -> int | None:
@@ -157,6 +172,5 @@ def _shared(first: set, second: set) -> float:
 
 def ngrams(question: str, size: int) -> Sequence[int]:
     """Hashes of every run of `size` words, as written but for case; none for a shorter question."""
-    text = unicodedata.normalize("NFKC", question.replace(IMAGE_MARK, " ")).casefold()
-    words = _TOKEN.findall(_LATEX.sub(" ", text))
+    words = _TOKEN.findall(_LATEX.sub(" ", _normalized(question).casefold()))
     return [zlib.crc32("\x1f".join(words[i : i + size]).encode()) for i in range(len(words) - size + 1)]

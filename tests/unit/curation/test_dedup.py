@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from curated_rows import Scripted, fill
-from labelled_copies import DISGUISES, disguise, originals, row
-from prism.curation import Store, count_step, run_step, run_whole_step
+from labelled_copies import DISGUISES, disguise, line_drawings, originals, row
+from prism.curation import Store, candidates, count_step, fingerprints, run_step, run_whole_step
 from prism.curation.dedup import CONTRADICTED, EXACT, NEAR, STEP, UNREADABLE, Dedup, answers_agree
 from prism.curation.rows import Outcome, Row
+from prism.data import image_likeness
 from prism.records import Prompt
 
 
@@ -45,6 +47,56 @@ def test_copies_are_found_in_every_disguise_and_nothing_else_is_dropped(store: S
     for outcome in outcomes.values():
         if outcome.status == "dropped":
             assert outcomes[outcome.findings["duplicate_of"]].status == "kept"
+
+
+def count_alignments(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One entry for each pair of pictures that is laid over one another from now on."""
+    counted: list[None] = []
+
+    def same_picture(first: Image.Image, second: Image.Image) -> float | None:
+        counted.append(None)
+        return image_likeness.same_picture(first, second)
+
+    monkeypatch.setattr(fingerprints, "same_picture", same_picture)
+    return counted
+
+
+def test_of_many_line_drawings_few_are_laid_over_one_another(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    alignments = count_alignments(monkeypatch)
+    source = random.Random(2)
+    problems = line_drawings(source, 300)
+    rows = [row(f"o{number}", problem) for number, problem in enumerate(problems)]
+    planted = {}
+    for count, number in enumerate(source.sample(range(len(problems)), 32)):
+        kind = DISGUISES[1 + count % 4]
+        rows.append(row(f"c{number}", disguise(source, problems[number], kind)))
+        planted[frozenset((f"made/c{number}", f"made/o{number}"))] = kind
+    outcomes = dedup(store, rows)
+    dropped = {frozenset((o.row_id, o.findings["duplicate_of"])) for o in outcomes.values() if o.status == "dropped"}
+    assert len(set(planted) - dropped) <= 0.05 * len(planted), Counter(planted[pair] for pair in set(planted) - dropped)
+    assert not dropped - set(planted)
+    assert len(alignments) < len(rows)
+
+
+def test_of_many_copies_one_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More encodings of a picture than a row is compared with, and more rows with the same file."""
+    alignments = count_alignments(monkeypatch)
+    monkeypatch.setattr(candidates, "MAX_LIKEST", 3)
+    monkeypatch.setattr(candidates, "MAX_BEST", 1)
+    source = random.Random(3)
+    [problem] = line_drawings(source, 1)
+    assert problem.picture is not None
+    sizes = range(300, 400, 3)
+    resized = [replace(problem, picture=problem.picture.resize((s, s), Image.Resampling.LANCZOS)) for s in sizes]
+    # With a demonstration, and so better than the others with the same file.
+    rows = [replace(row(f"r{number}", copy), completion="5") for number, copy in enumerate(resized)]
+    rows += [row(f"same{number}", resized[0]) for number in range(100)]
+    rows += [row(f"wrong{number}", replace(resized[1], answer="6")) for number in range(20)]
+    outcomes = dedup(store, [*rows, replace(row("best", problem), completion="5")])
+    assert {name for name, outcome in outcomes.items() if outcome.status == "kept"} == {"made/best"}
+    assert {outcome.detail for outcome in outcomes.values() if outcome.status == "dropped"} == {"of made/best"}
+    assert Counter(outcome.reason for outcome in outcomes.values())[CONTRADICTED] == 20
+    assert len(alignments) <= len(resized) * 4
 
 
 def test_the_best_of_the_same_stays(store: Store) -> None:

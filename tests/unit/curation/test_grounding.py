@@ -1,5 +1,7 @@
 """Numbers that come from nowhere, and all the ways in which a number may come from somewhere."""
 
+import time
+
 import pytest
 
 from prism.curation.grounding import check_grounding
@@ -48,6 +50,38 @@ def test_from_nowhere(think: str, numbers: tuple[str, ...]) -> None:
 def test_the_question_is_evidence() -> None:
     assert from_nowhere("1. CD is 23.") == ("23",)
     assert from_nowhere("1. CD is 23.", "CD = 23. How long is AC?") == ()
+
+
+@pytest.mark.parametrize(
+    ("think", "numbers"),
+    [
+        ("1. AC is 6 * 8, which makes it = 37.", ()),
+        ("1. AC = 37, since 6 * 8 is that.", ("37",)),
+        ("1. Since 6 * 8 is that:\nAC = 37.", ("37",)),
+        ("1. By $\\frac{a}{b}$ it is \\approx 37.", ()),
+        ("1. It is \\approx 37 by $\\frac{a}{b}$.", ("37",)),
+    ],
+)
+def test_a_result_stands_behind_its_calculation_on_the_same_line(think: str, numbers: tuple[str, ...]) -> None:
+    assert from_nowhere(think) == numbers
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "so x = 17, y = 29, z = 31, ",
+        "so 4 + 13 = 17, = = = 29, \\frac = 31, ",
+        "{n}.{n}, {n} and = {n}{n}; ",
+    ],
+)
+def test_a_long_line_takes_no_longer_than_its_length(part: str) -> None:
+    line = "".join(part.format(n=n) for n in range(100_000 // len(part)))
+    start = time.process_time()
+    from_nowhere(f"1. {line}")
+    check_grounding(
+        Prompt("a", line), parse_response(f"<caption>{line}</caption><think>{line}</think><answer>1</answer>")
+    )
+    assert time.process_time() - start < 15
 
 
 def test_faithful_demonstrations_are_grounded_and_a_planted_number_is_found() -> None:

@@ -8,10 +8,13 @@ import pytest
 from curated_rows import Scripted, fill
 from prism.config import VerifyRecipe, build_config
 from prism.curation import Part, Store, count_step, run_step
+from prism.curation.agreement import count_same, verdicts_by_majority
 from prism.curation.rows import Outcome, Row, kept
+from prism.curation.spending import count_spending
 from prism.curation.verify import STEP, run_verify
+from prism.errors import RolloutError
 from prism.records import Prompt
-from servers.openai_stub import completion, refusal, serving
+from servers.openai_stub import Received, Reply, completion, refusal, serving
 
 CAPTION = "A rectangle, labelled 6 at the top. Its right side, labelled 7."
 
@@ -83,6 +86,38 @@ def test_without_an_answer_the_samples_must_agree(store: Store) -> None:
     assert {outcomes[name].reason for name in ("none", "one")} == {"has no answer, and its demonstrations do not agree"}
 
 
+def test_without_an_answer_only_one_can_be_right(store: Store) -> None:
+    shaky = "1. The diagonal is 19.5.\n2. So it is that."
+    taught = {
+        "tied": [text("42"), text("42"), text("13"), text("13")],
+        "minority": [*(text("42", shaky) for _ in range(3)), text("13"), text("13")],
+        "majority": [*(text("42") for _ in range(3)), text("13"), text("13")],
+    }
+    outcomes = verify(store, taught, answer="", min_agreement=0.4)
+    assert outcomes["tied"].reason == "has no answer, and its demonstrations agree on several"
+    assert outcomes["tied"].findings["verdicts"] == {"unverifiable": 4}
+    assert outcomes["minority"].reason == "numbers in the reasoning are in no evidence"
+    assert outcomes["minority"].findings["verdicts"] == {"correct": 3, "wrong": 2}
+    assert "42" in outcomes["majority"].findings["text"] and outcomes["majority"].findings["num_sound"] == 3
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdicts"),
+    [
+        ("42 42 13 13", "????"),
+        ("42 42 13", "++-"),
+        ("42 42.0 42 13 13", "+++--"),
+        ("1 2 3", "???"),
+        # Each is within rounding of its neighbour only: the one in the middle has most behind it.
+        ("1/3 0.33 0.334", "?+?"),
+    ],
+)
+def test_the_most_frequent_answer_is_right_and_contradicted_by_none_that_is(answers: str, verdicts: str) -> None:
+    given = answers.split()
+    signs = {"correct": "+", "wrong": "-", "unverifiable": "?"}
+    assert "".join(signs[v] for v in verdicts_by_majority(given, count_same(given), 0.5)) == verdicts
+
+
 def test_rows_bring_their_own_demonstration_or_pass(store: Store) -> None:
     prompt = Prompt("a", "What is the area?", answer="42")
     fill(store, [Row("made/a", prompt, completion=text("42")), Row("made/b", prompt)])
@@ -91,8 +126,16 @@ def test_rows_bring_their_own_demonstration_or_pass(store: Store) -> None:
     assert dict(count_step(store, STEP).passed) == {"has no demonstration": 1}
 
 
+UNREADABLE = r"\begin{tikzpicture}\draw (0,0) -- (1,1);\end{tikzpicture} + \frac{"
+"""An answer with which the rules can do nothing."""
+
+
+def judge_of(base_url: str, **changes: Any) -> dict[str, Any]:
+    judge = {"base_url": base_url, "model": "wise", "max_attempts": 2, "backoff_s": 0.01, "timeout_s": 5.0}
+    return {"judge": judge | changes}
+
+
 def test_the_judge_is_asked_only_where_rules_cannot_decide(store: Store) -> None:
-    unreadable = r"\begin{tikzpicture}\draw (0,0) -- (1,1);\end{tikzpicture} + \frac{"
     replies = {"yes": "correct", "no": "incorrect", "dunno": "unclear", "babble": "I think so"}
 
     def answer(received: Any) -> Any:
@@ -103,16 +146,56 @@ def test_the_judge_is_asked_only_where_rules_cannot_decide(store: Store) -> None
 
     fill(store, [Row("made/sure", Prompt("sure", "?", answer="42"), completion=text("42"))])
     for name in (*replies, "refused"):
-        prompt = Prompt(name, f"word {name}?", answer=unreadable)
+        prompt = Prompt(name, f"word {name}?", answer=UNREADABLE)
         fill(store, [Row(f"made/{name}", prompt, completion=text("x^2 + 1"))], source=name)
     with serving(answer) as stub:
-        judge = {"base_url": stub.base_url, "model": "wise", "max_attempts": 2, "backoff_s": 0.01, "timeout_s": 5.0}
-        run_verify(store, build_config(VerifyRecipe, {"judge": judge}, (), source="test"), Part())
+        run_verify(store, build_config(VerifyRecipe, judge_of(stub.base_url), (), source="test"), Part())
         num_asked = len(stub.received)
     outcomes = {o.row_id.removeprefix("made/"): o for o in store.outcomes(STEP)}
     assert num_asked == 5
     assert outcomes["yes"].findings["decided_by"] == "judge"
     assert outcomes["sure"].findings["decided_by"].startswith("rules")
     assert outcomes["no"].reason == "no demonstration's answer is right"
-    for name in ("dunno", "babble", "refused"):
+    assert outcomes["refused"].reason == "judge failed: refused request"
+    assert outcomes["refused"].findings["judge_failures"] == {"refused request": 1}
+    for name in ("dunno", "babble"):
         assert outcomes[name].reason == "no demonstration's answer can be verified as right"
+        assert "judge_failures" not in outcomes[name].findings
+
+
+def test_a_reply_of_the_judge_that_is_lost_is_told_of_every_row_and_drops_those_that_hang_on_it(store: Store) -> None:
+    def answer(received: Received) -> Reply:
+        content = received.body["messages"][0]["content"]
+        if "p^2" in content:
+            return Reply(completion("correct").body, cut=True)
+        return refusal(400, "no") if "q^2" in content else completion("correct" if "r^2" in content else "incorrect")
+
+    taught = {
+        "hangs": [text("p^2"), text("s^2")],
+        "thin": [text("p^2", caption="A figure."), text("s^2")],
+        "kept": [text("p^2"), text("r^2"), text("q^2")],
+        "shaky": [text("p^2"), text("q^2"), text("r^2", caption="A figure.")],
+    }
+    with serving(answer) as stub:
+        outcomes = verify(store, taught, answer=UNREADABLE, **judge_of(stub.base_url))
+    assert {name: outcome.reason for name, outcome in outcomes.items()} == {
+        "hangs": "judge failed: in doubt",
+        "thin": "no demonstration's answer can be verified as right",
+        "kept": None,
+        "shaky": "judge failed: in doubt",
+    }
+    assert {outcome.findings["in_doubt"] for outcome in outcomes.values()} == {1}
+    assert outcomes["kept"].findings["judge_failures"] == {"in doubt": 1, "refused request": 1}
+    assert outcomes["kept"].findings["decided_by"] == "judge" and outcomes["kept"].findings["draw"] == 1
+    assert count_step(store, STEP).dropped["judge failed: in doubt"] == 2
+
+
+def test_where_the_judge_refuses_everybody_what_was_sent_is_waited_for_and_booked(store: Store) -> None:
+    def answer(received: Received) -> Reply:
+        if "p^2" in received.body["messages"][0]["content"]:
+            return refusal(401, "who are you")
+        return Reply(completion("correct").body, delay_s=0.5)
+
+    with serving(answer) as stub, pytest.raises(RolloutError, match="key was"):
+        verify(store, {"a": [text("r^2"), text("p^2"), text("s^2")]}, answer=UNREADABLE, **judge_of(stub.base_url))
+    assert dict(count_spending(store, STEP).attempts) == {"answered": 2, "refused request": 1}

@@ -8,7 +8,14 @@ import pytest
 from PIL import Image
 
 from labelled_copies import DISGUISES, disguise, originals
-from prism.data.image_likeness import MAX_DIFFERENCE, same_picture, thumbnail
+from prism.data.image_likeness import (
+    MAX_DIFFERENCE,
+    NUM_COLOUR_VALUES,
+    directions_of,
+    same_picture,
+    sketch_of,
+    thumbnail,
+)
 from prism.records import ImageSource
 
 PROBLEMS = [problem for problem in originals(random.Random(3), 9) if problem.picture is not None]
@@ -49,5 +56,26 @@ def test_a_thumbnail_hardly_depends_on_how_the_image_is_stored() -> None:
         picture.save(buffer, image_format)
         pixels, size = thumbnail(ImageSource(data=buffer.getvalue()))
         assert size == picture.width * picture.height
-        small.append(pixels.astype(int))
-    assert small[0].shape == (192,) and np.abs(small[0] - small[1]).max() <= 8
+        small.append(pixels)
+    colours = [pixels[:NUM_COLOUR_VALUES].astype(int) for pixels in small]
+    assert len(small[0]) == 8 * 8 * 3 + 16 * 16 and np.abs(colours[0] - colours[1]).max() <= 8
+    first, second = directions_of(sketch_of(np.array(small)))
+    assert first @ first == pytest.approx(1, abs=1e-5) and first @ second > 0.98
+
+
+def test_a_sketch_is_the_blurred_picture_less_its_mean_and_an_empty_one_is_like_empty_ones_only() -> None:
+    buffers = []
+    for colour in (None, 0, 90):
+        pixels = np.full((64, 64, 3), 255 if colour is None else colour, np.uint8)
+        if colour is None:
+            pixels[28:32, 28:32] = 245  # one pixel of the sketch, in the row and column of number 7
+        buffers.append(BytesIO())
+        Image.fromarray(pixels).save(buffers[-1], "PNG")
+    small = np.array([thumbnail(ImageSource(data=buffer.getvalue()))[0] for buffer in buffers])
+    directions = directions_of(sketch_of(small))
+    expected = np.zeros((16, 16))
+    expected[6:9, 6:9] = -np.outer((1, 2, 1), (1, 2, 1))
+    expected -= expected.mean()
+    assert directions[0, :-1] == pytest.approx(expected.reshape(-1) / np.linalg.norm(expected), abs=1e-5)
+    likeness = directions @ directions.T
+    assert likeness == pytest.approx(np.array([[1, 0, 0], [0, 1, 1], [0, 1, 1]]), abs=1e-5)
