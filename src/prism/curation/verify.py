@@ -14,7 +14,7 @@ from prism.curation.asking import OpenMeter, chat_servers, num_rows_at_once, ope
 from prism.curation.concurrency import Work, concurrently, finish_all
 from prism.curation.grounding import Grounding, check_grounding
 from prism.curation.ledger import IN_DOUBT
-from prism.curation.rows import Outcome, Row, dropped, kept, passed
+from prism.curation.rows import Outcome, Row, doubts, dropped, kept, passed
 from prism.curation.running import run_step
 from prism.curation.store import Part, Store
 from prism.evals.judge import Case, fill, parse_verdict, template_sha256
@@ -56,7 +56,8 @@ class Candidate:
 
 def run_verify(store: Store, recipe: VerifyRecipe, part: Part) -> None:
     """Verifies the part's rows; raises what `run_step` and `Verify` raise."""
-    run_step(store, Verify(recipe, open_meter(store, part, STEP, recipe)), part)
+    verify = Verify(recipe, open_meter(store, part, STEP, recipe))
+    run_step(store, verify, part, resolve_doubts=recipe.ask_in_doubt)
 
 
 class Verify:
@@ -222,8 +223,7 @@ def _evidence(candidates: Sequence[Candidate]) -> dict[str, Any]:
     }
     if failures:
         evidence["judge_failures"] = dict(failures)
-    if failures[IN_DOUBT]:
-        evidence["in_doubt"] = failures[IN_DOUBT]
+    evidence |= doubts(failures[IN_DOUBT])
     return evidence
 
 
