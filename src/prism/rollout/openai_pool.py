@@ -85,6 +85,8 @@ class ChatPool:
         self._meter = meter
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._jitter = random.Random()
+        self._end: RequestError | None = None
+        """Why nothing is sent any more."""
 
     async def __aenter__(self) -> "ChatPool":
         return self
@@ -158,10 +160,16 @@ class ChatPool:
             self._rest(session, min(_LONGEST_BACKOFF_S, server.backoff_s * 2 ** (num_lost - _LOST_BY_CHANCE - 1)))
         failure = replace(failure, is_final=True, advice="it may have been paid for: ask_in_doubt sends it again")
         is_its_own = num_lost <= max(server.concurrency, server.max_attempts)
-        return InDoubtError(session.describe(label, failure, 1), failure, is_its_own=is_its_own)
+        error = InDoubtError(session.describe(label, failure, 1), failure, is_its_own=is_its_own)
+        if not is_its_own:
+            self._end = RequestError(str(error), failure, is_its_own=False)
+            self._wake()
+        return error
 
     async def _take(self) -> Session:
         while True:
+            if self._end is not None:
+                raise self._end
             free = [session for session in self._sessions if session.pace.has_room()]
             if free:
                 session = min(free, key=lambda session: session.pace.load)
@@ -177,7 +185,8 @@ class ChatPool:
 
     def _wake(self) -> None:
         """As many of those who wait as there is room for; who finds none, because another came first, waits again."""
-        room = sum(session.pace.limit - session.pace.num_open for session in self._sessions if session.pace.has_room())
+        rooms = (session.pace.limit - session.pace.num_open for session in self._sessions if session.pace.has_room())
+        room = sum(rooms) if self._end is None else len(self._waiting)
         while room > 0 and self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():  # else it was cancelled

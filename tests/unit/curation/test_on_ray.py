@@ -39,13 +39,15 @@ def test_a_row_survives_its_journey() -> None:
     given = made(1)[0]
     prompt = replace(
         given.prompt,
-        images=(ImageSource(path=Path("a/b.png")),),
+        images=(ImageSource(path=Path("/a/b.png")),),
         choices=("“Ω”",),
         metadata={"n": [1, None]},
         system="S",
     )
     row = replace(given, prompt=prompt, completion="xy", loss_spans=((0, 1),), findings={"teach": {"samples": [{}]}})
     assert decode(encode(row)) == row
+    near = replace(row, prompt=replace(prompt, images=(ImageSource(path=Path("a/b.png")),)))
+    assert decode(encode(near)).prompt.images[0].path == Path.cwd() / "a/b.png"  # workers lie elsewhere
 
 
 @pytest.mark.ray
