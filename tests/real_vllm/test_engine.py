@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from prism.config import VllmRollout
 from prism.errors import DataError, RolloutError
-from prism.models import PromptEncoder, checkpoint_weights, load_policy, save_policy, upcycle
+from prism.models import PromptEncoder, checkpoint_weights
 from prism.records import Prompt, RolloutGroup
 from prism.rollout import Sampling, TransformersEngine, VllmEngine
 from prism.stages.mismatch import Mismatch, check_sampler, sampler_logprobs
@@ -288,28 +287,3 @@ def test_what_the_checkpoint_says_about_sampling_is_ignored(
     other.update_weights(checkpoint_weights(policy))
     groups = other.generate(prompts, num_samples=6, sampling=Sampling(1.0, 40), seed=5)
     assert tokens_of(groups) == tokens_of(talkative)
-
-
-def test_experts_that_do_not_arrive_are_noticed(
-    encoder: PromptEncoder, policy: Any, settings: VllmRollout, prompts: list[Prompt], tmp_path: Path
-) -> None:
-    """vLLM 0.32 reads a mixture of experts from its files on a CPU, but cannot replace the experts there."""
-    directory = tmp_path / "moe"
-    save_policy(upcycle(policy, num_experts=3, noise_std=0.01), encoder, directory)
-    sparse = load_policy(directory)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in checkpoint_weights(sparse)},
-        directory / "model.safetensors",
-        {"format": "pt"},
-    )
-    assert load_file(directory / "model.safetensors").keys() == dict(checkpoint_weights(sparse)).keys()
-    engine = VllmEngine(directory, encoder, settings, max_length=300)
-    check_sampler(
-        measure(sparse, encoder, engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=8)),
-        settings,
-        "from the files",
-    )
-    engine.update_weights(checkpoint_weights(sparse))
-    groups = engine.generate(prompts, num_samples=2, sampling=SAMPLING, seed=8)
-    with pytest.raises(RolloutError, match="samples from another policy"):
-        check_sampler(measure(sparse, encoder, groups), settings, "step 1")
