@@ -18,6 +18,7 @@ from prism.rollout.openai_failures import PASSING, Failure, diagnose
 from prism.rollout.openai_messages import ChatReply, ChatRequest, request_body
 from prism.rollout.openai_server import ChatServer
 from prism.rollout.openai_session import Session
+from prism.runtime.progress import make_console, say
 
 _T = TypeVar("_T")
 
@@ -150,7 +151,8 @@ class ChatPool:
             await self._pause(session, failure, failures)
 
     def _in_doubt(self, session: Session, label: str, failure: Failure) -> InDoubtError:
-        """Nobody's own matter once a server has lost as many in a row as it is given at a time, and a few: it is gone.
+        """A server that has lost more in a row than it is given at a time, and a few, is gone and given nothing more;
+        once all are, it is everybody's matter.
 
         It fails faster than others answer, so that it would be given more and more of the requests: it rests before.
         """
@@ -159,12 +161,14 @@ class ChatPool:
         if num_lost > _LOST_BY_CHANCE:
             self._rest(session, min(_LONGEST_BACKOFF_S, server.backoff_s * 2 ** (num_lost - _LOST_BY_CHANCE - 1)))
         failure = replace(failure, is_final=True, advice="it may have been paid for: ask_in_doubt sends it again")
-        is_its_own = num_lost <= max(server.concurrency, server.max_attempts)
-        error = InDoubtError(session.describe(label, failure, 1), failure, is_its_own=is_its_own)
-        if not is_its_own:
-            self._end = RequestError(str(error), failure, is_its_own=False)
+        message = session.describe(label, failure, 1)
+        if num_lost > max(server.concurrency, server.max_attempts) and not session.pace.is_gone:
+            session.pace.is_gone = True
+            say(make_console(), f"{message}; {num_lost} in a row, so that this server is given nothing more")
+        if all(session.pace.is_gone for session in self._sessions):
+            self._end = RequestError(message, failure, is_its_own=False)
             self._wake()
-        return error
+        return InDoubtError(message, failure, is_its_own=self._end is None)
 
     async def _take(self) -> Session:
         while True:

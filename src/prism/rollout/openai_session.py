@@ -37,6 +37,7 @@ class Pace:
         self.num_answered = 0
         self.num_lost = 0
         """Replies in a row that may have been lost on their way."""
+        self.is_gone = False
 
     @property
     def limit(self) -> int:
@@ -47,7 +48,7 @@ class Pace:
         return self.num_open / self.limit
 
     def has_room(self) -> bool:
-        return self.num_open < self.limit and time.monotonic() >= self.resume_at
+        return not self.is_gone and self.num_open < self.limit and time.monotonic() >= self.resume_at
 
     def grow(self) -> None:
         self.num_answered += 1

@@ -189,8 +189,9 @@ def test_a_server_that_loses_replies_does_not_swallow_the_requests() -> None:
 
         results = asyncio.run(run())
     lost = [result for result in results if isinstance(result, InDoubtError)]
-    assert len(lost) == len(bad.received) <= 24 and len(good.received) == 300 - len(lost)
-    assert [error.is_its_own for error in lost[:6]] == [True] * 6
+    # Gone after 6 in a row, when as many more may be under way.
+    assert len(lost) == len(bad.received) <= 13 and len(good.received) == 300 - len(lost)
+    assert all(error.is_its_own for error in lost)
 
 
 @pytest.mark.parametrize(
