@@ -97,6 +97,7 @@ class _Importer:
         self._readable = readable
         self._settings = settings
         self._image_root = Path(os.path.abspath(settings.image_root or file.parent))
+        self._our_names = {theirs: ours for ours, theirs in settings.columns.items()}
         self._shard_by_id: Shard | None = None
         """Of the row in hand, where its id was looked at before its images were fetched."""
         self._num_tried = 0
@@ -128,8 +129,8 @@ class _Importer:
 
     def _prepare(self, number: int, row: fields.Row) -> fields.Row | None:
         """None for a row of another process's shard, as far as can be told before its images are fetched."""
-        names = {theirs: ours for ours, theirs in self._settings.columns.items()}
-        row = {names.get(key, key): value for key, value in row.items() if key in names or key not in names.values()}
+        names, renamed = self._our_names, self._settings.columns
+        row = {names.get(key, key): value for key, value in row.items() if key in names or key not in renamed}
         self._shard_by_id = None
         if self._settings.fetcher is None:
             return row

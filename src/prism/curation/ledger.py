@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from prism.curation.budget import Account
 from prism.curation.shard import database_errors
-from prism.rollout.openai_failures import LOST, Failure
+from prism.rollout.openai_failures import LOST_KINDS, Failure
 from prism.rollout.openai_messages import ChatReply, ChatRequest
 from prism.rollout.openai_pool import InDoubtError
 from prism.runtime.hashing import canonical_json
@@ -186,7 +186,7 @@ class LedgerCall:
 
     async def recall(self) -> ChatReply | None:
         """Raises InDoubtError."""
-        doubtful = (IN_DOUBT, *LOST)
+        doubtful = (IN_DOUBT, *LOST_KINDS)
 
         def look(database: sqlite3.Connection) -> tuple[str | None, int, int]:
             reply = database.execute("SELECT reply FROM replies WHERE request = ?", (self.key,)).fetchone()

@@ -11,7 +11,7 @@ Status = Literal["kept", "dropped", "passed"]
 STUDENT = "student_response"
 """Where the metadata of a row that was imported as a pair has the student's text."""
 
-IN_DOUBT = "in_doubt"
+NUM_IN_DOUBT = "in_doubt"
 """Among findings: how many requests for the row may have been paid for without a reply. Only where there are any."""
 
 
@@ -62,8 +62,8 @@ def passed(row: Row, reason: str, **findings: Any) -> Outcome:
 
 
 def doubts(count: int) -> dict[str, int]:
-    """The finding `IN_DOUBT`, if there is any doubt."""
-    return {IN_DOUBT: count} if count else {}
+    """The finding `NUM_IN_DOUBT`, if there is any doubt."""
+    return {NUM_IN_DOUBT: count} if count else {}
 
 
 class Step(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prism.curation.record import decode_row
-from prism.curation.rows import IN_DOUBT, Outcome, Row
+from prism.curation.rows import NUM_IN_DOUBT, Outcome, Row
 from prism.errors import StorageError
 
 _FILE = "rows.sqlite"
@@ -102,7 +102,7 @@ class Shard:
 
     def remove_doubtful(self, run: str, behind: Sequence[str]) -> None:
         """The outcomes of a run for which requests are in doubt, and what the runs `behind` it said of these rows."""
-        doubtful = f"SELECT row FROM outcomes WHERE run = ? AND json_extract(findings, '$.{IN_DOUBT}') > 0"
+        doubtful = f"SELECT row FROM outcomes WHERE run = ? AND json_extract(findings, '$.{NUM_IN_DOUBT}') > 0"
         for other in (*behind, run):
             self._write(f"DELETE FROM outcomes WHERE run = ? AND row IN ({doubtful})", other, run)
 

@@ -119,7 +119,7 @@ class Teach:
         except RequestError as error:
             if not error.is_its_own:
                 raise
-            failure = LOST if isinstance(error, InDoubtError) else f"request failed: {error.failure.kind}"
+            failure = NO_REPLY if isinstance(error, InDoubtError) else f"request failed: {error.failure.kind}"
             return Sample(draw, failure=failure, detail=error.failure.reason)
         if repaired.text is None:
             return Sample(draw, failure="malformed, also after repair", detail=repaired.detail or repaired.failure)
@@ -138,7 +138,7 @@ class Teach:
 
 
 MALFORMED, REFUSED, TRUNCATED, FILTERED = "malformed", "refused", "truncated", "filtered by the server"
-LOST = "may have been paid for, and no reply has arrived"
+NO_REPLY = "may have been paid for, and no reply has arrived"
 
 
 def judge_reply(reply: ChatReply, draw: int) -> Sample:
@@ -174,7 +174,7 @@ def _outcome(row: Row, samples: list[Sample], model: str) -> Outcome:
         if sample.text is not None
     ]
     failures = Counter(sample.failure for sample in samples if sample.failure is not None)
-    found = {"failures": dict(failures), **doubts(failures[LOST])}
+    found = {"failures": dict(failures), **doubts(failures[NO_REPLY])}
     if texts:
         return kept(row, model=model, samples=texts, **found)
     reason, _ = failures.most_common(1)[0]

@@ -25,7 +25,7 @@ from prism.planning.work import (
 _KEPT_AFTER_END = 8 / 7
 """Rows of a batch over rows still growing: finished ones leave it once they are a quarter of it (`TransformersEngine`),
 so that an eighth of it are finished on average."""
-SERVED = VllmRollout(memory_fraction=0.9)
+_SERVED = VllmRollout(memory_fraction=0.9)
 """What a rollout server is taken to run, on a device like those that train."""
 _SAMPLING_BYTES = 90.0
 """Moved per logit by drawing in float64: conversion, ban, check, temperature, softmax, cumulative sum."""
@@ -67,7 +67,7 @@ def plan_sampling(
     if isinstance(rollout, VllmRollout):
         return _by_vllm(policy, draw, lengths, rollout, hardware, hardware.ranks)
     if isinstance(rollout, ServedRollout):
-        found = _by_vllm(policy, draw, lengths, SERVED, hardware, len(rollout.base_urls))
+        found = _by_vllm(policy, draw, lengths, _SERVED, hardware, len(rollout.base_urls))
         return replace(found, copy=0.0, cache=0.0)
     return _by_policy(policy, draw, lengths, batch_size or rollout.batch_size, hardware)
 

@@ -38,7 +38,7 @@ PASSING = (
 
 FailureKind = Literal["rate limit", "server error", "time-out", "no connection", "cut", "bad reply", "refused request"]
 
-LOST: tuple[FailureKind, ...] = ("time-out", "cut")
+LOST_KINDS: tuple[FailureKind, ...] = ("time-out", "cut")
 """A reply that is no completion is not among them: it is a proxy's, or a wrong address's, more often than a model's."""
 
 
@@ -70,7 +70,7 @@ class Failure:
     @property
     def is_lost(self) -> bool:
         """Whether the model may have written an answer that did not arrive."""
-        return self.kind in LOST
+        return self.kind in LOST_KINDS
 
     @property
     def may_have_cost(self) -> bool:

@@ -96,11 +96,6 @@ class ChatPool:
         for session in self._sessions:
             await session.close()
 
-    @property
-    def concurrency(self) -> int:
-        """How many requests can be under way at most."""
-        return sum(session.server.concurrency for session in self._sessions)
-
     async def ask(self, request: ChatRequest) -> ChatReply:
         """Raises RequestError, and what the meter raises."""
         body = request_body(self._sessions[0].server, request)

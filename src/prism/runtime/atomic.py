@@ -56,6 +56,23 @@ def write_bytes(path: Path, data: bytes, *, is_flushed: bool = True) -> None:
     """
     if not is_first():
         return
+    with _written(path, data, is_flushed=is_flushed) as temporary:
+        os.replace(temporary, path)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write `path` unless it is there; whether it was not. Of several processes one alone writes."""
+    with _written(path, data, is_flushed=True) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        return True
+
+
+@contextmanager
+def _written(path: Path, data: bytes, *, is_flushed: bool) -> Iterator[Path]:
+    """A file beside `path` that holds `data`, gone at the end of the block, also on Ctrl-C, unless it was renamed."""
     temporary = _temporary(path)
     with storage_errors(path):
         try:
@@ -64,29 +81,9 @@ def write_bytes(path: Path, data: bytes, *, is_flushed: bool = True) -> None:
                 if is_flushed:
                     file.flush()
                     os.fsync(file.fileno())
-            os.replace(temporary, path)
+            yield temporary
             if is_flushed:
                 sync_directory(path.parent)
-        except BaseException:  # also on Ctrl-C: no half-written neighbour stays behind
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def write_new(path: Path, data: bytes) -> bool:
-    """Write `path` unless it is there; whether it was not. Of several processes one alone writes."""
-    temporary = _temporary(path)
-    with storage_errors(path):
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
-            sync_directory(path.parent)
-            return True
         finally:
             temporary.unlink(missing_ok=True)
 
