@@ -1,12 +1,15 @@
 """What an update costs as group size, image size and branch length grow.
 
-    python benchmarks/linear_cost.py [--image-tokens 256] [--branch-tokens 275] [--runs 3]
+    python benchmarks/linear_cost.py [--image-tokens 256] [--branch-tokens 275] [--runs 3] [--true-widths 0]
 
 Updates of policy and discriminator for one prompt, all in one pack. A point is the median of `--runs` updates. Prints
 for each point its unique tokens (the prompt's and every branch's, once) and the time per unique token; for each sweep
 how far the largest of these is above the smallest, and the least-squares fit of a constant and a time per unique token
 with the share of the variance that it explains. Sweeps differ in that time: an image also costs its encoding and is
 looked at by every branch, and a branch's tokens look at each other.
+
+With `--true-widths 1` the models have the widths of Qwen3-VL-4B and 2B and one layer a tower, and only the group size
+grows: in the small models attention and an image's encoding weigh several times more than in those.
 """
 
 import argparse
@@ -18,7 +21,19 @@ import numpy as np
 import torch
 from discriminator_update import Trees
 from grpo_step import GRPO
-from side_by_side import Writer, make_discriminator, make_encoder, make_policy, parse_arguments, timed
+from side_by_side import (
+    DISCRIMINATOR,
+    DISCRIMINATOR_LAYER,
+    POLICY,
+    POLICY_LAYER,
+    Size,
+    Writer,
+    make_discriminator,
+    make_encoder,
+    make_policy,
+    parse_arguments,
+    timed,
+)
 
 from prism.rewards import parse_response
 from prism.stages.imitation import num_tokens
@@ -39,9 +54,9 @@ Measure = Callable[[Point], tuple[int, Callable[[], object]]]
 """The unique tokens of a point, and the update to time."""
 
 
-def policy_update() -> Measure:
+def policy_update(size: Size) -> Measure:
     encoder = make_encoder()
-    policy = make_policy(encoder)
+    policy = make_policy(encoder, size)
 
     def measure(point: Point) -> tuple[int, Callable[[], object]]:
         writer = Writer(encoder)
@@ -59,9 +74,9 @@ def policy_update() -> Measure:
     return measure
 
 
-def discriminator_update() -> Measure:
+def discriminator_update(size: Size) -> Measure:
     encoder = make_encoder()
-    trees = Trees(encoder, make_discriminator(encoder), TOKEN_BUDGET)
+    trees = Trees(encoder, make_discriminator(encoder, size), TOKEN_BUDGET)
 
     def measure(point: Point) -> tuple[int, Callable[[], object]]:
         writer = Writer(encoder)
@@ -97,19 +112,24 @@ def sweep(name: str, measure: Measure, points: Iterable[Point], num_runs: int) -
 
 def compare(arguments: argparse.Namespace) -> None:
     base = Point(16, arguments.image_tokens, arguments.branch_tokens)
-    sweeps = {
-        "group size": [replace(base, group_size=size) for size in (2, 4, 8, 16, 32)],
-        "image size": [replace(base, image_tokens=size) for size in (64, 256, 576, 1024)],
-        "branch length": [replace(base, branch_tokens=length) for length in (75, 150, 300, 600)],
-    }
-    for player, measure in (("policy", policy_update()), ("discriminator", discriminator_update())):
-        timed(measure(base)[1])  # warms up
+    sweeps = {"group size": [replace(base, group_size=size) for size in (2, 4, 8, 16, 32)]}
+    if not arguments.true_widths:
+        sweeps |= {
+            "image size": [replace(base, image_tokens=size) for size in (64, 256, 576, 1024)],
+            "branch length": [replace(base, branch_tokens=length) for length in (75, 150, 300, 600)],
+        }
+    sizes = (POLICY_LAYER, DISCRIMINATOR_LAYER) if arguments.true_widths else (POLICY, DISCRIMINATOR)
+    for player, update, size in zip(
+        ("policy", "discriminator"), (policy_update, discriminator_update), sizes, strict=True
+    ):
+        measure = update(size)
+        timed(measure(replace(base, group_size=2))[1])  # warms up
         for name, points in sweeps.items():
             sweep(f"{player}, {name}", measure, points, arguments.runs)
 
 
 def main() -> None:
-    compare(parse_arguments(__doc__, image_tokens=256, branch_tokens=275, runs=3))
+    compare(parse_arguments(__doc__, image_tokens=256, branch_tokens=275, runs=3, true_widths=0))
 
 
 if __name__ == "__main__":

@@ -43,28 +43,51 @@ RESPONSE_TOKENS = (150, 400)
 
 
 @dataclass(frozen=True, slots=True)
+class Vision:
+    hidden: int
+    layers: int
+    heads: int
+    mlp: int
+    taps: tuple[int, ...]
+    """Layers whose features also enter the first layers of the language model."""
+
+
+@dataclass(frozen=True, slots=True)
 class Size:
     hidden: int
     layers: int
     heads: int
     key_heads: int
     mlp: int
+    vision: Vision
+    head: int = 32
+    rope: tuple[int, int, int] = (6, 5, 5)
 
 
-POLICY = Size(hidden=256, layers=9, heads=12, key_heads=3, mlp=960)
+VISION = Vision(hidden=96, layers=6, heads=3, mlp=384, taps=(1, 2, 4))
+"""Qwen3-VL-4B and 2B: 1024, 24, 16, 4096."""
+
+POLICY = Size(hidden=256, layers=9, heads=12, key_heads=3, mlp=960, vision=VISION)
 """Qwen3-VL-4B: 2560, 36, 32, 8, 9728. Heads are 32 wide here and 128 there."""
 
-DISCRIMINATOR = Size(hidden=192, layers=7, heads=6, key_heads=3, mlp=576)
+DISCRIMINATOR = Size(hidden=192, layers=7, heads=6, key_heads=3, mlp=576, vision=VISION)
 """Qwen3-VL-2B: 2048, 28, 16, 8, 6144. Its MLPs become four experts, of which a token sees two."""
+
+VISION_LAYER = Vision(hidden=1024, layers=1, heads=16, mlp=4096, taps=(0,))
+POLICY_LAYER = Size(2560, 1, 32, 8, 9728, VISION_LAYER, head=128, rope=(24, 20, 20))
+DISCRIMINATOR_LAYER = Size(2048, 1, 16, 8, 6144, VISION_LAYER, head=128, rope=(24, 20, 20))
+"""One layer of each tower at its true widths, so that attention has its true share of the time: in a model a tenth as
+wide it has ten times that. The vision tower weighs more than in truth, where it has fewer layers than the other."""
 
 
 def model_config(encoder: PromptEncoder, size: Size) -> Qwen3VLConfig:
-    """Both have the same vision tower, 96 wide and 6 deep (1024 and 24)."""
     config: Any = tiny_config(encoder.tokenizer, hidden_size=size.hidden, num_layers=size.layers)
     text, vision = config.text_config, config.vision_config
     text.num_attention_heads, text.num_key_value_heads, text.intermediate_size = size.heads, size.key_heads, size.mlp
-    vision.hidden_size, vision.num_heads, vision.intermediate_size = 96, 3, 384
-    vision.depth, vision.deepstack_visual_indexes = 6, [1, 2, 4]
+    text.head_dim, text.rope_parameters["mrope_section"] = size.head, list(size.rope)
+    of = size.vision
+    vision.hidden_size, vision.num_heads, vision.intermediate_size = of.hidden, of.heads, of.mlp
+    vision.depth, vision.deepstack_visual_indexes = of.layers, list(of.taps)
     vision.num_position_embeddings = 48 * 48
     return config
 
@@ -82,12 +105,12 @@ def make_encoder() -> PromptEncoder:
     return PromptEncoder(tokenizer, images, CHAT_TEMPLATE, vocab_size=config.text_config.vocab_size)
 
 
-def make_policy(encoder: PromptEncoder) -> Qwen3VLForConditionalGeneration:
-    return build_tiny(model_config(encoder, POLICY), seed=0).train()
+def make_policy(encoder: PromptEncoder, size: Size = POLICY) -> Qwen3VLForConditionalGeneration:
+    return build_tiny(model_config(encoder, size), seed=0).train()
 
 
-def make_discriminator(encoder: PromptEncoder) -> Discriminator:
-    body = upcycle(build_tiny(model_config(encoder, DISCRIMINATOR), seed=1), num_experts=4, top_k=2).model
+def make_discriminator(encoder: PromptEncoder, size: Size = DISCRIMINATOR) -> Discriminator:
+    body = upcycle(build_tiny(model_config(encoder, size), seed=1), num_experts=4, top_k=2).model
     discriminator = Discriminator(body, mode="moe").train()
     torch.nn.init.normal_(discriminator.head.weight, std=0.1)
     return discriminator

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from prism.curation.importing import import_file
 from prism.curation.store import Store
 from prism.data.world.datasets import CURATED, FAITHFUL, demonstrations
 from prism.data.writers import write_verl_parquet
+from prism.records import Example
 
 SERVER = Path(__file__).parent / "servers" / "teacher_stub.py"
 
@@ -40,13 +41,19 @@ def world_store(directory: Path, count: int, num_shards: int = 4) -> tuple[Store
     write_verl_parquet(file, (example.prompt for example in examples))
     store = Store.create(directory / "store", num_shards)
     assert import_file(store, file) == count
+    return store, write_script(directory, examples)
+
+
+def write_script(directory: Path, examples: Iterable[Example]) -> Path:
+    """What the teacher answers to the image of each example."""
     script = {}
     for example in examples:
         [image] = example.prompt.images
         uri = "data:image/png;base64," + base64.b64encode(image.data or b"").decode()
         script[hashlib.sha256(uri.encode()).hexdigest()] = example.completion
-    (directory / "script.json").write_text(json.dumps(script))
-    return store, directory / "script.json"
+    path = directory / "script.json"
+    path.write_text(json.dumps(script))
+    return path
 
 
 @contextmanager

@@ -124,11 +124,11 @@ def verify_data(arguments: argparse.Namespace) -> None:
     recipe = load_settings(VerifyRecipe, arguments.recipe, arguments.overrides)
     from prism.curation import Part, Store, decontaminate, dedup, run_whole_step, verify
 
-    store, part = Store(arguments.store), Part.parse(arguments.shard)
-    verify.run_verify(store, recipe, part)
+    store, part, executor = Store(arguments.store), Part.parse(arguments.shard), _executor(arguments)
+    verify.run_verify(store, recipe, part, executor)
     if recipe.against:
-        decontaminate.run_decontaminate(store, recipe.against, part)
-    run_whole_step(store, dedup.Dedup(store.images.root), part)
+        decontaminate.run_decontaminate(store, recipe.against, part, executor)
+    run_whole_step(store, dedup.Dedup(store.images.root), part, executor)
     steps = [verify.STEP, *([decontaminate.STEP] if recipe.against else []), dedup.STEP]
     for step in steps:
         _print_step(store, step, part)
@@ -143,7 +143,7 @@ def decontaminate_data(arguments: argparse.Namespace) -> None:
     from prism.curation.decontaminate import STEP, run_decontaminate
 
     store, part = Store(arguments.store), Part.parse(arguments.shard)
-    run_decontaminate(store, recipe.against, part)
+    run_decontaminate(store, recipe.against, part, _executor(arguments))
     _print_step(store, STEP, part)
     _write_report(store, [STEP], arguments.report)
 
@@ -197,9 +197,7 @@ def add_data(commands: Any) -> None:
 
 def _add_selection(subcommands: Any) -> None:
     split = _add_step(subcommands, "split", split_data, "reserve the best rows for alignment and RL, the rest for SFT")
-    split.add_argument(
-        "--on-ray", action="store_true", help="work on a Ray cluster, that of RAY_ADDRESS or a local one"
-    )
+    _add_on_ray(split)
     add_overrides(split, "alignment=6000")
     _add_asking_step(
         subcommands, "pairs", pair_data, "sample an SFT model beside the demonstrations for alignment", "num_samples=4"
@@ -262,6 +260,13 @@ def _add_asking_step(subcommands: Any, name: str, command: Command, text: str, e
 def _add_removing_step(subcommands: Any, name: str, command: Command, text: str, example: str) -> None:
     parser = _add_asking_step(subcommands, name, command, text, example)
     parser.add_argument("--report", metavar="F", type=Path, help="JSON file to write: what was dropped, with examples")
+    _add_on_ray(parser)
+
+
+def _add_on_ray(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on-ray", action="store_true", help="work on a Ray cluster, that of RAY_ADDRESS or a local one"
+    )
 
 
 def _assignment(text: str) -> str:

@@ -13,14 +13,15 @@ class PublicFidelity(Config):
 
     Per described attribute the chance of a wrong and of a vague word, and of taking a value that has a
     look-alike for it (purple for blue, a star for a square, 5 for 4): above one half, that is what a model
-    learns to say. Per response the chance that the reasoning skips its steps. Curated and alignment
-    demonstrations never err.
+    learns to say. With `mutual` the look-alikes are taken for one another, and no word becomes rarer. Per response the
+    chance that the reasoning skips its steps. Curated and alignment demonstrations never err.
     """
 
     wrong: Fraction = 0.08
     vague: Fraction = 0.12
     terse: Fraction = 0.3
     confused: Fraction = 0.0
+    mutual: bool = False
 
     @model_validator(mode="after")
     def _check_sum(self) -> "PublicFidelity":

@@ -8,6 +8,7 @@ pictures, which are then others, the words must be many: "How many red circles a
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from prism.curation.evaluation_items import read_evaluation_set
 from prism.curation.fingerprints import NUM_THUMBNAIL_VALUES, Pictures, Thumbnail, image_name, thumbnail_of
 from prism.curation.images import ImageFolder
 from prism.curation.rows import Outcome, Row, dropped, kept
-from prism.curation.running import run_step
+from prism.curation.running import Execute, here, run_step
 from prism.curation.store import Part, Store
 from prism.curation.threads import in_threads
 from prism.data.image_likeness import MAX_DIFFERENCE, could_be_copies, directions_of, sketch_of
 from prism.data.question_likeness import Words, ask_the_same, minhash_bands, ngrams, question_words
 from prism.errors import DataError
 from prism.records import ImageSource, Prompt
+from prism.runtime.atomic import storage_errors
 
 STEP = "decontaminate"
 NGRAM = 8
@@ -199,7 +201,10 @@ def _shared_telling(item: Words, words: Words) -> float:
     return len(telling & set(words.tolist())) / len(telling) if telling else 1.0
 
 
-def run_decontaminate(store: Store, sets: Iterable[EvaluationSet], part: Part) -> None:
+def run_decontaminate(store: Store, sets: Iterable[EvaluationSet], part: Part, execute: Execute = here) -> None:
     """Raises DataError for a set that cannot be read, and what `run_step` raises."""
-    with tempfile.TemporaryDirectory() as directory:
-        run_step(store, Decontaminate(store.images.root, sets, Path(directory)), part)
+    # Beside the store: what every machine sees that does a part of the work.
+    with ExitStack() as stack:
+        with storage_errors(store.directory):
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="sets-", dir=store.directory))
+        run_step(store, Decontaminate(store.images.root, sets, Path(directory)), part, execute)

@@ -104,6 +104,10 @@ class Pictures:
         self._roots = roots
         self._open = lru_cache(maxsize=_IMAGES_IN_HAND)(self._read)
 
+    def __reduce__(self) -> tuple[type["Pictures"], tuple[Path, ...]]:
+        """For a process elsewhere: without the images in memory, and whatever its working directory."""
+        return Pictures, tuple(root.absolute() for root in self._roots)
+
     def largest_difference(self, first: tuple[str, ...], second: tuple[str, ...]) -> float | None:
         """Of the pairs of images, in order, 0 to `MAX_DIFFERENCE`; None if they are not the same pictures."""
         if len(first) != len(second):

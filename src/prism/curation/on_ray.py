@@ -33,10 +33,12 @@ def on_ray(work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
     ray = _import_ray()
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
+    shared = ray.put(work)  # once, not with every batch: it may hold the sketches of all evaluation sets
+    _check_worker(ray, shared)
     while chunk := [encode(row) for row in islice(rows, CHUNK_ROWS)]:
         blocks = min(len(chunk), max(1, len(chunk) // BATCH_ROWS))
         data = ray.data.from_items([{"row": text} for text in chunk], override_num_blocks=blocks)
-        done = data.map_batches(_on_batch, fn_args=(work,), batch_size=BATCH_ROWS, batch_format="numpy")
+        done = data.map_batches(_on_batch, fn_args=(shared,), batch_size=BATCH_ROWS, batch_format="numpy")
         for item in done.iter_rows():
             yield Outcome(**json.loads(item["outcome"]))
 
@@ -48,7 +50,22 @@ def _import_ray() -> Any:
     return importlib.import_module("ray")
 
 
-def _on_batch(batch: dict[str, Any], work: Work) -> dict[str, list[str]]:
+def _check_worker(ray: Any, shared: Any) -> None:
+    """Ray Data tries a batch for ever on workers that cannot import what it needs; a task that is tried once tells."""
+    try:
+        ray.get(ray.remote(max_retries=0)(_count).remote([shared]))
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().rpartition("\n")[2]
+        raise ConfigError(f"--on-ray: a worker cannot do the step ({reason}); is prism-vlm installed there?") from error
+
+
+def _count(shared: list[Any]) -> int:
+    return len(_import_ray().get(shared))
+
+
+def _on_batch(batch: dict[str, Any], shared: Any) -> dict[str, list[str]]:
+    """`shared` is a reference to the work."""
+    work: Work = _import_ray().get(shared)
     rows = (decode(str(text)) for text in batch["row"])
     return {"outcome": [json.dumps(asdict(outcome)) for outcome in work(rows)]}
 

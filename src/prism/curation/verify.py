@@ -15,7 +15,7 @@ from prism.curation.concurrency import Work, concurrently, finish_all
 from prism.curation.grounding import Grounding, check_grounding
 from prism.curation.ledger import IN_DOUBT
 from prism.curation.rows import Outcome, Row, doubts, dropped, kept, passed
-from prism.curation.running import run_step
+from prism.curation.running import Execute, here, run_step
 from prism.curation.store import Part, Store
 from prism.evals.judge import Case, fill, parse_verdict, template_sha256
 from prism.records import Prompt, Response
@@ -54,10 +54,11 @@ class Candidate:
         return self.response.answer or ""
 
 
-def run_verify(store: Store, recipe: VerifyRecipe, part: Part) -> None:
-    """Verifies the part's rows; raises what `run_step` and `Verify` raise."""
+def run_verify(store: Store, recipe: VerifyRecipe, part: Part, execute: Execute = here) -> None:
+    """Verifies the part's rows; raises what `run_step` and `Verify` raise. With a judge this process does the work,
+    whatever `execute` says, since the books of the requests are kept here."""
     verify = Verify(recipe, open_meter(store, part, STEP, recipe))
-    run_step(store, verify, part, resolve_doubts=recipe.ask_in_doubt)
+    run_step(store, verify, part, here if recipe.judge else execute, resolve_doubts=recipe.ask_in_doubt)
 
 
 class Verify:

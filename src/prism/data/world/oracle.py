@@ -11,18 +11,22 @@ VAGUE = Item("some", "thing", "?")
 """The word a careless annotator writes instead of a colour, a shape or a number."""
 
 LOOKALIKES = {"purple": "blue", "star": "square", "5": "4"}
-"""What is taken for what: one value of each attribute, always the same way round."""
+"""What is taken for what, one value of each attribute."""
+
+_MUTUAL = LOOKALIKES | {look: true for true, look in LOOKALIKES.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
     """How an annotator errs: per attribute, the chance of a wrong and of a vague word, and of taking what has a
-    look-alike for it; per response, the chance that the reasoning skips its steps."""
+    look-alike for it; per response, the chance that the reasoning skips its steps. With `mutual` look-alikes are taken
+    for one another, so that no word becomes rarer."""
 
     wrong: float = 0.0
     vague: float = 0.0
     terse: float = 0.0
     confused: float = 0.0
+    mutual: bool = False
 
 
 def describe(scene: Scene) -> str:
@@ -54,6 +58,8 @@ def caption_fraction(caption: str, scene: Scene) -> float:
 def perceive(scene: Scene, fidelity: Fidelity, random_source: random.Random) -> Scene:
     """`scene` as an annotator of this fidelity sees it."""
 
+    lookalikes = _MUTUAL if fidelity.mutual else LOOKALIKES
+
     def blur(true: str, choices: tuple[str, ...], vague: str) -> str:
         draw = random_source.random()
         if draw < fidelity.wrong:
@@ -61,7 +67,7 @@ def perceive(scene: Scene, fidelity: Fidelity, random_source: random.Random) -> 
         if draw < fidelity.wrong + fidelity.vague:
             return vague
         is_confused = draw < fidelity.wrong + fidelity.vague + fidelity.confused
-        return LOOKALIKES.get(true, true) if is_confused else true
+        return lookalikes.get(true, true) if is_confused else true
 
     numbers = tuple(map(str, NUMBERS))
     items = tuple(

@@ -93,8 +93,14 @@ def test_an_annotator_errs_at_the_stated_rates() -> None:
             assert abs(count - rate * len(seen)) < 4 * (rate * (1 - rate) * len(seen)) ** 0.5
 
 
-def test_look_alikes_are_confused_at_the_stated_rate_and_nothing_else_is() -> None:
-    fidelity, random_source = Fidelity(confused=0.6), random.Random(8)
+ONE_WAY = {"purple": "blue", "star": "square", "5": "4"}
+BOTH_WAYS = ONE_WAY | {"blue": "purple", "square": "star", "4": "5"}
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_look_alikes_are_confused_at_the_stated_rate_and_nothing_else_is(mutual: bool) -> None:
+    fidelity, random_source = Fidelity(confused=0.6, mutual=mutual), random.Random(8)
+    lookalikes = BOTH_WAYS if mutual else ONE_WAY
     seen: dict[str, list[str]] = {}
     for _ in range(400):
         scene = draw_scene(random_source, layout=(3, 3), split="train")
@@ -102,7 +108,7 @@ def test_look_alikes_are_confused_at_the_stated_rate_and_nothing_else_is() -> No
             for word, other in zip(str(true).split(), str(item).split(), strict=True):
                 seen.setdefault(word, []).append(other)
     for word, others in seen.items():
-        lookalike = {"purple": "blue", "star": "square", "5": "4"}.get(word)
+        lookalike = lookalikes.get(word)
         assert set(others) <= {word, lookalike}
         if lookalike is not None:
             count = others.count(lookalike)
