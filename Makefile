@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# A file's tests stay in one process, which shares what they train. `pytest` by itself runs all in one.
+PROCESSES ?= auto
+
 VLLM_VENV ?= .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
 
@@ -13,7 +16,7 @@ demo: $(INSTALLED)
 	$(BIN)/prism run recipes/tiny/demo.toml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 # vLLM brings hundreds of packages, so it has an environment of its own: vLLM for CPUs, about 4 GB.
 test-vllm: $(VLLM_INSTALLED)

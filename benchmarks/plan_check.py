@@ -72,11 +72,13 @@ SETTINGS = {
             "rlvr.max_response_tokens=48",
             "plan.rollout_tokens=48",
             "plan.longest_rollout=48",
+            "rlvr.token_budget=480",
         ),
     ],
 }
 TOKENS, SIZE_TOKENS, MIB = 600, 2048, 2**20
-"""Packs of these recipes have up to 640 tokens; `sizes` takes one of 2,048."""
+"""Packs of these recipes have up to 640 tokens, or 480 where a group of short rollouts fills that; `sizes` takes one of
+2,048."""
 
 
 class LiveBytes(TorchDispatchMode):
@@ -326,7 +328,8 @@ def check_discriminator(recipe: Recipe, directory: Path, tokens: int, steps: int
         step(1)
     hardware = mean_hardware(speeds)
     print(describe_hardware(hardware), flush=True)
-    [stage] = [stage for stage in estimate(recipe, hardware).stages if stage.name == "warmup"]
+    like_teachers = recipe.model_copy(update={"plan": None})
+    [stage] = [stage for stage in estimate(like_teachers, hardware).stages if stage.name == "warmup"]
     phases = [phase for phase in stage.phases if phase.name in ("scoring", "update")]
     planned_seconds, planned_bytes = sum(one.seconds for one in phases), max(one.bytes for one in phases)
     return Comparison("discriminator", planned_bytes, live.peak, planned_seconds, statistics.median(spent[1:]))

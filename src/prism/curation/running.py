@@ -23,7 +23,6 @@ Execute = Callable[[Work, Iterator[Row]], Iterator[Outcome]]
 
 _COMMIT_EVERY_S = 1.0
 _SAY_EVERY_S = 30.0
-_FEATURE = "its own feature"
 
 
 def here(work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
@@ -85,13 +84,11 @@ class _Features:
     """The features of all rows that got as far as the step; can be read more than once."""
 
     def __init__(self, shards: dict[int, Shard], feature: StepRun) -> None:
-        self._shards = shards
-        self._before = (*feature.before, (_FEATURE, feature.id))
+        self._shards, self._feature = shards, feature
 
     def __iter__(self) -> Iterator[tuple[str, dict]]:
         for _, shard in sorted(self._shards.items()):
-            for row in shard.rows(self._before):
-                yield row.id, dict(row.findings.get(_FEATURE, {}))
+            yield from shard.findings(self._feature.before, self._feature.id)
 
 
 def _pending(shards: dict[int, Shard], run: StepRun, flag: InterruptFlag) -> Iterator[Row]:

@@ -90,12 +90,10 @@ class Shard:
 
     def add_outcome(self, run: str, outcome: Outcome) -> None:
         """Raises StorageError for a row that is not here. A second outcome of the same row is a defect of the step."""
-        key = next(self._read("SELECT key FROM rows WHERE id = ?", outcome.row_id), None)
-        if key is None:
-            raise StorageError(f"{self.path} has no row {outcome.row_id!r}; import it first")
         findings = json.dumps(dict(outcome.findings), allow_nan=False) if outcome.findings else None
-        values = (run, key[0], outcome.status, _storable(outcome.reason), _storable(outcome.detail), findings)
-        self._write("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", *values)
+        values = (run, outcome.status, _storable(outcome.reason), _storable(outcome.detail), findings, outcome.row_id)
+        if not self._write("INSERT INTO outcomes SELECT ?, key, ?, ?, ?, ? FROM rows WHERE id = ?", *values):
+            raise StorageError(f"{self.path} has no row {outcome.row_id!r}; import it first")
 
     def remove_outcomes(self, run: str) -> None:
         self._write("DELETE FROM outcomes WHERE run = ?", run)
@@ -122,6 +120,17 @@ class Shard:
             findings = self._findings([key for key, _, _ in batch], before)
             for key, row_id, record in batch:
                 yield decode_row(row_id, record, findings.get(key, {}), self._image_root)
+            last = batch[-1][0]
+
+    def findings(self, before: Sequence[tuple[str, str]], run: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Id and findings of `run` of the rows that all runs of `before` have let go on, in order of import."""
+        condition, parameters = _live(before)
+        query = f"""SELECT o.row, r.id, o.findings FROM outcomes o JOIN rows r ON r.key = o.row
+            WHERE o.run = ? AND o.row > ? AND {condition} ORDER BY o.row LIMIT {_BATCH_ROWS}"""
+        last = -1
+        while batch := list(self._read(query, run, last, *parameters)):
+            for _, row_id, findings in batch:
+                yield row_id, json.loads(findings or "{}")
             last = batch[-1][0]
 
     def outcomes(self, run: str) -> Iterator[Outcome]:
@@ -164,11 +173,12 @@ class Shard:
         with database_errors(self.path):
             yield from self._database.execute(query, parameters)
 
-    def _write(self, statement: str, *parameters: Any) -> None:
+    def _write(self, statement: str, *parameters: Any) -> int:
+        """How many rows it has changed."""
         with database_errors(self.path):
             if not self._database.in_transaction:
                 self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute(statement, parameters)
+            return self._database.execute(statement, parameters).rowcount
 
 
 def _live(before: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:

@@ -71,17 +71,17 @@ def thumbnail(source: ImageSource) -> tuple[UInt8[np.ndarray, "448"], int]:
     small = image.resize((_SMALL, _SMALL), Image.Resampling.BOX, reducing_gap=2.0)
     colours = small.resize((COLOURS, COLOURS), Image.Resampling.BOX)
     grey = small.convert("L")
-    stretched = grey.point(_stretched(*grey.getextrema()))
-    sketch = stretched.resize((SKETCH, SKETCH), Image.Resampling.BOX)
+    stretched = grey.tobytes().translate(_stretched(*grey.getextrema()))
+    sketch = Image.frombytes("L", grey.size, stretched).resize((SKETCH, SKETCH), Image.Resampling.BOX)
     return np.frombuffer(colours.tobytes() + sketch.tobytes(), np.uint8), size[0] * size[1]
 
 
 @lru_cache(maxsize=1024)
-def _stretched(low: int, high: int) -> list[int]:
+def _stretched(low: int, high: int) -> bytes:
     """For each brightness what becomes of it."""
     if high - low < _LEAST_CONTRAST:
-        return [0] * 256
-    return [min(255, max(0, round((value - low) * 255 / (high - low)))) for value in range(256)]
+        return bytes(256)
+    return bytes(min(255, max(0, round((value - low) * 255 / (high - low)))) for value in range(256))
 
 
 def _blurred() -> Float[np.ndarray, "256 256"]:
