@@ -8,8 +8,8 @@ how far the largest of these is above the smallest, and the least-squares fit of
 with the share of the variance that it explains. Sweeps differ in that time: an image also costs its encoding and is
 looked at by every branch, and a branch's tokens look at each other.
 
-With `--true-widths 1` the models have the widths of Qwen3-VL-4B and 2B and one layer a tower, and only the group size
-grows: in the small models attention and an image's encoding weigh several times more than in those.
+With `--true-widths 1` the models have the widths of Qwen3-VL-4B and 2B and few layers, and only the group size grows:
+in the small models attention and an image's encoding weigh several times more than in those.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from discriminator_update import Trees
 from grpo_step import GRPO
 from side_by_side import (
     DISCRIMINATOR,
-    DISCRIMINATOR_LAYER,
+    DISCRIMINATOR_SLICE,
     POLICY,
-    POLICY_LAYER,
+    POLICY_SLICE,
     Size,
     Writer,
     make_discriminator,
@@ -118,7 +118,7 @@ def compare(arguments: argparse.Namespace) -> None:
             "image size": [replace(base, image_tokens=size) for size in (64, 256, 576, 1024)],
             "branch length": [replace(base, branch_tokens=length) for length in (75, 150, 300, 600)],
         }
-    sizes = (POLICY_LAYER, DISCRIMINATOR_LAYER) if arguments.true_widths else (POLICY, DISCRIMINATOR)
+    sizes = (POLICY_SLICE, DISCRIMINATOR_SLICE) if arguments.true_widths else (POLICY, DISCRIMINATOR)
     for player, update, size in zip(
         ("policy", "discriminator"), (policy_update, discriminator_update), sizes, strict=True
     ):

@@ -73,11 +73,10 @@ POLICY = Size(hidden=256, layers=9, heads=12, key_heads=3, mlp=960, vision=VISIO
 DISCRIMINATOR = Size(hidden=192, layers=7, heads=6, key_heads=3, mlp=576, vision=VISION)
 """Qwen3-VL-2B: 2048, 28, 16, 8, 6144. Its MLPs become four experts, of which a token sees two."""
 
-VISION_LAYER = Vision(hidden=1024, layers=1, heads=16, mlp=4096, taps=(0,))
-POLICY_LAYER = Size(2560, 1, 32, 8, 9728, VISION_LAYER, head=128, rope=(24, 20, 20))
-DISCRIMINATOR_LAYER = Size(2048, 1, 16, 8, 6144, VISION_LAYER, head=128, rope=(24, 20, 20))
-"""One layer of each tower at its true widths, so that attention has its true share of the time: in a model a tenth as
-wide it has ten times that. The vision tower weighs more than in truth, where it has fewer layers than the other."""
+POLICY_SLICE = Size(2560, 3, 32, 8, 9728, Vision(1024, 2, 16, 4096, taps=(0,)), head=128, rope=(24, 20, 20))
+DISCRIMINATOR_SLICE = Size(2048, 1, 16, 8, 6144, Vision(1024, 1, 16, 4096, taps=(0,)), head=128, rope=(24, 20, 20))
+"""A twelfth of the layers of 4B, and one layer of each tower of 2B (of 28 and 24), at their true widths: attention has
+its true share of the time, and in a model a tenth as wide ten times that."""
 
 
 def model_config(encoder: PromptEncoder, size: Size) -> Qwen3VLConfig:

@@ -173,7 +173,7 @@ def raw_problems(directory: Path, count: int) -> Raw:
     originals = list(demonstrations("world", CURATED, FAITHFUL, count, seed=5))
     examples = {picture_of(example.prompt.images[0]): example for example in originals}
     assert len(examples) == count
-    names, num_planted = list(examples), count // 20
+    names, num_planted = list(examples), max(10, count // 20)
     copied, held = names[:num_planted], names[num_planted : 2 * num_planted]
     raw = [*originals, *(encoded_anew(examples[name]) for name in copied)]
     write_verl_parquet(directory / "problems.parquet", (example.prompt for example in raw))
@@ -194,16 +194,19 @@ def test_raw_problems_become_training_files(tmp_path: Path, num_problems: int, n
     raw = raw_problems(tmp_path, num_problems)
     store, moments = raw.store, random.Random(num_problems)
 
-    def run_killed(step: str) -> None:
+    def run_killed(step: str, *counted: str) -> None:
+        def progress() -> int:
+            return sum(num_outcomes(store, each) for each in counted or (step,))
+
         for _ in range(num_kills // 5):
-            more = moments.randint(1, num_problems // 5)
-            kill_after(start(store, step), lambda: num_outcomes(store, step), more, every_s=0.05)
+            more = moments.randint(1, num_problems * len(counted or (step,)) // 5)
+            kill_after(start(store, step), progress, more, every_s=0.05)
         run(store, step)
 
     run_killed("difficulty")
     check_sets(store)
     teach(raw, tmp_path, num_kills, moments)
-    run_killed("verify")
+    run_killed("verify", "verify", "decontaminate", "dedup")
     run(store, "split", f"alignment={num_problems // 4}", f"rl={num_problems // 10}")
     run(store, "export", str(tmp_path / "before"), "--format", "sharegpt")
     train_student(tmp_path, sft_steps)
@@ -266,8 +269,9 @@ def teach(raw: Raw, directory: Path, num_kills: int, moments: random.Random) -> 
 def check_ledger(
     ledger: dict[str, dict[str, Any]], log: dict[str, dict[str, Any]], num_hard: int, num_kills: int
 ) -> None:
-    # To the request: the ledger has what the server saw, and else only what was begun and not sent: by processes that
-    # were killed first, or, on a machine that stands still for seconds, ran out of time.
+    # To the request, but for what was under way at a kill: the ledger has what the server saw, and else only what was
+    # begun and not sent: by processes that were killed first, or, on a machine that stands still for seconds, ran out
+    # of time.
     assert log.keys() <= ledger.keys()
     in_doubt = {name for name, row in ledger.items() if row["outcome"] == "in doubt"}
     assert len(in_doubt) <= num_kills * CONCURRENCY
@@ -295,7 +299,7 @@ def check_samples(raw: Raw) -> None:
             num_wrong += WRONG_ANSWER in sample["text"]
             [image] = row.prompt.images
             assert WRONG_ANSWER in sample["text"] or sample["text"] == raw.examples[picture_of(image)].completion
-    assert 0.02 < num_wrong / num_samples < 0.25
+    assert 0 < num_wrong < 0.25 * num_samples
 
 
 def check_drops(raw: Raw) -> None:
@@ -348,7 +352,7 @@ def check_files(raw: Raw, out: Path) -> None:
         sides[picture] += 1
     assert max(sides.values()) == 1 and len(sides) == sum(1 for _ in raw.store.rows())
     num_pairs = count_step(raw.store, "pairs").num_kept
-    if num_pairs:
+    if num_pairs:  # a student of two steps has not learned the format
         pairs = list(read_pairs(out / "pairs" / "pairs.jsonl", parse=parse_response))
         assert len(pairs) == num_pairs
         for pair in pairs:

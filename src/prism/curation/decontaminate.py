@@ -203,8 +203,10 @@ def _shared_telling(item: Words, words: Words) -> float:
 
 def run_decontaminate(store: Store, sets: Iterable[EvaluationSet], part: Part, execute: Execute = here) -> None:
     """Raises DataError for a set that cannot be read, and what `run_step` raises."""
-    # Beside the store: what every machine sees that does a part of the work.
+    # Others find what the sets' images are only beside the store.
+    place, num_threads = (None, None) if execute is here else (store.directory, 1)
     with ExitStack() as stack:
-        with storage_errors(store.directory):
-            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="sets-", dir=store.directory))
-        run_step(store, Decontaminate(store.images.root, sets, Path(directory)), part, execute)
+        with storage_errors(place or Path(tempfile.gettempdir())):
+            temporary = tempfile.TemporaryDirectory(prefix="sets-", dir=place, ignore_cleanup_errors=True)
+            directory = Path(stack.enter_context(temporary))
+        run_step(store, Decontaminate(store.images.root, sets, directory, num_threads), part, execute)

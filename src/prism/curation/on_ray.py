@@ -9,6 +9,7 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,10 @@ def on_ray(work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
     ray = _import_ray()
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    shared = ray.put(work)  # once, not with every batch: it may hold the sketches of all evaluation sets
-    _check_worker(ray, shared)
+    shared = None
     while chunk := [encode(row) for row in islice(rows, CHUNK_ROWS)]:
+        if shared is None:
+            shared = _share(ray, work)
         blocks = min(len(chunk), max(1, len(chunk) // BATCH_ROWS))
         data = ray.data.from_items([{"row": text} for text in chunk], override_num_blocks=blocks)
         done = data.map_batches(_on_batch, fn_args=(shared,), batch_size=BATCH_ROWS, batch_format="numpy")
@@ -50,24 +52,36 @@ def _import_ray() -> Any:
     return importlib.import_module("ray")
 
 
-def _check_worker(ray: Any, shared: Any) -> None:
-    """Ray Data tries a batch for ever on workers that cannot import what it needs; a task that is tried once tells."""
+def _share(ray: Any, work: Work) -> Any:
+    """A reference to `work`, which goes to every machine once: it may hold the sketches of all evaluation sets.
+
+    Ray Data tries a batch for ever on a worker that cannot import what it needs. So one worker, wherever it is, is
+    asked once whether it can.
+    """
+    shared = ray.put(work)
     try:
         ray.get(ray.remote(max_retries=0)(_count).remote([shared]))
     except ray.exceptions.RayError as error:
         reason = str(error).strip().rpartition("\n")[2]
-        raise ConfigError(f"--on-ray: a worker cannot do the step ({reason}); is prism-vlm installed there?") from error
+        raise ConfigError(
+            f"--on-ray: a worker cannot do the step ({reason}); prism-vlm must be installed on every machine"
+        ) from error
+    return shared
 
 
 def _count(shared: list[Any]) -> int:
     return len(_import_ray().get(shared))
 
 
+@lru_cache(maxsize=1)
+def _work(shared: Any) -> Work:
+    return _import_ray().get(shared)
+
+
 def _on_batch(batch: dict[str, Any], shared: Any) -> dict[str, list[str]]:
-    """`shared` is a reference to the work."""
-    work: Work = _import_ray().get(shared)
+    """`shared` is a reference to the work, which a worker unpacks once."""
     rows = (decode(str(text)) for text in batch["row"])
-    return {"outcome": [json.dumps(asdict(outcome)) for outcome in work(rows)]}
+    return {"outcome": [json.dumps(asdict(outcome)) for outcome in _work(shared)(rows)]}
 
 
 def encode(row: Row) -> str:
