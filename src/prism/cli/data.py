@@ -128,8 +128,7 @@ def verify_data(arguments: argparse.Namespace) -> None:
     verify.run_verify(store, recipe, part, executor)
     if recipe.against:
         decontaminate.run_decontaminate(store, recipe.against, part, executor)
-    num_threads = 1 if arguments.on_ray else None  # there each processor has a task of its own
-    run_whole_step(store, dedup.Dedup(store.images.root, num_threads), part, executor)
+    run_whole_step(store, dedup.Dedup(store.images.root), part, executor)
     steps = [verify.STEP, *([decontaminate.STEP] if recipe.against else []), dedup.STEP]
     for step in steps:
         _print_step(store, step, part)

@@ -203,10 +203,10 @@ def _shared_telling(item: Words, words: Words) -> float:
 
 def run_decontaminate(store: Store, sets: Iterable[EvaluationSet], part: Part, execute: Execute = here) -> None:
     """Raises DataError for a set that cannot be read, and what `run_step` raises."""
-    # Others find what the sets' images are only beside the store.
-    place, num_threads = (None, None) if execute is here else (store.directory, 1)
+    # Others find the sets' images only beside the store.
+    place = None if execute is here else store.directory
     with ExitStack() as stack:
         with storage_errors(place or Path(tempfile.gettempdir())):
             temporary = tempfile.TemporaryDirectory(prefix="sets-", dir=place, ignore_cleanup_errors=True)
             directory = Path(stack.enter_context(temporary))
-        run_step(store, Decontaminate(store.images.root, sets, directory, num_threads), part, execute)
+        run_step(store, Decontaminate(store.images.root, sets, directory), part, execute)

@@ -114,34 +114,28 @@ class Shard:
         if without is not None:
             condition += " AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.run = ? AND o.row = r.key)"
             parameters = [*parameters, without]
-        query = f"SELECT key, id, record FROM rows r WHERE key > ? AND {condition} ORDER BY key LIMIT {_BATCH_ROWS}"
-        last = -1
-        while batch := list(self._read(query, last, *parameters)):
+        query = f"SELECT key, id, record FROM rows r WHERE {condition} AND key > ? ORDER BY key"
+        for batch in self._batches(query, *parameters):
             findings = self._findings([key for key, _, _ in batch], before)
             for key, row_id, record in batch:
                 yield decode_row(row_id, record, findings.get(key, {}), self._image_root)
-            last = batch[-1][0]
 
     def findings(self, before: Sequence[tuple[str, str]], run: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Id and findings of `run` of the rows that all runs of `before` have let go on, in order of import."""
         condition, parameters = _live(before)
         query = f"""SELECT o.row, r.id, o.findings FROM outcomes o JOIN rows r ON r.key = o.row
-            WHERE o.run = ? AND o.row > ? AND {condition} ORDER BY o.row LIMIT {_BATCH_ROWS}"""
-        last = -1
-        while batch := list(self._read(query, run, last, *parameters)):
+            WHERE o.run = ? AND {condition} AND o.row > ? ORDER BY o.row"""
+        for batch in self._batches(query, run, *parameters):
             for _, row_id, findings in batch:
                 yield row_id, json.loads(findings or "{}")
-            last = batch[-1][0]
 
     def outcomes(self, run: str) -> Iterator[Outcome]:
         """All outcomes of a run, in order of import."""
-        query = f"""SELECT o.row, r.id, status, reason, detail, findings FROM outcomes o JOIN rows r ON r.key = o.row
-            WHERE o.run = ? AND o.row > ? ORDER BY o.row LIMIT {_BATCH_ROWS}"""
-        last = -1
-        while batch := list(self._read(query, run, last)):
+        query = """SELECT o.row, r.id, status, reason, detail, findings FROM outcomes o JOIN rows r ON r.key = o.row
+            WHERE o.run = ? AND o.row > ? ORDER BY o.row"""
+        for batch in self._batches(query, run):
             for _, row_id, status, reason, detail, findings in batch:
                 yield Outcome(row_id, status, reason, detail, json.loads(findings or "{}"))
-            last = batch[-1][0]
 
     def count(self, before: Sequence[tuple[str, str]], run: str) -> Iterator[tuple[str | None, str | None, int]]:
         """How many of the rows that got as far as `run` have which status and reason; None is no outcome yet."""
@@ -168,6 +162,13 @@ class Shard:
         for key, run, findings in self._read(query, *names, *keys):
             found.setdefault(key, {})[names[run]] = json.loads(findings)
         return found
+
+    def _batches(self, query: str, *parameters: Any) -> Iterator[list[Any]]:
+        """What `query` finds, by its first column, a key, which its last parameter is the lower limit of."""
+        last = -1
+        while batch := list(self._read(f"{query} LIMIT {_BATCH_ROWS}", *parameters, last)):
+            yield batch
+            last = batch[-1][0]
 
     def _read(self, query: str, *parameters: Any) -> Iterator[Any]:
         with database_errors(self.path):

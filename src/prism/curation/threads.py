@@ -10,6 +10,8 @@ from typing import TypeVar
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
 
+_num_threads = len(os.sched_getaffinity(0))
+
 _AT_ONCE = 32
 """Things that a thread is handed together, as that costs as much as some of them."""
 
@@ -17,8 +19,9 @@ _AT_ONCE = 32
 def in_threads(
     function: Callable[[_Thing], _Result], things: Iterable[_Thing], num_threads: int | None = None
 ) -> Iterator[_Result]:
-    """The results in order; `things` are taken a little ahead of them only. By default a thread per processor."""
-    num_threads = num_threads or len(os.sched_getaffinity(0))
+    """The results in order; `things` are taken a little ahead of them only. By default a thread per processor, or as
+    `set_num_threads` says."""
+    num_threads = num_threads or _num_threads
     source = iter(things)
 
     def work(batch: list[_Thing]) -> list[_Result]:
@@ -32,3 +35,9 @@ def in_threads(
             if not running:
                 return
             yield from running.popleft().result()
+
+
+def set_num_threads(count: int) -> None:
+    """The default in this process."""
+    global _num_threads
+    _num_threads = count
