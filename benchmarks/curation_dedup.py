@@ -10,20 +10,23 @@ were found.
 """
 
 import argparse
+import multiprocessing
 import os
+import resource
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from machine import describe_machine
 from PIL import Image
 
 from prism.curation import Outcome, Part, Row, Store, fingerprints, run_whole_step
-from prism.curation.dedup import STEP, Dedup, Feature
+from prism.curation.dedup import STEP, Dedup
+from prism.curation.parallel import in_processes
 from prism.curation.record import encode_row
+from prism.curation.running import Work
 from prism.records import ImageSource, Prompt
 
 SIDE = 448
@@ -73,67 +76,63 @@ def fill(store: Store, num_rows: int, num_images: int, image_format: str) -> set
     return copies
 
 
-class Watched(Dedup):
-    """The step, with its times, and the resident memory whenever another tenth of the rows is done."""
+# Every row's image is decoded; also in the processes that import this file.
+fingerprints.thumbnail_of = fingerprints.thumbnail_of.__wrapped__
 
-    def watch(self, num_rows: int) -> None:
+
+class Watch:
+    """Clock and processor time at each change of what is done, and the resident memory whenever another tenth of the
+    rows is hashed."""
+
+    def __init__(self, num_rows: int) -> None:
         self.memory: list[float] = []
-        self.clock: list[tuple[float, float]] = []
+        self.times: list[tuple[float, float]] = []
         self._every = max(1, num_rows // 10)
 
-    def describe(self, rows: Iterator[Row]) -> Iterator[Feature]:
-        self.clock.append((time.perf_counter(), time.process_time()))
-        for number, feature in enumerate(super().describe(rows), start=1):
-            yield feature
+    def mark(self) -> None:
+        used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        self.times.append((time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in used)))
+
+    def execute(self, work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
+        self.mark()
+        for number, outcome in enumerate(in_processes(work, rows), start=1):
+            yield outcome
             if number % self._every == 0:
                 self.memory.append(resident_mebibytes())
-        self.clock.append((time.perf_counter(), time.process_time()))
-
-    def decide(self, features: Iterable[Feature]) -> Iterator[Outcome]:
-        yield from super().decide(features)
-        self.memory.append(resident_mebibytes())
-        self.clock.append((time.perf_counter(), time.process_time()))
+        self.mark()
 
 
 def resident_mebibytes() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    """Of this process and those it started."""
+    processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+    pages = sum(int(Path(f"/proc/{process}/statm").read_text().split()[1]) for process in processes)
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def main() -> None:
+    from machine import describe_machine  # loads torch, which the processes that import this file need not
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--format", choices=("JPEG", "PNG", "WEBP"), default="JPEG")
     arguments = parser.parse_args()
-    fingerprints.thumbnail_of = fingerprints.thumbnail_of.__wrapped__  # every row's image is decoded
     with tempfile.TemporaryDirectory() as directory:
         store = Store.create(Path(directory) / "store")
         copies = fill(store, arguments.rows, arguments.images, arguments.format)
-        step = Watched(store.images.root)
-        step.watch(arguments.rows)
-        run_whole_step(store, step)
+        watch = Watch(arguments.rows)
+        run_whole_step(store, Dedup(store.images.root), execute=watch.execute)
+        watch.mark()
+        watch.memory.append(resident_mebibytes())
         dropped = [outcome for outcome in store.outcomes(STEP) if outcome.status == "dropped"]
     pairs = {frozenset((outcome.row_id, outcome.findings["duplicate_of"])) for outcome in dropped}
     print(describe_machine(), f"load {os.getloadavg()[0]:.0f}, {arguments.format}")
-    for name, start, end in zip(
-        (
-            "reading and hashing",
-            "deciding",
-        ),
-        step.clock,
-        step.clock[1:],
-        strict=False,
-    ):
-        print(
-            f"{name}: {arguments.rows / (end[0] - start[0]):,.0f} rows/s by the clock, "
-            f"{arguments.rows / (end[1] - start[1]):,.0f} per second of processor time"
-        )
-    whole = [end - start for start, end in zip(step.clock[0], step.clock[-1], strict=True)]
-    print(
-        f"all: {arguments.rows / whole[0]:,.0f} rows/s, {arguments.rows / whole[1]:,.0f} per second of processor time"
-    )
-    print("resident MiB:", ", ".join(f"{value:.0f}" for value in step.memory))
+    hashing, deciding = zip(watch.times, watch.times[1:], strict=False)
+    whole = watch.times[0], watch.times[-1]
+    for name, (start, end) in (("reading and hashing", hashing), ("deciding", deciding), ("all", whole)):
+        clock, processors = (arguments.rows / (after - before) for before, after in zip(start, end, strict=True))
+        print(f"{name}: {clock:,.0f} rows/s by the clock, {processors:,.0f} per second of processor time")
+    print("resident MiB:", ", ".join(f"{value:.0f}" for value in watch.memory))
     print(f"copies found: {len(pairs & copies)} of {len(copies)}; others dropped: {len(pairs - copies)}")
 
 

@@ -10,8 +10,10 @@ import sys
 from prism.config import ServedRollout
 from prism.models import checkpoint_weights, load_policy
 from prism.records import Prompt
-from prism.rollout import Sampling, ServedEngine
-from prism.runtime.distributed import process_index, processes
+from prism.rollout.engine import Sampling
+from prism.rollout.served_engine import ServedEngine
+from prism.runtime.distributed import processes
+from prism.runtime.launch import process_index
 from prism.stages.workspace import SHIPPED_BASE
 
 with processes():

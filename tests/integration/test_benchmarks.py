@@ -22,7 +22,7 @@ from golden_data import benchmark_aggregates, benchmark_items
 from prism.cli import main
 from prism.evals.benchmarks import BENCHMARKS
 from prism.evals.sources import load_rows
-from prism.runtime.metrics import read_jsonl
+from prism.runtime.jsonl import read_jsonl
 from servers.openai_stub import Received, Reply, Stub, completion, serving
 
 SHIPPED = Path(__file__).parents[2] / "src" / "prism" / "assets" / "tiny-base"

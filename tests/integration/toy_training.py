@@ -22,7 +22,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from prism.runtime import StageRun, atomic_directory, clip_gradients, generator, make_optimizer, make_schedule, manifest
+from prism.runtime import manifest
+from prism.runtime.atomic import atomic_directory
+from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
+from prism.runtime.seeding import generator
+from prism.runtime.stage import StageRun
 
 # The package may be edited while these tests run, which would rightly start every run afresh.
 manifest.code_version = lambda: "0" * 64

@@ -10,7 +10,7 @@ from pictures import picture
 from prism.config import VllmRollout
 from prism.models import PromptEncoder, load_policy
 from prism.records import Prompt
-from prism.rollout import VllmEngine
+from prism.rollout.vllm_engine import VllmEngine
 from prism.stages.workspace import SHIPPED_BASE
 
 

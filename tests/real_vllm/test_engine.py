@@ -13,7 +13,9 @@ from prism.config import VllmRollout
 from prism.errors import DataError, RolloutError
 from prism.models import PromptEncoder, checkpoint_weights
 from prism.records import Prompt, RolloutGroup
-from prism.rollout import Sampling, TransformersEngine, VllmEngine
+from prism.rollout.engine import Sampling
+from prism.rollout.transformers_engine import TransformersEngine
+from prism.rollout.vllm_engine import VllmEngine
 from prism.stages.mismatch import Mismatch, check_sampler, sampler_logprobs
 from prism.stages.policy_update import PolicyObjective, accumulate_policy_gradient, pack_groups, rollout_logprobs
 from prism.stages.workspace import SHIPPED_BASE

@@ -10,7 +10,7 @@ from prism.config import VllmRollout
 from prism.errors import RolloutError
 from prism.models import PromptEncoder, checkpoint_weights, load_policy, save_policy, upcycle
 from prism.records import Prompt
-from prism.rollout import VllmEngine
+from prism.rollout.vllm_engine import VllmEngine
 from prism.stages.mismatch import check_sampler
 from real_vllm.test_engine import SAMPLING, measure
 

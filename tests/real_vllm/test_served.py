@@ -13,7 +13,8 @@ from prism.config import ServedRollout
 from prism.errors import RolloutError
 from prism.models import PromptEncoder, checkpoint_weights
 from prism.records import Prompt
-from prism.rollout import Sampling, ServedEngine
+from prism.rollout.engine import Sampling
+from prism.rollout.served_engine import ServedEngine
 from prism.stages.mismatch import check_sampler
 from prism.stages.workspace import SHIPPED_BASE
 from real_vllm.test_engine import disturb, largest, measure

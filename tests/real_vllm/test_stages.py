@@ -11,7 +11,7 @@ import torch
 
 from prism.config import load_recipe
 from prism.errors import RolloutError
-from prism.rollout import VllmEngine
+from prism.rollout.vllm_engine import VllmEngine
 from prism.stages import rlvr
 from prism.stages.pipeline import run_recipe
 from prism.stages.rlvr import RewardedGroup

@@ -102,7 +102,7 @@ def test_every_part_of_the_package_has_a_layer() -> None:
         ("records.py", "from prism.errors import DataError"),
         ("models/a.py", "def f():\n    if True:\n        from prism.stages import sft"),
         ("rollout/a.py", "import importlib\nimportlib.import_module('prism.evals.runner')"),
-        ("report/a.py", "from prism.runtime.metrics import JsonlLog"),
+        ("report/a.py", "from prism.runtime.jsonl import JsonlLog"),
         ("stages/a.py", "from prism.report import write_report"),
         ("stages/a.py", "import prism.cli"),
     ],

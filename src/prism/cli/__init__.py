@@ -14,6 +14,8 @@ from prism import __version__
 from prism.cli.arguments import add_command, add_overrides, add_recipe, count, non_negative, non_negative_count
 from prism.cli.data import add_data
 from prism.errors import AuditError, ConfigError, PrismError
+from prism.runtime.interrupt import Interrupted
+from prism.runtime.launch import is_first
 
 if TYPE_CHECKING:
     from prism.config import Recipe
@@ -43,18 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PrismError as error:
         print(f"prism: {error}", file=sys.stderr)
         return 2
-    except _interrupted() as stop:
+    except Interrupted as stop:
         print(f"prism: {stop.message}", file=sys.stderr)
         return 128 + stop.signal_number
     except KeyboardInterrupt:
         print("prism: interrupted", file=sys.stderr)
         return 130
-
-
-def _interrupted() -> Any:
-    """What a stage raises once it has saved and stopped; nothing can, before the runtime is imported."""
-    module = sys.modules.get("prism.runtime.interrupt")
-    return module.Interrupted if module else ()
 
 
 def run_pipeline(arguments: argparse.Namespace) -> None:
@@ -69,20 +65,13 @@ def run_pipeline(arguments: argparse.Namespace) -> None:
     from prism.stages.pipeline import run_recipe
 
     directory = run_recipe(recipe, stop_after=arguments.stop_after)
-    if not _is_first():
+    if not is_first():
         return
     from prism.report import print_results_table, render_report
 
     if recipe.evaluation is not None:
         print(print_results_table(directory))
     print(f"report: {render_report(directory)}")
-
-
-def _is_first() -> bool:
-    """Whether this is the only process of a run, or the one that speaks for all."""
-    from prism.runtime.distributed import is_first
-
-    return is_first()
 
 
 def run_stage(arguments: argparse.Namespace) -> None:
@@ -140,7 +129,7 @@ def ablate(arguments: argparse.Namespace) -> None:
     from prism.stages.ablation import run_ablation
 
     run_ablation(ablation, arguments.cell)
-    if not _is_first():
+    if not is_first():
         return
     from prism.report import print_ablation_table, render_ablation
 
@@ -158,7 +147,7 @@ def audit_run(arguments: argparse.Namespace) -> int:
     for path in audit_recipe(recipe):
         document = read_audit(path)
         flags += document["flags"]
-        if _is_first():
+        if is_first():
             print(f"{format_audit(document)}\n\naudit: {path}\n")
     return FLAGGED if flags else 0
 
@@ -193,7 +182,8 @@ def report_run(arguments: argparse.Namespace) -> None:
 
 def sample_checkpoint(arguments: argparse.Namespace) -> None:
     from prism.records import ImageSource, Prompt
-    from prism.rollout import Sampling, TransformersEngine
+    from prism.rollout.engine import Sampling
+    from prism.rollout.transformers_engine import TransformersEngine
 
     prompt = Prompt("sample", arguments.question, tuple(ImageSource(path=path) for path in arguments.image))
     engine = TransformersEngine.of_checkpoint(arguments.checkpoint)

@@ -67,14 +67,14 @@ def split_data(arguments: argparse.Namespace) -> None:
 
 
 def _executor(arguments: argparse.Namespace) -> Any:
-    """Who does a step's work: this process, or Ray."""
+    """Who does a step's work: processes of this machine, or Ray."""
     if arguments.on_ray:
         from prism.curation.on_ray import on_ray
 
         return on_ray
-    from prism.curation.running import here
+    from prism.curation.parallel import in_processes
 
-    return here
+    return in_processes
 
 
 def _count_splits(store: Any) -> list[str]:

@@ -1,8 +1,9 @@
 """From what a recipe says of servers and money to the pool that a step asks and the ledger that keeps its books."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 from prism.config.benchmarks import ServerSettings
 from prism.config.curation import AskedServers, AskingRecipe
@@ -13,7 +14,6 @@ from prism.rollout.openai_pool import ChatPool, Meter
 from prism.rollout.openai_server import ChatServer
 
 OpenMeter = Callable[[], AbstractAsyncContextManager[Meter]]
-OpenPool = Callable[[], AbstractAsyncContextManager[ChatPool]]
 
 
 def chat_servers(config: AskedServers) -> list[ChatServer]:
@@ -30,27 +30,28 @@ def open_meter(store: Store, part: Part, step: str, recipe: AskingRecipe) -> Ope
     """The ledger of the part's shards. Its share of the budget is that of its shards, whatever the other parts do."""
     numbers, budget = part.shards(store.num_shards), recipe.budget
     share = len(numbers) / store.num_shards
-    max_cost = None if budget.max_cost is None else budget.max_cost * share
-    max_tokens = None if budget.max_tokens is None else int(budget.max_tokens * share)
-
-    def opened() -> Ledger:
-        price = Price(budget.price.prompt, budget.price.completion)
-        account = Account(price, max_cost=max_cost, max_tokens=max_tokens)
-        directories = {number: store.shard_directory(number) for number in numbers}
-        return Ledger(directories, store.shard_of, step=step, account=account, ask_in_doubt=recipe.ask_in_doubt)
-
-    return opened
+    account = partial(
+        Account,
+        Price(budget.price.prompt, budget.price.completion),
+        max_cost=None if budget.max_cost is None else budget.max_cost * share,
+        max_tokens=None if budget.max_tokens is None else int(budget.max_tokens * share),
+    )
+    # Not a function of its own: a step travels to other processes, its meter unopened.
+    return partial(_open_ledger, store, numbers, step, account, recipe.ask_in_doubt)
 
 
-def open_pool(servers: list[ChatServer], meter: OpenMeter) -> OpenPool:
+def _open_ledger(
+    store: Store, numbers: Iterable[int], step: str, account: Callable[[], Account], ask_in_doubt: bool
+) -> Ledger:
+    directories = {number: store.shard_directory(number) for number in numbers}
+    return Ledger(directories, store.shard_of, step=step, account=account(), ask_in_doubt=ask_in_doubt)
+
+
+@asynccontextmanager
+async def open_pool(servers: list[ChatServer], meter: OpenMeter) -> AsyncIterator[ChatPool]:
     """A pool with its books, both open as long as the context."""
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[ChatPool]:
-        async with meter() as books, ChatPool(servers, books) as pool:
-            yield pool
-
-    return opened
+    async with meter() as books, ChatPool(servers, books) as pool:
+        yield pool
 
 
 def num_rows_at_once(servers: list[ChatServer], requests_per_row: int) -> int:

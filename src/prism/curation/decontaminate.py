@@ -5,10 +5,10 @@ question is that of an item: most runs of words that only few items have, or the
 pictures, which are then others, the words must be many: "How many red circles are there?" can be asked of any scene.
 """
 
-import tempfile
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from prism.curation.images import ImageFolder
 from prism.curation.rows import Outcome, Row, dropped, kept
 from prism.curation.running import Execute, here, run_step
 from prism.curation.store import Part, Store
-from prism.curation.threads import in_threads
 from prism.data.image_likeness import MAX_DIFFERENCE, could_be_copies, directions_of, sketch_of
 from prism.data.question_likeness import Words, ask_the_same, minhash_bands, ngrams, question_words
 from prism.errors import DataError
 from prism.records import ImageSource, Prompt
 from prism.runtime.atomic import storage_errors
+from prism.runtime.lock import DirectoryLock
 
 STEP = "decontaminate"
 NGRAM = 8
@@ -64,11 +64,8 @@ class Decontaminate:
 
     name = STEP
 
-    def __init__(
-        self, image_root: Path, sets: Iterable[EvaluationSet], work_directory: Path, num_threads: int | None = None
-    ) -> None:
+    def __init__(self, image_root: Path, sets: Iterable[EvaluationSet], work_directory: Path) -> None:
         """Reads the sets; their images are kept in `work_directory`. Raises DataError."""
-        self._num_threads = num_threads
         self._folder = ImageFolder(work_directory)
         self._pictures = Pictures(image_root, work_directory)
         self._hashes: list[tuple[str, str]] = []
@@ -91,7 +88,7 @@ class Decontaminate:
         }
 
     def run(self, rows: Iterator[Row]) -> Iterator[Outcome]:
-        return in_threads(self._look_at, rows, self._num_threads)
+        return map(self._look_at, rows)
 
     def _add(self, prompt: Prompt) -> None:
         self._words.add(prompt)
@@ -203,10 +200,22 @@ def _shared_telling(item: Words, words: Words) -> float:
 
 def run_decontaminate(store: Store, sets: Iterable[EvaluationSet], part: Part, execute: Execute = here) -> None:
     """Raises DataError for a set that cannot be read, and what `run_step` raises."""
-    # Others find the sets' images only beside the store.
-    place = None if execute is here else store.directory
-    with ExitStack() as stack:
-        with storage_errors(place or Path(tempfile.gettempdir())):
-            temporary = tempfile.TemporaryDirectory(prefix="sets-", dir=place, ignore_cleanup_errors=True)
-            directory = Path(stack.enter_context(temporary))
+    with _folder_of_sets(store, part) as directory:
         run_step(store, Decontaminate(store.images.root, sets, directory), part, execute)
+
+
+@contextmanager
+def _folder_of_sets(store: Store, part: Part) -> Iterator[Path]:
+    """For the sets' images while the step runs: in the store, where other machines find it. What a run leaves that was
+    killed is of use to the next, and goes with it."""
+    directory = store.directory / "sets" / f"{part.index}-{part.count}"
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    lock = DirectoryLock(directory)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        lock.release()
+        with suppress(OSError):  # where other parts have theirs
+            directory.parent.rmdir()

@@ -25,8 +25,8 @@ from prism.curation.candidates import (
     Pair,
 )
 from prism.curation.fingerprints import Fingerprint, Pictures, take_fingerprint
+from prism.curation.parallel import in_threads
 from prism.curation.rows import Outcome, Row
-from prism.curation.threads import in_threads
 from prism.data.image_likeness import MAX_DIFFERENCE, could_be_copies
 from prism.data.question_likeness import MIN_SHARED_PAIRS, MIN_SHARED_WORDS
 from prism.errors import DataError
@@ -67,9 +67,8 @@ class Dedup:
 
     name = STEP
 
-    def __init__(self, image_root: Path, num_threads: int | None = None) -> None:
+    def __init__(self, image_root: Path) -> None:
         self._pictures = Pictures(image_root)
-        self._num_threads = num_threads
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -81,7 +80,7 @@ class Dedup:
         }
 
     def describe(self, rows: Iterator[Row]) -> Iterator[Feature]:
-        return in_threads(_describe, rows, self._num_threads)
+        return map(_describe, rows)
 
     def decide(self, features: Iterable[Feature]) -> Iterator[Outcome]:
         collection = Collection(_read(feature) for _, feature in features)
@@ -105,7 +104,7 @@ class Dedup:
             return self._compare(*(members[position].fingerprint for position in pair))
 
         matches: dict[int, dict[int, _Match]] = defaultdict(dict)
-        for (a, b), match in zip(pairs, in_threads(compare, pairs, self._num_threads), strict=True):
+        for (a, b), match in zip(pairs, in_threads(compare, pairs), strict=True):
             if match is not None:
                 matches[a][b] = matches[b][a] = match
         return matches

@@ -19,7 +19,7 @@ from prism.errors import DataError
 from prism.records import Prompt
 from prism.rewards import Verdict, answer_of_free_text, parse_response, verify_answer
 from prism.rewards.verdict import Rule
-from prism.rollout import Sampling
+from prism.rollout.engine import Sampling
 
 STEP = "difficulty"
 
@@ -45,7 +45,7 @@ class Difficulty:
         self._band = Band(recipe.rl_low, recipe.rl_high)
         self._template = load_template("problem", "{question}", recipe.template)
         self._references = [Reference(config) for config in recipe.models]
-        self._open_meter = meter
+        self._meter = meter
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -64,7 +64,7 @@ class Difficulty:
     async def _open(self) -> AsyncIterator[Work]:
         sampling = Sampling(self._recipe.temperature, self._recipe.max_response_tokens)
         async with AsyncExitStack() as stack:
-            meter = await stack.enter_async_context(self._open_meter())
+            meter = await stack.enter_async_context(self._meter())
             samplers = {
                 reference.name: await stack.enter_async_context(reference.open(meter, sampling, self._recipe.seed))
                 for reference in self._references

@@ -17,7 +17,6 @@ from typing import Any
 from prism.curation.record import row_from, row_table
 from prism.curation.rows import Outcome, Row
 from prism.curation.running import Work
-from prism.curation.threads import set_num_threads
 from prism.errors import ConfigError
 from prism.records import ImageSource
 
@@ -76,7 +75,6 @@ def _count(shared: list[Any]) -> int:
 
 @lru_cache(maxsize=1)
 def _work(shared: Any) -> Work:
-    set_num_threads(1)  # each processor has a task of its own
     return _import_ray().get(shared)
 
 

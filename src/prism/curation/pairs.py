@@ -18,7 +18,7 @@ from prism.curation.texts import check_response
 from prism.data.rejects import RowError
 from prism.errors import DataError
 from prism.rewards import parse_response
-from prism.rollout import Sampling
+from prism.rollout.engine import Sampling
 
 STEP = "pairs"
 
@@ -42,7 +42,7 @@ class Pairs:
     def __init__(self, recipe: PairsRecipe, meter: OpenMeter) -> None:
         self._recipe = recipe
         self._student = Reference(recipe.model)
-        self._open_meter = meter
+        self._meter = meter
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -56,7 +56,7 @@ class Pairs:
     async def _open(self) -> AsyncIterator[Work]:
         sampling = Sampling(self._recipe.temperature, self._recipe.max_response_tokens)
         async with (
-            self._open_meter() as meter,
+            self._meter() as meter,
             self._student.open(meter, sampling, self._recipe.seed) as sampler,
         ):
             yield partial(self._pair, sampler)

@@ -118,6 +118,8 @@ def _record(
         shards[number].add_outcome(run.id, outcome)
         count += 1
         now = time.monotonic()
+        if count == 1:
+            said = now  # a decision on all rows may take long before the first
         if now - committed > _COMMIT_EVERY_S:
             for shard in shards.values():
                 shard.commit()

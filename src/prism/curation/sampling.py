@@ -12,10 +12,11 @@ from prism.curation.asking import chat_servers
 from prism.curation.concurrency import finish_all
 from prism.errors import PrismError
 from prism.records import Prompt
-from prism.rollout import RolloutEngine, Sampling, TransformersEngine
+from prism.rollout.engine import RolloutEngine, Sampling
 from prism.rollout.openai_engine import chat_messages
 from prism.rollout.openai_messages import ChatRequest
 from prism.rollout.openai_pool import ChatPool, InDoubtError, Meter, RequestError
+from prism.rollout.transformers_engine import TransformersEngine
 from prism.runtime.hashing import path_sha256
 from prism.runtime.seeding import derive_seed, derive_small_seed
 

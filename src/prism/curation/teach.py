@@ -66,7 +66,7 @@ class Teach:
         self._template = load_template("demonstration", "{question}", recipe.template)
         self._repair = load_template("repair", "{failure}", recipe.repair_template)
         self._servers = chat_servers(recipe.teacher)
-        self._open_pool = open_pool(self._servers, meter)
+        self._meter = meter
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -84,7 +84,7 @@ class Teach:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Work]:
-        async with self._open_pool() as pool:
+        async with open_pool(self._servers, self._meter) as pool:
             yield partial(self._demonstrate, pool)
 
     async def _demonstrate(self, pool: ChatPool, row: Row) -> Outcome:

@@ -76,8 +76,8 @@ class Verify:
 
     def __init__(self, recipe: VerifyRecipe, meter: OpenMeter) -> None:
         self._recipe = recipe
+        self._meter = meter
         self._servers = chat_servers(recipe.judge) if recipe.judge else []
-        self._open_pool = open_pool(self._servers, meter)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -98,7 +98,7 @@ class Verify:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Work]:
-        async with self._open_pool() as pool:
+        async with open_pool(self._servers, self._meter) as pool:
             yield partial(self._judge, pool)
 
     async def _judge(self, pool: ChatPool, row: Row) -> Outcome:

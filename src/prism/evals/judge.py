@@ -20,7 +20,7 @@ from prism.rollout.openai_client import ChatReply, ChatRequest, chat, served_mod
 from prism.rollout.openai_server import ChatServer
 from prism.runtime.atomic import storage_errors
 from prism.runtime.hashing import canonical_json, config_sha256
-from prism.runtime.metrics import JsonlLog
+from prism.runtime.jsonl import JsonlLog
 
 Template = Literal["answer", "statement"]
 """`answer` compares with a reference answer, `statement` with a sentence that states the facts (HallusionBench)."""

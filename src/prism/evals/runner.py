@@ -6,9 +6,9 @@ from statistics import fmean
 from typing import Any
 
 from prism.records import Prompt, Rollout
-from prism.rollout import RolloutEngine, Sampling
+from prism.rollout.engine import RolloutEngine, Sampling
 from prism.runtime.distributed import from_first, spread_out
-from prism.runtime.metrics import read_jsonl
+from prism.runtime.jsonl import read_jsonl
 from prism.runtime.stage import StageRun
 
 Grade = Callable[[Prompt, Rollout], dict[str, Any]]

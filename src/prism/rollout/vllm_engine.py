@@ -26,7 +26,8 @@ from prism.models import PromptEncoder
 from prism.models.checkpoint import INPUT_WEIGHT, OUTPUT_WEIGHT, first_line, read_weight_shapes
 from prism.records import Prompt, Rollout, RolloutGroup
 from prism.rollout.engine import Sampling, Stream, share_out, streams
-from prism.runtime.distributed import num_processes, was_started_with_others
+from prism.runtime.distributed import num_processes
+from prism.runtime.launch import was_started_with_others
 from prism.runtime.seeding import derive_seed
 
 _ENVIRONMENT = {

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from prism.errors import StorageError
-from prism.runtime.distributed import is_first
+from prism.runtime.launch import is_first
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -28,8 +28,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from prism.errors import CheckpointError
 from prism.models.sharding import sharded_like, whole
 from prism.runtime.atomic import atomic_directory, discard, remove_temporaries, storage_errors
-from prism.runtime.distributed import is_first, wait_for_all
+from prism.runtime.distributed import wait_for_all
 from prism.runtime.hashing import file_sha256
+from prism.runtime.launch import is_first
 from prism.runtime.seeding import rng_state
 from prism.runtime.state_codec import join_tensors, module_tensors, restore_module, split_tensors, storable
 

@@ -10,7 +10,6 @@ less runs another pack without effect, packs with images and packs without by th
 ends, and torchrun ends the others.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from prism.models.device import own_device
 from prism.models.sharding import is_sharded
+from prism.runtime.launch import is_first, process_index, was_started_with_others
 
 _TIMEOUT = timedelta(hours=4)
 """Long, since one process may write a large checkpoint, or data, while the others wait. It is not what ends a run whose
@@ -65,24 +65,8 @@ def processes(*, also_alone: bool = False) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def was_started_with_others() -> bool:
-    """Whether torchrun started several processes, which may not have met yet."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def num_processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def process_index() -> int:
-    """0 for the first, which writes. Also known before and after `processes`."""
-    if dist.is_initialized():
-        return dist.get_rank()
-    return int(os.environ.get("RANK", "0")) if was_started_with_others() else 0
-
-
-def is_first() -> bool:
-    return process_index() == 0
 
 
 def from_first(function: Callable[[], Value]) -> Value:

@@ -5,7 +5,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-from prism.runtime.distributed import was_started_with_others
+from prism.runtime.launch import was_started_with_others
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

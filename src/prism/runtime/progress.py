@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from prism.runtime.distributed import is_first
+from prism.runtime.launch import is_first
 
 WINDOW = 20
 """Speed and time left follow the last so many steps."""

@@ -34,8 +34,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from prism.errors import StorageError
 from prism.runtime.atomic import discard, remove_temporaries, storage_errors
 from prism.runtime.checkpoint import list_checkpoints, load_latest, save_checkpoint
-from prism.runtime.distributed import from_first, is_first, largest
+from prism.runtime.distributed import from_first, largest
 from prism.runtime.interrupt import Interrupted, InterruptFlag
+from prism.runtime.jsonl import JsonlLog, UnwrittenLog
+from prism.runtime.launch import is_first
 from prism.runtime.lock import DirectoryLock
 from prism.runtime.manifest import (
     Identity,
@@ -46,7 +48,7 @@ from prism.runtime.manifest import (
     set_aside,
     write_manifest,
 )
-from prism.runtime.metrics import JsonlLog, UnwrittenLog, metric_row
+from prism.runtime.metrics import metric_row
 from prism.runtime.progress import StepProgress, make_console, say
 from prism.runtime.seeding import restore_rng_state, seed_globals
 

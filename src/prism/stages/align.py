@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from prism.config import AlignConfig, PlannedStage, RolloutConfig
 from prism.errors import ConfigError
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
-from prism.rollout import Sampling
+from prism.rollout.engine import Sampling
 from prism.runtime.optimizer import clip_gradients, descend, make_optimizer
 from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import StageRun

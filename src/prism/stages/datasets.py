@@ -26,8 +26,9 @@ from prism.evals.summary import Reference
 from prism.records import Demonstration, Example, Prompt, Response
 from prism.rewards import num_description_items, num_reasoning_steps, parse_response
 from prism.runtime.atomic import write_json
-from prism.runtime.distributed import from_first, is_first
+from prism.runtime.distributed import from_first
 from prism.runtime.hashing import config_sha256, path_sha256
+from prism.runtime.launch import is_first
 from prism.runtime.progress import say
 from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import StageRun

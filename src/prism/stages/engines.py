@@ -12,7 +12,10 @@ from prism.models import PromptEncoder
 from prism.models.sharding import is_sharded
 from prism.packing import branch_logprobs
 from prism.records import Prompt, RolloutGroup
-from prism.rollout import PolicyEngine, Sampling, ServedEngine, TransformersEngine, VllmEngine
+from prism.rollout.engine import PolicyEngine, Sampling
+from prism.rollout.served_engine import ServedEngine
+from prism.rollout.transformers_engine import TransformersEngine
+from prism.rollout.vllm_engine import VllmEngine
 from prism.stages.mismatch import Mismatch, check_sampler, join, sampler_logprobs
 from prism.stages.policy_update import pack_groups
 from prism.stages.workspace import Workspace

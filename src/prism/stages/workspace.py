@@ -22,7 +22,7 @@ from prism.models.sharding import shard, whole_weights
 from prism.packing.attention import use_flex_attention
 from prism.records import Prompt
 from prism.runtime.atomic import atomic_directory, write_bytes
-from prism.runtime.distributed import is_first
+from prism.runtime.launch import is_first
 from prism.runtime.manifest import read_manifest
 from prism.runtime.progress import make_console
 from prism.runtime.seeding import derive_small_seed

@@ -20,7 +20,7 @@ from prism.records import Prompt
 
 def dedup(store: Store, rows: list[Row]) -> dict[str, Outcome]:
     fill(store, rows)
-    run_whole_step(store, Dedup(store.images.root, num_threads=2))
+    run_whole_step(store, Dedup(store.images.root))
     return {outcome.row_id: outcome for outcome in store.outcomes(STEP)}
 
 

@@ -11,8 +11,9 @@ from prism.errors import NumericsError
 from prism.models.processor import PromptEncoder
 from prism.packing import Branch, PromptTree, branch_logprobs, pack_trees
 from prism.records import Prompt, RolloutGroup
-from prism.rollout import Sampling, TransformersEngine
 from prism.rollout import engine as rollout_engine
+from prism.rollout.engine import Sampling
+from prism.rollout.transformers_engine import TransformersEngine
 from prism.runtime import distributed
 
 Make = Callable[..., Any]

@@ -17,8 +17,10 @@ from prism.errors import ConfigError, DataError, NumericsError, RolloutError
 from prism.models import PromptEncoder, checkpoint_weights, load_policy
 from prism.models.policy import save_policy
 from prism.records import Prompt, RolloutGroup
-from prism.rollout import Sampling, VllmEngine, vllm_engine
 from prism.rollout import engine as rollout_engine
+from prism.rollout import vllm_engine
+from prism.rollout.engine import Sampling
+from prism.rollout.vllm_engine import VllmEngine
 from prism.runtime import distributed
 from prism.runtime.seeding import derive_seed
 from prism.stages.workspace import SHIPPED_BASE
