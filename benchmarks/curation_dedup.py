@@ -24,7 +24,7 @@ from PIL import Image
 
 from prism.curation import Outcome, Part, Row, Store, fingerprints, run_whole_step
 from prism.curation.dedup import STEP, Dedup
-from prism.curation.parallel import in_processes
+from prism.curation.processes import Processes
 from prism.curation.record import encode_row
 from prism.curation.running import Work
 from prism.records import ImageSource, Prompt
@@ -95,7 +95,7 @@ class Watch:
 
     def execute(self, work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
         self.mark()
-        for number, outcome in enumerate(in_processes(work, rows), start=1):
+        for number, outcome in enumerate(Processes()(work, rows), start=1):
             yield outcome
             if number % self._every == 0:
                 self.memory.append(resident_mebibytes())

@@ -104,22 +104,24 @@ def report() -> int:
 
 def drift_lines(united: Path) -> list[str]:
     """Of each seed: which sampled measures of distance to the teacher are smaller after alignment than after SFT, and
-    the share of descriptions without a mistake."""
-    lines = ["", "distance to the teacher, sampled, after SFT and after alignment"]
+    the share of descriptions without a mistake. A distance up to its floor cannot be told from none."""
+    lines = ["", "distance to the teacher, sampled, after SFT and after alignment; * is up to its floor"]
     for seed in sorted((united / "cells" / "full").glob("seed-*")):
         before, after = (read_summary(seed / stage) for stage in ("sft", "align"))
-        distances = [
-            (name, distance["mean"], after["drift"]["sampled"][name]["mean"])
-            for name, distance in before["drift"]["sampled"].items()
-        ]
-        closer = [name for name, first, second in distances if second < first]
+        pairs = {name: (first, after["drift"]["sampled"][name]) for name, first in before["drift"]["sampled"].items()}
+        drifted = [name for name, (first, _) in pairs.items() if first["plug_in"] > first["floor"]]
+        closer = [name for name in drifted if pairs[name][1]["mean"] < pairs[name][0]["mean"]]
         exact = [each["average"]["all"]["sampled"]["caption_exact"]["mean"] for each in (before, after)]
         lines.append(
-            f"  {seed.name}: {len(closer)} of {len(distances)} measures closer; descriptions without a mistake "
-            f"{exact[0]:.1%}, {exact[1]:.1%}"
+            f"  {seed.name}: {len(closer)} of the {len(drifted)} measures that SFT moved are closer; descriptions "
+            f"without a mistake {exact[0]:.1%}, {exact[1]:.1%}"
         )
-        lines += [f"    {name}: {first:.4f}, {second:.4f}" for name, first, second in distances]
+        lines += [f"    {name}: {', '.join(map(distance_text, pair))}" for name, pair in pairs.items()]
     return lines
+
+
+def distance_text(distance: dict[str, float]) -> str:
+    return f"{distance['mean']:.4f}{'' if distance['plug_in'] > distance['floor'] else '*'}"
 
 
 def read_summary(stage: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from prism.models import PromptEncoder, load_policy
 from prism.records import Prompt
 from prism.rollout.engine import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
-from prism.runtime import choose_threads
+from prism.runtime.threads import choose_threads
 from prism.stages.workspace import SHIPPED_BASE
 
 

@@ -5,8 +5,9 @@
 Of every run the discriminator after the warm-up and after alignment, on scenes of the dev split with one rollout each
 of the policy it then meets. Printed are the accuracy of each view; the cosine between the gradients of the two views'
 losses over all language weights, over those of the MLPs or experts, and over attention (below 0 one view undoes what
-the other learns, and weights of their own could help); how unlike the views are routed (Jensen-Shannon divergence,
-from 0 to 1 bit); and how far the experts lie apart (the distance of each from their mean, over the mean's length).
+the other learns, and weights of their own could help; experts of their own have 0); how unlike the views are routed
+(Jensen-Shannon divergence, from 0 to 1 bit); and how far the experts lie apart (the distance of each from their mean,
+over the mean's length).
 """
 
 import argparse
@@ -14,18 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from prism.data.world.datasets import DEV, FAITHFUL, demonstrations
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights, load_policy
-from prism.objectives import discriminator_loss
-from prism.packing import branch_scores
 from prism.records import Demonstration
 from prism.rewards import parse_response
 from prism.rollout.engine import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
-from prism.stages.game import game_metrics, measure_routing
-from prism.stages.scoring import Contest, ContestBatch
+from prism.stages.game import game_loss, game_metrics, measure_routing
+from prism.stages.scoring import Contest, ContestBatch, ContestScores, backpropagate, score
 
 NUM_SCENES, TOKEN_BUDGET, MAX_TOKENS = 96, 640, 240
 PARTS: dict[str, Callable[[str], bool]] = {
@@ -53,21 +53,19 @@ def rollouts_of(policy_directory: Path) -> list[Contest]:
     ]
 
 
-def view_gradients(discriminator: Discriminator, batch: ContestBatch) -> list[dict[str, Tensor]]:
+def view_gradients(
+    discriminator: Discriminator, batch: ContestBatch, scores: Float[Tensor, "branches"]
+) -> list[dict[str, Tensor]]:
     """Of each view's loss by itself, for every language weight."""
-    with torch.no_grad():
-        scores = torch.cat([branch_scores(discriminator, pack, views=batch.views)[0] for pack in batch.packs])
-        rows = torch.cat([pack.rows for pack in batch.packs])
-        scores = torch.empty_like(scores).index_copy(0, rows, scores)
     found = []
     for view in batch.view_names:
-        leaf = scores.clone().requires_grad_()
-        pairs = batch.pair_scores(leaf)
-        views = {view: (pairs.views[view].teacher, pairs.views[view].student)}
-        [wanted] = torch.autograd.grad(discriminator_loss(views, pairs.is_valid).loss, leaf)
         discriminator.zero_grad()
-        for pack in batch.packs:
-            (branch_scores(discriminator, pack, views=batch.views)[0] * wanted[pack.rows]).sum().backward()
+        backpropagate(
+            discriminator,
+            batch,
+            scores,
+            lambda pairs, view=view: game_loss(ContestScores({view: pairs.views[view]}, pairs.is_valid)).loss,
+        )
         found.append(
             {
                 name: weight.grad.flatten().clone()
@@ -93,11 +91,8 @@ def expert_distance(discriminator: Discriminator) -> float | None:
 
 def describe(label: str, discriminator: Discriminator, encoder: PromptEncoder, contests: list[Contest]) -> str:
     batch = ContestBatch(encoder, contests, TOKEN_BUDGET, discriminator.mode)
-    perception, reasoning = view_gradients(discriminator, batch)
-    with torch.no_grad():
-        scores = torch.zeros(batch.num_branches)
-        for pack in batch.packs:
-            scores[pack.rows] = branch_scores(discriminator, pack, views=batch.views)[0]
+    scores = score(discriminator, batch)
+    perception, reasoning = view_gradients(discriminator, batch, scores)
     measured = game_metrics(batch.pair_scores(scores))
     accuracies = "  ".join(f"{view} {measured[f'accuracy/{view}']:5.1%}" for view in batch.view_names)
     cosines = "  ".join(f"{part} {cosine(perception, reasoning, test):+.3f}" for part, test in PARTS.items())

@@ -72,9 +72,9 @@ def _executor(arguments: argparse.Namespace) -> Any:
         from prism.curation.on_ray import on_ray
 
         return on_ray
-    from prism.curation.parallel import in_processes
+    from prism.curation.processes import Processes
 
-    return in_processes
+    return Processes(arguments.workers)
 
 
 def _count_splits(store: Any) -> list[str]:
@@ -197,7 +197,7 @@ def add_data(commands: Any) -> None:
 
 def _add_selection(subcommands: Any) -> None:
     split = _add_step(subcommands, "split", split_data, "reserve the best rows for alignment and RL, the rest for SFT")
-    _add_on_ray(split)
+    _add_workers(split)
     add_overrides(split, "alignment=6000")
     _add_asking_step(
         subcommands, "pairs", pair_data, "sample an SFT model beside the demonstrations for alignment", "num_samples=4"
@@ -260,13 +260,13 @@ def _add_asking_step(subcommands: Any, name: str, command: Command, text: str, e
 def _add_removing_step(subcommands: Any, name: str, command: Command, text: str, example: str) -> None:
     parser = _add_asking_step(subcommands, name, command, text, example)
     parser.add_argument("--report", metavar="F", type=Path, help="JSON file to write: what was dropped, with examples")
-    _add_on_ray(parser)
+    _add_workers(parser)
 
 
-def _add_on_ray(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--on-ray", action="store_true", help="work on a Ray cluster, that of RAY_ADDRESS or a local one"
-    )
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--workers", metavar="N", type=count, help="processes that look at rows; default: one a processor")
+    who.add_argument("--on-ray", action="store_true", help="work on a Ray cluster, that of RAY_ADDRESS or a local one")
 
 
 def _assignment(text: str) -> str:

@@ -8,7 +8,7 @@ pictures, which are then others, the words must be many: "How many red circles a
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,16 +206,14 @@ def run_decontaminate(store: Store, sets: Iterable[EvaluationSet], part: Part, e
 
 @contextmanager
 def _folder_of_sets(store: Store, part: Part) -> Iterator[Path]:
-    """For the sets' images while the step runs: in the store, where other machines find it. What a run leaves that was
-    killed is of use to the next, and goes with it."""
+    """For the sets' images while the step runs: in the store, where other machines find it."""
     directory = store.directory / "sets" / f"{part.index}-{part.count}"
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    lock = DirectoryLock(directory)
+    lock, images = DirectoryLock(directory), directory / "images"
+    shutil.rmtree(images, ignore_errors=True)  # of a run that was killed
     try:
-        yield directory
+        yield images
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(images, ignore_errors=True)
         lock.release()
-        with suppress(OSError):  # where other parts have theirs
-            directory.parent.rmdir()

@@ -25,8 +25,8 @@ from prism.curation.candidates import (
     Pair,
 )
 from prism.curation.fingerprints import Fingerprint, Pictures, take_fingerprint
-from prism.curation.parallel import in_threads
 from prism.curation.rows import Outcome, Row
+from prism.curation.threads import in_threads
 from prism.data.image_likeness import MAX_DIFFERENCE, could_be_copies
 from prism.data.question_likeness import MIN_SHARED_PAIRS, MIN_SHARED_WORDS
 from prism.errors import DataError

@@ -35,8 +35,8 @@ def run_step(
 ) -> int:
     """Outcomes for all rows of the part that have none under these settings; returns how many.
 
-    `execute` may have others do the work (see `on_ray`). With `resolve_doubts` rows are looked at again for which
-    requests are in doubt. Raises Interrupted after a signal, with everything recorded that was done.
+    `execute` may have others do the work (see `processes`, `on_ray`). With `resolve_doubts` rows are looked at again
+    for which requests are in doubt. Raises Interrupted after a signal, with everything recorded that was done.
     """
     with ExitStack() as stack:
         shards = stack.enter_context(store.writing(part or Part()))
@@ -46,7 +46,8 @@ def run_step(
             behind = [other.id for other in store.chain.behind(run)]
             for shard in shards.values():
                 shard.remove_doubtful(run.id, behind)
-        count = _record(store, shards, run, execute(step.run, _pending(shards, run, flag)), timed_as=run.id)
+        count, seconds = _record(store, shards, run, execute(step.run, _pending(shards, run, flag)))
+        note_timing(store.directory, run.id, count, seconds * _num_at_work(execute))
         _stop_if_asked(flag, run)
     return count
 
@@ -64,7 +65,9 @@ def run_whole_step(store: Store, step: WholeStep, part: Part | None = None, exec
         run = store.chain.register(step.name, step.settings)
         flag = stack.enter_context(InterruptFlag())
         described = execute(partial(_describe, step), _pending(shards, feature, flag))
-        _record(store, shards, feature, described, timed_as=run.id)
+        # The time of a row is that of its feature: of the decision a process has as much, whoever else helps.
+        count, seconds = _record(store, shards, feature, described)
+        note_timing(store.directory, run.id, count, seconds * _num_at_work(execute))
         _stop_if_asked(flag, run)
         if not part.is_whole or not any(True for _ in _pending(shards, run, flag)):
             return 0
@@ -72,8 +75,7 @@ def run_whole_step(store: Store, step: WholeStep, part: Part | None = None, exec
             for stale in (run, *store.chain.behind(run)):
                 shard.remove_outcomes(stale.id)
             shard.commit()
-        # The time of a row is that of its feature: of the decision a process has as much, whoever else helps.
-        return _record(store, shards, run, step.decide(_Features(shards, feature)), timed_as=None)
+        return _record(store, shards, run, step.decide(_Features(shards, feature)))[0]
 
 
 def _describe(step: WholeStep, rows: Iterator[Row]) -> Iterator[Outcome]:
@@ -99,15 +101,13 @@ def _pending(shards: dict[int, Shard], run: StepRun, flag: InterruptFlag) -> Ite
             yield row
 
 
-def _record(
-    store: Store,
-    shards: dict[int, Shard],
-    run: StepRun,
-    outcomes: Iterable[Outcome],
-    *,
-    timed_as: str | None,
-) -> int:
-    """`timed_as` is the key of the time that it took, None for no note of it."""
+def _num_at_work(execute: Execute) -> int:
+    """The processes that share the work, as far as they are known: not on Ray."""
+    return getattr(execute, "num_at_work", 1)
+
+
+def _record(store: Store, shards: dict[int, Shard], run: StepRun, outcomes: Iterable[Outcome]) -> tuple[int, float]:
+    """How many there were, and the seconds that it took."""
     console = make_console()
     count, start = 0, time.monotonic()
     committed = said = start
@@ -129,9 +129,7 @@ def _record(
             said = now
     for shard in shards.values():
         shard.commit()
-    if timed_as is not None:
-        note_timing(store.directory, timed_as, count, time.monotonic() - start)
-    return count
+    return count, time.monotonic() - start
 
 
 def _stop_if_asked(flag: InterruptFlag, run: StepRun) -> None:

@@ -4,6 +4,7 @@
     steps/0001.json …     which steps ran, in order (see `chain`)
     sources/NAME.json     which file the rows of a source come from
     images/ab/ab12….png   each image once
+    sets/                 images of evaluation sets, while rows are compared with them
     shards/0003/          rows.sqlite, and the lock of the one process that writes it
 
 A row's shard follows from its id. See docs/data.md.

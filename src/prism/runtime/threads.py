@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from prism.runtime.processors import num_processors
+
 SMALL_MODEL_PARAMETERS = 100_000_000
 """Below this a step is so short that handing work to threads costs more than it saves."""
 
@@ -28,13 +30,6 @@ def choose_threads(num_parameters: int = 0) -> ThreadChoice:
     if num_parameters < SMALL_MODEL_PARAMETERS:
         torch.set_num_threads(1)
         return ThreadChoice(1, "a small model on a CPU is fastest with one thread; set OMP_NUM_THREADS for another")
-    cores = _available_cores()
+    cores = num_processors()
     torch.set_num_threads(cores)
     return ThreadChoice(cores, f"{cores} cores are available; set OMP_NUM_THREADS for another")
-
-
-def _available_cores() -> int:
-    """Cores this process may use: containers and schedulers often allow fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

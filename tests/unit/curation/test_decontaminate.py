@@ -85,10 +85,10 @@ def test_a_benchmark_is_read_by_its_own_reader(store: Store, tmp_path: Path) -> 
     item |= {"level": 1, "subject": "algebra", "decoded_image": None}
     (tmp_path / "test.jsonl").write_text(json.dumps(item) + "\n")
     fill(store, [row("copy", disguise(random.Random(0), problem, "everything"))])
-    left = store.directory / "sets" / "0-1" / "ab"  # by a run that was killed
-    left.mkdir(parents=True)
+    images = store.directory / "sets" / "0-1" / "images"
+    (images / "ab").mkdir(parents=True)  # left by a run that was killed
     run_decontaminate(store, [EvaluationSet(name="mathvision", path=tmp_path / "test.jsonl")], Part())
     [outcome] = store.outcomes(STEP)
     assert outcome.reason == SAME_PICTURE and outcome.findings["item"] == "mathvision/1"
     assert count_step(store, STEP).num_kept == 0
-    assert not (store.directory / "sets").exists()
+    assert not images.exists()

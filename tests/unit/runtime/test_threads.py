@@ -23,7 +23,7 @@ def test_small_models_get_one_thread():
 
 
 def test_large_models_get_the_cores_this_process_may_use(monkeypatch):
-    monkeypatch.setattr(threads, "_available_cores", lambda: 2)
+    monkeypatch.setattr(threads, "num_processors", lambda: 2)
     assert choose_threads(1_000_000_000).num_threads == 2
     assert torch.get_num_threads() == 2
 
