@@ -6,9 +6,7 @@ the one that started it, however that ends, and the end of any of them is an err
 
 import multiprocessing
 import os
-import pickle
 import signal
-import tempfile
 import threading
 import time
 import traceback
@@ -17,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from multiprocessing.reduction import ForkingPickler
 
 from prism.curation.rows import Outcome, Row
 from prism.curation.running import Work
@@ -64,12 +62,13 @@ class Processes:
 
 def _share(work: Work, batches: _Batches, count: int) -> Iterator[Outcome]:
     with ExitStack() as stack:
-        # In a file, which all can read at a time, as it may hold the sketches of all evaluation sets.
-        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "work"
-        file.write_bytes(pickle.dumps(work))
+        connections = [stack.enter_context(_started()) for _ in range(count)]
+        # Made ready once: it may hold the sketches of all evaluation sets.
+        message = ForkingPickler.dumps(work)
         waiting = []
-        for _ in range(count):
-            connection = stack.enter_context(_started(file))
+        for connection in connections:
+            with _ended_is_an_error():
+                connection.send_bytes(message)
             if _give(connection, batches):
                 waiting.append(connection)
         while waiting:
@@ -106,12 +105,12 @@ def _ended_is_an_error() -> Iterator[None]:
 
 
 @contextmanager
-def _started(file: Path) -> Iterator[Connection]:
+def _started() -> Iterator[Connection]:
     """A process at work and the way to it, until the end of the block."""
     # Not forked: it would hold this process's locks and databases.
     context = multiprocessing.get_context("spawn")
     ours, its = context.Pipe()
-    process = context.Process(target=_work, args=(its, file), daemon=True)
+    process = context.Process(target=_work, args=(its,), daemon=True)
     # Signals are for the process that hands out rows. Blocked here, they stay so there, from the first moment on; but
     # the first process would start multiprocessing's tracker, which unblocks them.
     resource_tracker.ensure_running()
@@ -133,10 +132,10 @@ def _started(file: Path) -> Iterator[Connection]:
         process.join()
 
 
-def _work(connection: Connection, file: Path) -> None:
+def _work(connection: Connection) -> None:
     """What a process does until nobody gives it anything more."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    work: Work = pickle.loads(file.read_bytes())
+    work: Work = connection.recv()
     while True:
         try:
             batch = connection.recv()
