@@ -115,13 +115,10 @@ def _started() -> Iterator[Connection]:
     # the first process would start multiprocessing's tracker, which unblocks them.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    environment = dict(os.environ)
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
-        process.start()
+        with _one_thread_each():
+            process.start()
     finally:
-        os.environ.clear()
-        os.environ.update(environment)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     its.close()
     try:
@@ -130,6 +127,21 @@ def _started() -> Iterator[Connection]:
         ours.close()
         process.kill()
         process.join()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Of NumPy's and torch's own, in processes that start in the block: there are as many processes as processors."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(before, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _work(connection: Connection) -> None:
