@@ -7,6 +7,7 @@ from typing import Any
 from prism.curation.record import encode_row
 from prism.curation.rows import Outcome, Row, kept
 from prism.curation.store import Part, Store
+from prism.errors import DataError
 from prism.records import Prompt
 
 
@@ -23,6 +24,14 @@ def made(count: int, source: str = "made", **changes: Any) -> list[Row]:
     return [
         Row(f"{source}/{n}", Prompt(str(n), f"What is {n} + {n}?", answer=str(2 * n), **changes)) for n in range(count)
     ]
+
+
+def num_outcomes(store: Store, step: str) -> int:
+    """So far; 0 for a step that has not begun."""
+    try:
+        return sum(1 for _ in store.outcomes(step))
+    except DataError:
+        return 0
 
 
 @dataclass

@@ -5,6 +5,7 @@ import io
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw
 from prism.curation.rows import Row
 from prism.data.world.render import render_scene
 from prism.data.world.scene import COLOURS, NUMBERS, SHAPES, Item, Scene, draw_scene
+from prism.data.writers import write_verl_parquet
 from prism.records import ImageSource, Prompt
 
 Disguise = Literal["none", "encoded", "resized", "cropped", "everything", "words", "words and picture"]
@@ -85,6 +87,19 @@ def disguise(source: random.Random, problem: Problem, kind: Disguise) -> Problem
 def row(row_id: str, problem: Problem, *, image_format: str = "PNG") -> Row:
     images = () if problem.picture is None else (ImageSource(data=_bytes(problem.picture, image_format)),)
     return Row(f"made/{row_id}", Prompt(row_id, problem.question, images, problem.answer))
+
+
+def rows_to_remove(directory: Path) -> list[Row]:
+    """Demonstrations that do not hold, items of an evaluation set, and copies; `directory` gets the set and the recipe
+    `verify.toml` that names it."""
+    source = random.Random(3)
+    problems = originals(source, 90)
+    problems += [disguise(source, problem, "everything") for problem in problems[:20]]
+    rows = [row(str(number), problem) for number, problem in enumerate(problems)]
+    write_verl_parquet(directory / "held.parquet", (each.prompt for each in rows[20:30]))
+    (directory / "verify.toml").write_text('against = [{ name = "held", path = "held.parquet" }]')
+    wrong = "<caption>a, b</caption><think>1. c</think><answer>none of these</answer>"
+    return [replace(each, completion=wrong) if number % 7 == 0 else each for number, each in enumerate(rows)]
 
 
 def _scenes(source: random.Random) -> Iterator[Problem]:

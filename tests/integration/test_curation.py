@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from curated_rows import num_outcomes
 from curated_world import teaching, world_store, write_script
 from prism.cli import main
 from prism.curation import Store, count_import, count_step
@@ -28,7 +29,6 @@ from prism.data.images import read_bytes
 from prism.data.readers import read_examples, read_pairs, read_prompts
 from prism.data.world.datasets import CURATED, FAITHFUL, demonstrations
 from prism.data.writers import write_verl_parquet
-from prism.errors import DataError
 from prism.records import Example, ImageSource
 from prism.rewards import parse_response
 from prism.stages.workspace import SHIPPED_BASE
@@ -130,13 +130,6 @@ def kill_after(process: subprocess.Popen[str], progress: Callable[[], int], more
     process.send_signal(signal.SIGKILL)
     process.communicate()
     return True
-
-
-def num_outcomes(store: Store, step: str) -> int:
-    try:
-        return sum(1 for _ in store.outcomes(step))
-    except DataError:  # has not begun
-        return 0
 
 
 def cost_of(entries: Iterable[dict[str, Any]]) -> float:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from curated_rows import Scripted, fill, made
-from labelled_copies import disguise, originals, row
+from labelled_copies import rows_to_remove
 from pictures import picture
 from prism.cli import main
 from prism.config import SplitConfig
@@ -21,7 +20,6 @@ from prism.curation import Outcome, Row, Store, on_ray, run_step, run_whole_step
 from prism.curation.on_ray import decode, encode
 from prism.curation.rows import dropped, kept
 from prism.curation.split import Split
-from prism.data.writers import write_verl_parquet
 from prism.errors import ConfigError
 from prism.records import ImageSource
 
@@ -107,13 +105,7 @@ def test_a_worker_that_cannot_import_the_step_ends_it(monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("ray")
 def test_what_is_removed_is_the_same_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies, held-out items and demonstrations that do not hold, by the command, from a folder of its own."""
-    source = random.Random(3)
-    problems = originals(source, 60)
-    copies = [disguise(source, problem, "everything") for problem in problems[:20]]
-    given = [row(str(number), problem) for number, problem in enumerate([*problems, *copies])]
-    given = [replace(each, completion=GOOD) if number % 7 == 0 else each for number, each in enumerate(given)]
-    write_verl_parquet(tmp_path / "held.parquet", (each.prompt for each in given[20:30]))
-    (tmp_path / "verify.toml").write_text('against = [{ name = "held", path = "held.parquet" }]')
+    given = rows_to_remove(tmp_path)
     monkeypatch.chdir(tmp_path)
     found = {}
     for name, options in (("here", []), ("ray", ["--on-ray"])):

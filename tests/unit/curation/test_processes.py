@@ -1,7 +1,6 @@
 """Steps in several processes: the same outcomes, no process that outlives its work, no silence where one ends."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from curated_rows import Scripted, fill, made
-from labelled_copies import disguise, originals
-from labelled_copies import row as row_of
+from curated_rows import Scripted, fill, made, num_outcomes
+from labelled_copies import rows_to_remove
 from prism.cli import main
 from prism.config import SplitConfig
 from prism.curation import Outcome, Row, Store, processes, run_step, run_whole_step
@@ -23,10 +21,7 @@ from prism.curation.rows import dropped, kept
 from prism.curation.running import here
 from prism.curation.split import Split
 from prism.curation.timing import read_timings
-from prism.data.writers import write_verl_parquet
 from prism.errors import DataError, StorageError
-
-GOOD = "<caption>a, b</caption><think>1. c</think><answer>2</answer>"
 
 
 @pytest.fixture
@@ -95,13 +90,7 @@ def test_in_processes_a_store_ends_as_it_does_here(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("at_once")
 def test_what_is_removed_is_the_same_in_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Demonstrations that do not hold, held-out items and copies, by the command."""
-    source = random.Random(3)
-    problems = originals(source, 90)
-    problems += [disguise(source, problem, "everything") for problem in problems[:20]]
-    given = [row_of(str(number), problem) for number, problem in enumerate(problems)]
-    given = [Row(each.id, each.prompt, GOOD if number % 7 == 0 else None) for number, each in enumerate(given)]
-    write_verl_parquet(tmp_path / "held.parquet", (each.prompt for each in given[20:30]))
-    (tmp_path / "verify.toml").write_text('against = [{ name = "held", path = "held.parquet" }]')
+    given = rows_to_remove(tmp_path)
     monkeypatch.chdir(tmp_path)
     steps, found = ("verify", "decontaminate", "dedup"), {}
     for workers in ("1", "2"):
@@ -173,19 +162,12 @@ def test_a_signal_ends_a_step_after_the_rows_in_hand(tmp_path: Path) -> None:
     script = tmp_path / "step.py"
     script.write_text(STEP.format(path=sys.path, store=str(store.directory)))
     with subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True, start_new_session=True) as begun:
-        while num_outcomes(store) < BATCH_ROWS:
+        while num_outcomes(store, "slow") < BATCH_ROWS:
             time.sleep(0.02)
         os.killpg(begun.pid, signal.SIGINT)
         _, errors = begun.communicate(timeout=60)
     assert begun.returncode == 128 + signal.SIGINT and "Traceback" not in errors
-    assert BATCH_ROWS <= num_outcomes(store) < 2000
-
-
-def num_outcomes(store: Store) -> int:
-    try:
-        return sum(1 for _ in store.outcomes("slow"))
-    except DataError:  # has not begun
-        return 0
+    assert BATCH_ROWS <= num_outcomes(store, "slow") < 2000
 
 
 STEP = """

@@ -77,22 +77,3 @@ def test_each_value_is_worked_out_by_one_process(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(distributed, "gather", lambda found: [(place, -1) for place in range(5)])
     found = of_every_process(monkeypatch, 2, lambda: distributed.spread_out(square, [10, 11, 12, 13, 14]))
     assert given == [10, 12, 14, 11, 13] and found == [[-1] * 5] * 2
-
-
-@pytest.mark.parametrize(
-    ("environment", "is_first"),
-    [
-        ({}, True),
-        ({"WORLD_SIZE": "2", "RANK": "0"}, True),
-        ({"WORLD_SIZE": "2", "RANK": "1"}, False),
-        ({"RANK": "1"}, True),
-    ],
-)
-def test_the_first_process_is_known_before_it_has_met_the_others(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], is_first: bool
-) -> None:
-    for name in ("RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert distributed.is_first() is is_first
