@@ -12,6 +12,7 @@ from typing import Any
 from prism.config import PlannedStage, Recipe, load_recipe, plan_stages
 from prism.errors import DataError
 from prism.report.completeness import missing_parts
+from prism.report.events import warnings_note
 from prism.report.identity import algorithm_title, stage_title
 from prism.report.results import (
     ACCURACIES,
@@ -72,13 +73,15 @@ class Checkpoint:
 @dataclass(frozen=True, slots=True)
 class Cell:
     """`recipe` is None where the cell has not begun. `changes` are the settings that the reference has otherwise,
-    None where one of the two has not begun. `missing` says what a cell that has begun lacks."""
+    None where one of the two has not begun. `missing` says what a cell that has begun lacks, `warning` what its games
+    are warned of, empty where there is nothing."""
 
     name: str
     colour: str
     recipe: Recipe | None
     changes: Mapping[str, Any] | None
     missing: tuple[str, ...]
+    warning: str
     checkpoints: Mapping[Group, Checkpoint]
 
 
@@ -150,13 +153,13 @@ def measured_cells(listing: Listing) -> Iterator[tuple[Cell, Run | None]]:
     for number, (name, recipe) in enumerate(listing.recipes.items()):
         colour = f"c-cell-{number % NUM_COLOURS + 1}"
         if recipe is None:
-            yield Cell(name, colour, None, None, (), {}), None
+            yield Cell(name, colour, None, None, (), "", {}), None
             continue
         is_reference = name == listing.reference
         run = reference if is_reference and reference else read_run(listing.directory / CELLS / name)
         checkpoints = _checkpoints(run, listing.groups, {} if is_reference else theirs)
         changes = None if base is None else changed_settings(recipe, base)
-        yield Cell(name, colour, recipe, changes, tuple(missing_parts(run)), checkpoints), run
+        yield Cell(name, colour, recipe, changes, tuple(missing_parts(run)), warnings_note(run), checkpoints), run
 
 
 NUM_COLOURS = 8

@@ -246,4 +246,5 @@ def _seeds(cell: Cell) -> str:
 def _state(cell: Cell) -> str:
     if cell.recipe is None:
         return "not begun"
-    return "; ".join(cell.missing) or "complete"
+    state = "; ".join(cell.missing) or "complete"
+    return f"{state}; warning of its alignment: {cell.warning}" if cell.warning else state

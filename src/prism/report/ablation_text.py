@@ -21,7 +21,7 @@ def print_ablation_table(directory: Path) -> str:
     """
     listing = read_listing(directory)
     cells = [cell for cell, _ in measured_cells(listing)]
-    lines = [f"ablation {directory}, reference {listing.reference}", *incomplete_cells(cells)]
+    lines = [f"ablation {directory}, reference {listing.reference}", *incomplete_cells(cells), *_warned_cells(cells)]
     for mode in MODES:
         lines += _comparison_lines(listing, cells, mode)
         for group in listing.groups:
@@ -33,6 +33,10 @@ def incomplete_cells(cells: Sequence[Cell]) -> list[str]:
     waiting = [cell.name for cell in cells if cell.recipe is None]
     lines = [f"{cell.name}: {line}" for cell in cells for line in cell.missing]
     return [*lines, f"Not begun: {', '.join(waiting)}"] if waiting else lines
+
+
+def _warned_cells(cells: Sequence[Cell]) -> list[str]:
+    return [f"{cell.name}: warning of its alignment: {cell.warning}" for cell in cells if cell.warning]
 
 
 def interval_note(listing: Listing) -> str:

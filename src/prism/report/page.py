@@ -20,7 +20,7 @@ _TITLES = {
     "results": "Results",
     "audit": "Audit",
     "alignment": "Alignment",
-    "control": "Collapse control",
+    "control": "Game",
     "distributions": "Distributions",
     "policy": "Policy",
     "losses": "Losses",

@@ -38,7 +38,7 @@ class Stage:
     """One stage of one seed. `summary` and `items` are None where the stage was not evaluated.
 
     `test_sha256` identifies the test items it was evaluated on; None where that was not recorded. `events` are
-    those of collapse control.
+    those of collapse control, and warnings.
     """
 
     seed: int

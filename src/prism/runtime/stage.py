@@ -101,7 +101,7 @@ class StageRun:
         """Whether an earlier run finished this very stage and its outputs are untouched."""
         if self.is_complete:
             from_first(self._tidy)
-            self._say("unchanged since it was completed, not run again")
+            self.say("unchanged since it was completed, not run again")
         else:
             from_first(self._open)
 
@@ -139,7 +139,7 @@ class StageRun:
         self._state.update(loaded.state["stage"])
         self._marks, self._rng = loaded.state["logs"], loaded.rng
         self.start_step = self._done_step = loaded.step
-        self._say(f"goes on after step {loaded.step} of {self.num_steps}")
+        self.say(f"goes on after step {loaded.step} of {self.num_steps}")
 
     def steps(self) -> Iterator[int]:
         """The steps still to do, from 1 to `num_steps`.
@@ -167,7 +167,7 @@ class StageRun:
                 if stop is not None or step % self._checkpoint_every == 0 or step == self.num_steps:
                     self.save(step)
                 if stop is not None:
-                    self._say(f"saved after step {step} of {self.num_steps}; give the same command again to go on")
+                    self.say(f"saved after step {step} of {self.num_steps}; give the same command again to go on")
                     raise Interrupted(stop, f"{self.name}: stopped and saved after step {step} of {self.num_steps}")
 
     def record(self, step: int, values: Mapping[str, float | Tensor | None], tokens: int | None = None) -> None:
@@ -197,6 +197,10 @@ class StageRun:
             path = self.directory / name
             self._logs[name] = JsonlLog(path, self._marks.get(name)) if is_first() else UnwrittenLog(path)
         return self._logs[name]
+
+    def say(self, line: str) -> None:
+        """Show a line under the stage's name."""
+        say(self._console, f"{self.name}: {line}")
 
     def save(self, step: int) -> None:
         """Take a checkpoint at the end of the body of `step`, due or not: for a stage that is about to stop there."""
@@ -267,7 +271,7 @@ class StageRun:
     def _restart(self, manifest: Mapping[str, Any], reasons: Sequence[str]) -> None:
         stale = set_aside(self.directory, manifest)
         shown = ", ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if len(reasons) > 3 else "")
-        self._say(f"changed: {shown}; starts at step 1, the earlier results are now in {stale.name}")
+        self.say(f"changed: {shown}; starts at step 1, the earlier results are now in {stale.name}")
         with storage_errors(self.directory):
             self.directory.mkdir()
         if self._lock is not None:
@@ -278,7 +282,7 @@ class StageRun:
     def _warn_of_other_environment(self, manifest: Mapping[str, Any]) -> None:
         before, now = manifest.get("environment"), environment()
         if list_checkpoints(self._checkpoints) and before != now:
-            self._say(f"warning: resumed under {json.dumps(now)} after {json.dumps(before)}; last bits may differ")
+            self.say(f"warning: resumed under {json.dumps(now)} after {json.dumps(before)}; last bits may differ")
 
     def _close_step(self, step: int, seconds: float, progress: StepProgress) -> None:
         speed = None if self._tokens is None else self._tokens / max(seconds, 1e-9)
@@ -292,6 +296,3 @@ class StageRun:
         if manifest is None:
             raise RuntimeError(f"{self.name} is not complete")
         return manifest["outputs"]
-
-    def _say(self, line: str) -> None:
-        say(self._console, f"{self.name}: {line}")

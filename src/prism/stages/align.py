@@ -4,6 +4,7 @@ Each step samples fresh rollouts, scores them and the teacher's responses on bot
 policy by the group-normalised scores (paper Eqs. 1, 3, 4) and the discriminator by Bradley-Terry
 (Eq. 2). Accuracies are those before the discriminator's update, on rollouts it has never seen.
 With `align.control` a step is played as `stages.control` has decided, and a game that has failed stops.
+One that was played to its end is looked back upon, with or without control (`stages.hindsight`).
 """
 
 import math
@@ -18,14 +19,17 @@ from prism.config import AlignConfig, PlannedStage, RolloutConfig
 from prism.errors import ConfigError
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
 from prism.rollout.engine import Sampling
+from prism.runtime.distributed import from_first
+from prism.runtime.jsonl import read_jsonl
 from prism.runtime.optimizer import clip_gradients, descend, make_optimizer
 from prism.runtime.seeding import derive_seed
-from prism.runtime.stage import StageRun
+from prism.runtime.stage import METRICS, StageRun
 from prism.stages.control import Control, Decision, scaled_rates
 from prism.stages.datasets import read_alignment
 from prism.stages.discriminators import load_discriminator_for_alignment, open_game
 from prism.stages.engines import open_engine
 from prism.stages.game import record_routing, score_checked, update_discriminator
+from prism.stages.hindsight import look_back
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.mismatch import check_sampler, importance_of, mismatch_metrics, sampler_logprobs
 from prism.stages.policy_update import PolicyObjective, UpdateMetrics, accumulate_policy_gradient, pack_groups
@@ -35,7 +39,7 @@ from prism.stages.scoring import Contest, ContestBatch
 from prism.stages.workspace import Workspace
 
 EVENTS = "events.jsonl"
-"""What collapse control changed, when and why."""
+"""What collapse control changed, when and why, and what there is to warn of in hindsight."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +103,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             if control.has_collapsed:
                 run.save(step)
             control.check()
+    _warn(run)
     workspace.save_models(run, {"model": players.policy, "discriminator": discriminator}, encoder)
 
 
@@ -193,3 +198,11 @@ def _observe(
     for event in events:
         run.log(EVENTS).append(event)
     return named | {"control/replayed": sum(len(contest.students) for contest in replayed)} if named else {}
+
+
+def _warn(run: StageRun) -> None:
+    """Shows and records what the game's metrics, all steps done, say against its result."""
+    for warning in from_first(lambda: look_back(read_jsonl(run.directory / METRICS))):
+        run.say(f"warning: {warning.name}: {warning.line}")
+        event = {"event": "warning", "diagnosis": warning.name, "reason": warning.line}
+        run.log(EVENTS).append({"step": run.num_steps, **event})

@@ -42,14 +42,14 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Collapse:
+class Diagnosis:
     """A diagnosis: its name, and one line that says what was measured and what to try."""
 
     name: str
     line: str
 
 
-def find_collapses(evidence: Evidence, limits: CollapseLimits) -> list[Collapse]:
+def find_collapses(evidence: Evidence, limits: CollapseLimits) -> list[Diagnosis]:
     """Everything that has failed, causes before consequences."""
     return [collapse for diagnose in _DIAGNOSES for collapse in diagnose(evidence, limits)]
 
@@ -71,7 +71,7 @@ def pooled(rows: Sequence[Row], name: str) -> tuple[float | None, int]:
     return (sum(value * count for value, count in counted) / total if total else None), total
 
 
-def _frozen(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
+def _frozen(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
     change = mean(evidence.recent, WEIGHT_CHANGE)
     norms = [row[GRADIENT_NORM] for row in evidence.recent if row[COUNT] and row[GRADIENT_NORM] is not None]
     if norms and not any(norms):
@@ -86,20 +86,20 @@ def _frozen(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
         )
     else:
         return
-    yield Collapse("discriminator-frozen", line)
+    yield Diagnosis("discriminator-frozen", line)
 
 
-def _overshooting(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
+def _overshooting(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
     change = mean(evidence.recent, WEIGHT_CHANGE)
     if change is not None and change > limits.weight_change[1]:
-        yield Collapse(
+        yield Diagnosis(
             "discriminator-overshooting",
             f"the discriminator's weights changed by {change:.1e} of their size a step in {evidence.steps}, more than "
             f"{limits.weight_change[1]:.0e}; lower align.discriminator_learning_rate, by a factor of 10 to begin with",
         )
 
 
-def _accuracy_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
+def _accuracy_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
     for view in views_of_row(evidence.recent[-1]):
         accuracy, count = pooled(evidence.recent, f"accuracy/{view}")
         gap, _ = pooled(evidence.recent, f"gap/{view}")
@@ -107,19 +107,19 @@ def _accuracy_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Colla
             continue
         found = f"{view}: accuracy {accuracy:.3f} over {count} pairs, score gap {gap:.3g} in {evidence.steps}"
         if _is_saturated(evidence, view, limits):
-            yield Collapse(
+            yield Diagnosis(
                 "discriminator-saturated",
                 f"{found}, the gap still growing; audit the data for a shortcut, warm up for fewer steps, "
                 "lower align.discriminator_learning_rate or configure a reaction",
             )
         elif evidence.is_beginning and accuracy <= 0.5 + limits.chance:
-            yield Collapse(
+            yield Diagnosis(
                 "discriminator-blind",
                 f"{found}, no better than chance from the start; warm up for longer, check that images and texts "
                 "reach the discriminator, or leave alignment out where rollouts cannot be told from the teacher",
             )
         elif accuracy < 0.5 - limits.chance and gap < 0:
-            yield Collapse(
+            yield Diagnosis(
                 "discriminator-overtaken",
                 f"{found}: rollouts outscore the teacher and the discriminator does not follow; raise "
                 "align.discriminator_learning_rate or lower align.policy_learning_rate",
@@ -136,24 +136,24 @@ def _is_saturated(evidence: Evidence, view: str, limits: CollapseLimits) -> bool
     return min(accuracies) >= limits.saturated and now > before
 
 
-def _format_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
+def _format_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
     truncated = (mean(evidence.recent, TRUNCATED) or 0.0) / (mean(evidence.recent, ROLLOUTS) or 1.0)
     if truncated > limits.truncated_fraction:
-        yield Collapse(
+        yield Diagnosis(
             "rollouts-truncated",
             f"{truncated:.0%} of the rollouts of {evidence.steps} were cut off at align.max_response_tokens; raise it "
             "if the teacher's responses are that long, else lower align.policy_learning_rate",
         )
     valid = mean(evidence.recent, VALID)
     if valid is not None and valid < limits.valid_fraction:
-        yield Collapse(
+        yield Diagnosis(
             "rollouts-invalid",
             f"only {valid:.0%} of the rollouts of {evidence.steps} kept the format; lower align.policy_learning_rate, "
             "raise align.advantage.format_penalty or train the format with a longer SFT",
         )
 
 
-def _texts_degenerated(evidence: Evidence, limits: CollapseLimits) -> Iterator[Collapse]:
+def _texts_degenerated(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
     advice = "lower align.policy_learning_rate or tie the policy to SFT with align.kl"
     for metric, name, bounds in (
         (ENTROPY, "entropy", limits.entropy),
@@ -163,20 +163,20 @@ def _texts_degenerated(evidence: Evidence, limits: CollapseLimits) -> Iterator[C
         before, now = evidence.beginning[metric], mean(evidence.recent, metric)
         if not before or now is None or bounds[0] <= now / before <= bounds[1]:
             continue
-        yield Collapse(
+        yield Diagnosis(
             f"{name}-{'exploded' if now > before else 'collapsed'}",
             f"{metric} is {now:.3g} in {evidence.steps}, {now / before:.2g} × the {before:.3g} it began with; {advice}",
         )
     before, now = evidence.beginning[REPETITION], mean(evidence.recent, REPETITION)
     if before is not None and now is not None and now > before + limits.repetition:
-        yield Collapse(
+        yield Diagnosis(
             "rollouts-repetitive",
             f"{now:.0%} of the 4-grams of a rollout of {evidence.steps} stood in it before, {before:.0%} at the "
             f"beginning; {advice}",
         )
 
 
-_DIAGNOSES: tuple[Callable[[Evidence, CollapseLimits], Iterator[Collapse]], ...] = (
+_DIAGNOSES: tuple[Callable[[Evidence, CollapseLimits], Iterator[Diagnosis]], ...] = (
     _frozen,
     _overshooting,
     _format_lost,

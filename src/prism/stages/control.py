@@ -34,7 +34,7 @@ from prism.runtime.seeding import python_random
 from prism.stages.collapse import (
     COMPARED,
     MEASURED,
-    Collapse,
+    Diagnosis,
     Evidence,
     find_collapses,
     mean,
@@ -101,7 +101,7 @@ def advance(
     return after, events
 
 
-def _stop_event(step: int, collapse: Collapse) -> Event:
+def _stop_event(step: int, collapse: Diagnosis) -> Event:
     return {"step": step, "event": "stop", "diagnosis": collapse.name, "reason": collapse.line}
 
 

@@ -225,6 +225,16 @@ def test_cells_that_lack_something_are_listed(tmp_path: Path) -> None:
     assert page.count("Not begun: text-only") == 1 + 2 * len(read_listing(root).groups)
 
 
+def test_cells_whose_alignment_is_warned_of_say_so(tmp_path: Path) -> None:
+    root = two_seeds(tmp_path)
+    event = {"step": 40, "event": "warning", "diagnosis": "discriminator-blind", "reason": "perception: 0.500"}
+    write_lines(root / "cells" / "full" / "seed-1" / "align" / "events.jsonl", [event])
+    write(root / "cells" / "full" / "seed-1" / "align" / "manifest.json", {"kind": "align", "status": "complete"})
+    line = "warning of its alignment: discriminator-blind (seed 1)"
+    assert f"full: {line}" in print_ablation_table(root).splitlines()
+    assert render_ablation(root).read_text(encoding="utf-8").count(line) == 1
+
+
 def test_a_cell_without_an_algorithm_is_named(tmp_path: Path) -> None:
     root = two_seeds(tmp_path)
     write_listing(root, ("full", "no-alignment", "one"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from prism.report import render_report
-from prism.report.events import describe_event, events_section
+from prism.report import print_results_table, render_report
+from prism.report.events import describe_event, events_section, warnings_note
 from prism.report.rundir import Row, read_run
 
 MakeRun = Callable[..., Path]
@@ -60,3 +60,25 @@ def test_a_game_in_which_nothing_happened_says_so(watched: Path) -> None:
 
 def test_a_game_that_was_not_watched_has_no_such_section(full_run: Path) -> None:
     assert events_section(read_run(full_run)) is None
+
+
+WARNING: Row = {
+    "step": 40,
+    "event": "warning",
+    "diagnosis": "rollouts-not-closer",
+    "reason": "perception: accuracy 0.93 in steps 1–8",
+}
+
+
+def test_warnings_are_told_wherever_results_are(make_run: MakeRun) -> None:
+    path = make_run(seeds=(0, 1), stages=("base", "sft", "align"))
+    for seed in (0, 1):
+        (path / f"seed-{seed}" / "align" / "events.jsonl").write_text(json.dumps(WARNING) + "\n")
+    run = read_run(path)
+    assert "<td>1</td><td>40</td><td>warning: rollouts-not-closer</td>" in str(events_section(run))
+    told = [line for line in print_results_table(path).splitlines() if line.startswith("Warning")]
+    assert told == [
+        f"Warning, alignment of seed {seed}: rollouts-not-closer: perception: accuracy 0.93 in steps 1–8"
+        for seed in (0, 1)
+    ]
+    assert warnings_note(run) == "rollouts-not-closer (seed 0, 1)"

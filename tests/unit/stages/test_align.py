@@ -21,6 +21,7 @@ from prism.rewards import parse_response
 from prism.runtime.checkpoint import list_checkpoints
 from prism.stages import align, base, datasets, engines
 from prism.stages.align import Players, update_policy
+from prism.stages.collapse import Diagnosis
 from prism.stages.control import Control, Decision
 from prism.stages.round import Round, make_contest, make_round
 from prism.stages.scoring import ContestBatch, score
@@ -284,3 +285,34 @@ def test_scores_that_are_no_numbers_stop_the_game(play: Make, make_discriminator
     broken.save_pretrained(tmp_path / "judge")
     with pytest.raises(NumericsError, match="discriminator scores is not finite in 30 of 30 places at step 1"):
         play("run")
+
+
+def test_a_game_is_looked_back_upon_once_all_of_it_is_played(play: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off right behind its last step it is warned of again, and still but once."""
+    seen: list[list[Any]] = []
+
+    def warn(rows: Sequence[Any]) -> list[Diagnosis]:
+        seen.append([row["step"] for row in rows])
+        return [Diagnosis("rollouts-not-closer", "perception: accuracy 0.9")]
+
+    def cut_off(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(align, "look_back", warn)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Workspace, "save_models", cut_off)
+        play("run", num_steps=3)
+    workspace = play("run", num_steps=3)
+    assert seen == [[1, 2, 3], [1, 2, 3]]
+    [event] = rows(workspace, "events.jsonl")
+    assert event == {
+        "step": 3,
+        "event": "warning",
+        "diagnosis": "rollouts-not-closer",
+        "reason": "perception: accuracy 0.9",
+    }
+
+
+def test_a_game_without_a_warning_leaves_no_events(play: Make) -> None:
+    workspace = play("run")
+    assert rows(workspace) and not (workspace.stage_directory("align") / "events.jsonl").exists()

@@ -1,0 +1,97 @@
+"""Warnings of a game played to its end: on planted courses and not on their neighbours, on none that is known to have
+worked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prism.stages.hindsight import look_back
+
+RUNS = json.loads(Path(__file__).with_name("alignment_runs.json").read_text(encoding="utf-8"))
+NUM_STEPS = 40
+
+
+def course(accuracy: tuple[float, float], gap: tuple[float, float], *, count: int = 64, steps: int = NUM_STEPS) -> Any:
+    """A game in which accuracy and gap of the descriptions go straight from the one value to the other, while the
+    reasoning is repaired."""
+    rows = []
+    for step in range(1, steps + 1):
+        share = (step - 1) / (steps - 1)
+        rows.append(
+            {
+                "step": step,
+                "accuracy/count": count,
+                "accuracy/perception": accuracy[0] + share * (accuracy[1] - accuracy[0]),
+                "gap/perception": gap[0] + share * (gap[1] - gap[0]),
+                "accuracy/reasoning": 0.9 - 0.3 * share,
+                "gap/reasoning": 2.0 - share,
+            }
+        )
+    return rows
+
+
+def names(rows: Any) -> list[str]:
+    return [warning.name for warning in look_back(rows)]
+
+
+@pytest.mark.parametrize("name", ["healthy-0", "healthy-1", "healthy-2", "discriminator-rate-x10", "no-warmup"])
+def test_a_game_that_worked_raises_nothing(name: str) -> None:
+    """The last of them had not been warmed up, and learned to tell while it was played."""
+    rows = [dict(zip(RUNS["columns"], row, strict=True)) for row in RUNS["runs"][name]]
+    assert names([row | {"step": step} for step, row in enumerate(rows, 1)]) == []
+
+
+def test_rollouts_that_stay_told_apart_by_more_and_more() -> None:
+    (warning,) = look_back(course((0.93, 0.89), (2.1, 3.9)))
+    assert warning.name == "rollouts-not-closer"
+    assert warning.line.startswith(
+        "perception: accuracy 0.926 in steps 1–8 and 0.894 in steps 33–40, while the score gap grew from 2.26 to 3.74; "
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "gap"),
+    [
+        ((0.93, 0.83), (2.1, 3.9)),  # more than five points fewer are told apart
+        ((0.93, 0.93), (2.1, 2.0)),  # the gap shrinks
+        ((0.66, 0.95), (0.1, 3.9)),  # the discriminator was still learning
+        ((0.68, 0.66), (0.1, 0.2)),
+    ],
+)
+def test_its_neighbours(accuracy: tuple[float, float], gap: tuple[float, float]) -> None:
+    assert names(course(accuracy, gap)) == []
+
+
+def test_a_discriminator_that_tells_nothing_from_the_start() -> None:
+    (warning,) = look_back(course((0.48, 0.51), (0.0, 0.0)))
+    assert warning.name == "discriminator-blind"
+    assert warning.line.startswith("perception: accuracy 0.483 in steps 1–8, no better than chance")
+    assert names(course((0.57, 0.57), (0.0, 0.1))) == []
+
+
+def test_little_evidence_raises_nothing() -> None:
+    bad: dict[str, Any] = {"accuracy": (0.93, 0.93), "gap": (1.0, 2.0)}
+    assert names(course(**bad, count=16)) == ["rollouts-not-closer"]
+    assert names(course(**bad, count=15)) == [], "120 pairs in a fifth"
+    assert names(course(**bad, steps=20)) == ["rollouts-not-closer"]
+    assert names(course(**bad, steps=19)) == []
+
+
+def test_steps_without_valid_pairs_are_left_out() -> None:
+    rows = course((0.93, 0.93), (1.0, 2.0))
+    nothing = {"accuracy/count": 0, "accuracy/perception": None, "gap/perception": None}
+    nothing |= {"accuracy/reasoning": None, "gap/reasoning": None}
+    rows[2] |= nothing
+    rows[-1] |= nothing
+    assert names(rows) == ["rollouts-not-closer"]
+    assert names([row | nothing for row in rows]) == []
+
+
+def test_every_view_is_looked_at() -> None:
+    rows = [
+        {key.replace("perception", "response"): value for key, value in row.items() if "reasoning" not in key}
+        for row in course((0.93, 0.93), (1.0, 2.0))
+    ]
+    assert [warning.line.split(":")[0] for warning in look_back(rows)] == ["response"]
