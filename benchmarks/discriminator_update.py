@@ -30,7 +30,7 @@ from prism.models import Discriminator, PromptEncoder, response_branch, views_of
 from prism.packing import EncodedPrompt
 from prism.rewards import parse_response
 from prism.stages.game import train_discriminator
-from prism.stages.scoring import Contest, ContestBatch, score
+from prism.stages.scoring import Contest, ContestBatch
 
 
 class Trees:
@@ -40,8 +40,7 @@ class Trees:
     def step(self, contests: Sequence[Contest]) -> Tensor:
         """Adds the gradient; returns the rollouts' scores, a row for each of perception and reasoning."""
         batch = ContestBatch(self._encoder, contests, self._token_budget, "moe")
-        scores = score(self.discriminator, batch)
-        train_discriminator(self.discriminator, batch, scores, regularization=0, balance_coefficient=0)
+        scores, _ = train_discriminator(self.discriminator, batch, regularization=0, balance_coefficient=0)
         views = batch.pair_scores(scores).views
         return torch.stack([views["perception"].student, views["reasoning"].student])
 

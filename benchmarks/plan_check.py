@@ -50,7 +50,7 @@ from prism.runtime.optimizer import make_optimizer
 from prism.runtime.threads import choose_threads
 from prism.stages import align, base, datasets, rlvr, sft, warmup
 from prism.stages.discriminators import make_discriminator
-from prism.stages.game import score_checked, update_discriminator
+from prism.stages.game import update_discriminator
 from prism.stages.scoring import Contest, ContestBatch
 from prism.stages.workspace import SHIPPED_BASE, Workspace
 
@@ -310,10 +310,7 @@ def check_discriminator(recipe: Recipe, directory: Path, tokens: int, steps: int
     def step(place: int) -> None:
         chosen = contests[place * config.batch_size : (place + 1) * config.batch_size]
         batch = ContestBatch(encoder, chosen, config.token_budget, discriminator.mode)
-        scores = score_checked(discriminator, batch, place)
-        update_discriminator(
-            discriminator, optimizer, batch, scores, step=place, max_grad_norm=1.0, balance_coefficient=0.01
-        )
+        update_discriminator(discriminator, optimizer, batch, step=place, max_grad_norm=1.0, balance_coefficient=0.01)
 
     shape = policy_shape(recipe)
     speeds = [measure_hardware(shape, tokens) for _ in range(3)]

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from prism.data.world.datasets import DEV, FAITHFUL, demonstrations
@@ -25,7 +24,7 @@ from prism.rewards import parse_response
 from prism.rollout.engine import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.stages.game import game_loss, game_metrics, measure_routing
-from prism.stages.scoring import Contest, ContestBatch, ContestScores, backpropagate, score
+from prism.stages.scoring import Contest, ContestBatch, ContestScores, score, score_and_backpropagate
 
 NUM_SCENES, TOKEN_BUDGET, MAX_TOKENS = 96, 640, 240
 PARTS: dict[str, Callable[[str], bool]] = {
@@ -53,17 +52,14 @@ def rollouts_of(policy_directory: Path) -> list[Contest]:
     ]
 
 
-def view_gradients(
-    discriminator: Discriminator, batch: ContestBatch, scores: Float[Tensor, "branches"]
-) -> list[dict[str, Tensor]]:
+def view_gradients(discriminator: Discriminator, batch: ContestBatch) -> list[dict[str, Tensor]]:
     """Of each view's loss by itself, for every language weight."""
     found = []
     for view in batch.view_names:
         discriminator.zero_grad()
-        backpropagate(
+        score_and_backpropagate(
             discriminator,
             batch,
-            scores,
             lambda pairs, view=view: game_loss(ContestScores({view: pairs.views[view]}, pairs.is_valid)).loss,
         )
         found.append(
@@ -91,9 +87,8 @@ def expert_distance(discriminator: Discriminator) -> float | None:
 
 def describe(label: str, discriminator: Discriminator, encoder: PromptEncoder, contests: list[Contest]) -> str:
     batch = ContestBatch(encoder, contests, TOKEN_BUDGET, discriminator.mode)
-    scores = score(discriminator, batch)
-    perception, reasoning = view_gradients(discriminator, batch, scores)
-    measured = game_metrics(batch.pair_scores(scores))
+    perception, reasoning = view_gradients(discriminator, batch)
+    measured = game_metrics(batch.pair_scores(score(discriminator, batch)))
     accuracies = "  ".join(f"{view} {measured[f'accuracy/{view}']:5.1%}" for view in batch.view_names)
     cosines = "  ".join(f"{part} {cosine(perception, reasoning, test):+.3f}" for part, test in PARTS.items())
     line = f"{label}: right: {accuracies}; cosine: {cosines}"

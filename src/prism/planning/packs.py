@@ -21,7 +21,7 @@ class Pack:
 
     The rest is what `prism.packing.attention.attend` makes of trees with several branches: `calls`, one with a mask for
     each branch; `joined` keys, those of its prompt and its own; `masked`, the numbers of the masks, a pair each;
-    `hidden`, how many of these forbid.
+    `hidden`, how many of these forbid. `parts` counts the trees that it holds a part of only.
     """
 
     tokens: int
@@ -32,6 +32,7 @@ class Pack:
     joined: int = 0
     masked: int = 0
     hidden: int = 0
+    parts: int = 0
 
     def __add__(self, other: "Pack") -> "Pack":
         return Pack(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(Pack)))
@@ -57,14 +58,12 @@ def pack_lengths(trees: Sequence[Tree], token_budget: int) -> list[Pack]:
 def _pieces(trees: Iterable[Tree], token_budget: int) -> list[Pack]:
     pieces: list[Pack] = []
     for tree in trees:
-        current: list[int] = []
+        parts: list[list[int]] = []
         for length in tree.branches:
-            if current and tree.prompt + sum(current) + length > token_budget:
-                pieces.append(_piece(tree, current))
-                current = []
-            current.append(length)
-        if current:
-            pieces.append(_piece(tree, current))
+            if not parts or tree.prompt + sum(parts[-1]) + length > token_budget:
+                parts.append([])
+            parts[-1].append(length)
+        pieces += [replace(_piece(tree, part), parts=int(len(parts) > 1)) for part in parts]
     return pieces
 
 

@@ -81,7 +81,7 @@ def warmup_phases(context: Context, config: WarmupConfig) -> list[Phase]:
     packs = _contest_packs(context, config.batch_size, 1, config.max_response_tokens, config.token_budget)
     heldout = _contest_packs(context, config.num_heldout, 1, config.max_response_tokens, config.token_budget)
     state = _state([model])
-    phases.append(_scoring(context, "scoring", model, packs, state, config.num_steps))
+    phases += _scoring_beforehand(context, model, packs, state, config.num_steps)
     phases.append(_update(context, "update", model, packs, state, config.num_steps))
     phases.append(_scoring(context, "held-out pairs", model, heldout, state, config.num_steps / config.evaluate_every))
     if model.shape.num_experts:
@@ -101,11 +101,11 @@ def align_phases(context: Context, config: AlignConfig) -> list[Phase]:
     state["rollouts"] = sampling.copy
     size = (config.prompts_per_step, config.group_size, config.max_response_tokens, config.token_budget)
     contests, groups = _contest_packs(context, *size), _group_packs(context, "alignment", *size)
-    phases.append(_scoring(context, "scoring", model, contests, state, steps))
+    phases += _scoring_beforehand(context, model, contests, state, steps)
+    phases.append(_update(context, "discriminator update", model, contests, state, steps))
     phases.append(_update(context, "policy update", policy, groups, state, steps, with_entropy=True))
     if config.kl is not None:
         phases.append(_scoring(context, "reference", policy, groups, state, steps))
-    phases.append(_update(context, "discriminator update", model, contests, state, steps))
     if model.shape.num_experts:
         phases.append(_scoring(context, "routing", model, contests, state, steps / SAMPLE_EVERY))
     return phases
@@ -258,3 +258,13 @@ def _scoring(
     spent = sum(context.seconds(forward(model, pack)) for pack in own_share(packs.all, context.hardware.ranks))
     flops = sum(forward(model, pack).flops for pack in packs.all)
     return Phase(name, used, packs.tokens, flops, spent, times)
+
+
+def _scoring_beforehand(
+    context: Context, model: Model, contests: Packs, state: Mapping[str, float], times: float
+) -> list[Phase]:
+    """A pass without a gradient over packs that hold a part only of some contest; others are scored by the update."""
+    parted = [pack for pack in contests.all if pack.parts]
+    if not parted:
+        return []
+    return [_scoring(context, "scoring", model, Packs(parted, contests.largest), state, times)]

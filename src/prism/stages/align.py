@@ -1,8 +1,9 @@
 """Distribution alignment: a response-level adversarial game between the policy and the discriminator.
 
 Each step samples fresh rollouts, scores them and the teacher's responses on both branches, moves the
-policy by the group-normalised scores (paper Eqs. 1, 3, 4) and the discriminator by Bradley-Terry
-(Eq. 2). Accuracies are those before the discriminator's update, on rollouts it has never seen.
+discriminator by Bradley-Terry (Eq. 2) and the policy by the group-normalised scores (Eqs. 1, 3, 4).
+Both learn from the same scores, those before the discriminator's update; accuracies are on rollouts it
+has never seen. It goes first since its scores and its gradient come from one pass.
 With `align.control` a step is played as `stages.control` has decided, and a game that has failed stops.
 One that was played to its end is looked back upon, with or without control (`stages.hindsight`).
 """
@@ -28,7 +29,7 @@ from prism.stages.control import Control, Decision, scaled_rates
 from prism.stages.datasets import read_alignment
 from prism.stages.discriminators import load_discriminator_for_alignment, open_game
 from prism.stages.engines import open_engine
-from prism.stages.game import record_routing, score_checked, update_discriminator
+from prism.stages.game import record_routing, update_discriminator
 from prism.stages.hindsight import look_back
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.mismatch import check_sampler, importance_of, mismatch_metrics, sampler_logprobs
@@ -85,15 +86,14 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             contests = [make_contest(demonstration, group) for demonstration, group in zip(batch, groups, strict=True)]
             replayed = replayed_contests(control, step, contests, teachers)
             game = ContestBatch(encoder, [*contests, *replayed], config.token_budget, discriminator.mode)
-            scores = score_checked(discriminator, game, step)
+            scores, learned = _update_discriminator(players, game, config, decision, step)
             played = make_round(batch, groups, contests, game.pair_scores(scores), config)
             metrics = played.metrics(config)
 
             rollout = workspace.recipe.rollout
             update, policy_norm = update_policy(players, played, config, decision, rollout, step)
             metrics |= update.named() | {"policy/grad_norm": policy_norm} | mismatch_metrics(update.mismatch, rollout)
-            metrics |= _update_discriminator(players, game, scores, config, decision, step)
-            metrics |= record_routing(run, step, discriminator, game)
+            metrics |= learned | record_routing(run, step, discriminator, game)
             control.remember(step, played.valid_texts)
             metrics |= _observe(control, run, step, metrics, replayed)
             run.record(step, metrics, tokens=update.num_tokens + num_tokens(game.packs))
@@ -173,13 +173,12 @@ def update_policy(
 
 
 def _update_discriminator(
-    players: Players, game: ContestBatch, scores: Tensor, config: AlignConfig, decision: Decision, step: int
-) -> dict[str, float | None]:
+    players: Players, game: ContestBatch, config: AlignConfig, decision: Decision, step: int
+) -> tuple[Tensor, dict[str, float | None]]:
     return update_discriminator(
         players.discriminator,
         players.discriminator_optimizer,
         game,
-        scores,
         step=step,
         max_grad_norm=config.max_grad_norm,
         balance_coefficient=config.balance_coefficient,

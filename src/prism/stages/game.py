@@ -25,17 +25,18 @@ from prism.runtime.stage import StageRun
 from prism.stages.control import relative_change, scaled_rates, weight_sample
 from prism.stages.imitation import num_tokens
 from prism.stages.rollouts import is_sampled, mean
-from prism.stages.scoring import ContestBatch, ContestScores, backpropagate, score
+from prism.stages.scoring import ContestBatch, ContestScores, score, score_and_backpropagate
 from prism.stages.shares import share_packs
 
 ROUTER = "router.jsonl"
 """The experts' load per layer and view, as often as samples are kept."""
+SCORES = "discriminator scores"
 
 
 def score_checked(discriminator: Discriminator, batch: ContestBatch, step: int) -> Float[Tensor, "branches"]:
     """`score`, or NumericsError where a score is NaN: here it still says where it comes from."""
     scores = score(discriminator, batch)
-    check_finite("discriminator scores", scores, step)
+    check_finite(SCORES, scores, step)
     return scores
 
 
@@ -49,7 +50,6 @@ def update_discriminator(
     discriminator: Discriminator,
     optimizer: Optimizer,
     batch: ContestBatch,
-    scores: Float[Tensor, "branches"],
     *,
     step: int,
     max_grad_norm: float,
@@ -58,46 +58,50 @@ def update_discriminator(
     label_smoothing: float = 0.0,
     num_updates: int = 1,
     rate: float = 1.0,
-) -> dict[str, float | None]:
-    """`num_updates` optimizer steps on the whole of `batch`, at `rate` times the learning rate.
+) -> tuple[Float[Tensor, "branches"], dict[str, float | None]]:
+    """The scores of `batch`, and then `num_updates` optimizer steps on the whole of it, at `rate` times the learning
+    rate; NumericsError where a score is NaN.
 
-    `scores` are those before the first update; later updates score again. What is returned to be recorded is
-    the balance before the first update, the mean of the gradients' norms, and how far all updates together
-    moved the weights; each is None where nothing was updated or there is no balance.
+    Returned are the scores before the first update and what is to be recorded: the balance before the first update,
+    the mean of the gradients' norms, and how far all updates together moved the weights; each is None where nothing
+    was updated or there is no balance.
     """
-    before, norms, balances = weight_sample(discriminator), [], []
-    for update in range(num_updates):
-        if update:
-            scores = score_checked(discriminator, batch, step)
-        balances.append(
-            train_discriminator(
-                discriminator,
-                batch,
-                scores,
-                regularization=regularization,
-                balance_coefficient=balance_coefficient,
-                label_smoothing=label_smoothing,
-            )
+    if not num_updates:
+        names = ("loss/balance", "discriminator/grad_norm", "discriminator/weight_change")
+        return score_checked(discriminator, batch, step), dict.fromkeys(names)
+    before, norms, balances, scores = weight_sample(discriminator), [], [], []
+    for _ in range(num_updates):
+        found, balance = train_discriminator(
+            discriminator,
+            batch,
+            regularization=regularization,
+            balance_coefficient=balance_coefficient,
+            label_smoothing=label_smoothing,
         )
+        check_finite(SCORES, found, step)
+        scores.append(found)
+        balances.append(balance)
         with scaled_rates(optimizer, rate):
             norms.append(descend(discriminator, optimizer, max_grad_norm, name="discriminator", step=step))
-    return {
-        "loss/balance": balances[0] if balances else None,
+    return scores[0], {
+        "loss/balance": balances[0],
         "discriminator/grad_norm": mean(norms),
-        "discriminator/weight_change": relative_change(before, discriminator) if norms else None,
+        "discriminator/weight_change": relative_change(before, discriminator),
     }
 
 
 def train_discriminator(
     discriminator: Discriminator,
     batch: ContestBatch,
-    scores: Float[Tensor, "branches"],
     *,
     regularization: float,
     balance_coefficient: float,
     label_smoothing: float = 0.0,
-) -> float | None:
-    """Adds the gradient of `game_loss` and, for a mixture of experts, of its load balance, which is returned."""
+) -> tuple[Float[Tensor, "branches"], float | None]:
+    """Adds the gradient of `game_loss` and, for a mixture of experts, of its load balance.
+
+    Returns the scores it was taken at and the balance, None where it does not count.
+    """
     top_k = num_active_experts(discriminator)
     total_tokens = num_tokens(batch.packs)
 
@@ -106,14 +110,13 @@ def train_discriminator(
         return balance_coefficient * loss
 
     is_balanced = top_k is not None and balance_coefficient > 0
-    added = backpropagate(
+    found = score_and_backpropagate(
         discriminator,
         batch,
-        scores,
         lambda pairs: game_loss(pairs, regularization=regularization, label_smoothing=label_smoothing).loss,
         balance_loss if is_balanced else None,
     )
-    return added / balance_coefficient if is_balanced else None
+    return found.scores, found.pack_loss / balance_coefficient if is_balanced else None
 
 
 def num_active_experts(discriminator: Discriminator) -> int | None:

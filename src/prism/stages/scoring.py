@@ -1,5 +1,6 @@
 """The discriminator over groups: teacher and rollouts, every view of them, on one tree per prompt."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,8 +56,9 @@ class ContestBatch:
         self._teacher_rows: list[int] = []
         self._student_rows: list[int] = []
         self._is_valid: list[bool] = []
+        contest_of: list[int] = []
         num_rows = 0
-        for contest in contests:
+        for number, contest in enumerate(contests):
             branches = self._branches(encoder, contest.teacher)
             teacher_row = num_rows
             for student in contest.students:
@@ -66,8 +68,11 @@ class ContestBatch:
                 if student.is_valid:
                     branches += self._branches(encoder, student)
             trees.append(PromptTree(encoder.encode(visible_prompt(contest.prompt, mode)), tuple(branches)))
+            contest_of += [number] * len(branches)
             num_rows += len(branches)
         self.packs = pack_trees(trees, token_budget=token_budget)
+        self.parted_packs = _parted(self.packs, contest_of)
+        """Those of `packs` that hold a part only of some contest."""
         self.num_branches = num_rows
         self.views = torch.arange(num_rows) % len(self.view_names)
         """The view of every branch, by its place in `view_names`."""
@@ -88,42 +93,64 @@ class ContestBatch:
         return ContestScores(views, is_valid)
 
 
-@torch.no_grad()
+def _parted(packs: Sequence[PackedTrees], contest_of: Sequence[int]) -> list[PackedTrees]:
+    sizes = Counter(contest_of)
+    held = [Counter(contest_of[row] for row in packed.rows.tolist()) for packed in packs]
+    return [packed for packed, own in zip(packs, held, strict=True) if any(own[one] < sizes[one] for one in own)]
+
+
 def score(discriminator: Discriminator, batch: ContestBatch) -> Float[Tensor, "branches"]:
     """Scores of all branches, without a gradient."""
+    return _score(discriminator, batch, batch.packs)
+
+
+@torch.no_grad()
+def _score(discriminator: Discriminator, batch: ContestBatch, packs: Sequence[PackedTrees]) -> Tensor:
+    """Those of the branches in `packs`, 0 of others."""
     scores = torch.zeros(batch.num_branches)
-    for part in share_packs(batch.packs):
+    for part in share_packs(packs):
         found = branch_scores(discriminator, part.item, views=batch.views)[0]
         if part.counts:
             scores[part.item.rows] = found
     return add_up(scores)
 
 
-def backpropagate(
+@dataclass(frozen=True, slots=True, eq=False)
+class Backpropagated:
+    """The scores of all branches that the gradient was taken at, and the sum of `pack_loss`."""
+
+    scores: Float[Tensor, "branches"]
+    pack_loss: float
+
+
+def score_and_backpropagate(
     discriminator: Discriminator,
     batch: ContestBatch,
-    scores: Float[Tensor, "branches"],
     loss: Callable[[ContestScores], Tensor],
     pack_loss: Callable[[PackedTrees, tuple[Tensor, ...]], Tensor] | None = None,
-) -> float:
+) -> Backpropagated:
     """Adds the gradient of `loss` to the discriminator's parameters, one pack in memory at a time.
 
-    The loss couples scores of different packs, but only through the scores: its gradient with
-    respect to them is taken at `scores`, which the discriminator gave just before, and each pack is
-    then run again and carries its share back. Exact, and peak memory is one pack's. `pack_loss`
-    adds a loss on a pack's router logits; the sum of it over the packs is returned.
+    `loss` is a sum over pairs, each of which counts by its own two scores alone, as in paper Eq. 2. So a pack that
+    holds whole contests is scored and carries its share of the gradient back at once. Where the budget of tokens has
+    parted a contest, its packs are scored beforehand and then run again. Exact, and peak memory is one pack's.
+    `pack_loss` adds a loss on a pack's router logits.
     """
-    leaf = scores.detach().requires_grad_()
-    [score_gradient] = torch.autograd.grad(loss(batch.pair_scores(leaf)), leaf)
-    added = 0.0
+    known = _score(discriminator, batch, batch.parted_packs)
+    scores, added = torch.zeros(batch.num_branches), 0.0
     for part in share_packs(batch.packs):
-        pack_scores, router_logits = branch_scores(
+        found, router_logits = branch_scores(
             discriminator, part.item, views=batch.views, with_router=pack_loss is not None
         )
-        total = part.weight * (pack_scores * score_gradient[part.item.rows]).sum()
+        rows = part.item.rows
+        leaf = known.index_copy(0, rows, found.detach()).requires_grad_()
+        [gradient] = torch.autograd.grad(loss(batch.pair_scores(leaf)), leaf)
+        total = part.weight * (found * gradient[rows]).sum()
         if pack_loss is not None and router_logits is not None:
             own = part.weight * pack_loss(part.item, router_logits)
             added += float(own.detach())
             total = total + own
         total.backward()
-    return add_up_number(added)
+        if part.counts:
+            scores[rows] = found.detach()
+    return Backpropagated(add_up(scores), add_up_number(added))

@@ -12,7 +12,7 @@ from prism.runtime.seeding import derive_seed, python_random
 from prism.stages.datasets import read_alignment
 from prism.stages.discriminators import make_discriminator, open_game
 from prism.stages.engines import open_engine
-from prism.stages.game import game_loss, game_metrics, record_routing, score_checked, update_discriminator
+from prism.stages.game import game_loss, game_metrics, record_routing, update_discriminator
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.rollouts import parse_rollout
 from prism.stages.scoring import Contest, ContestBatch, score
@@ -50,18 +50,16 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     for step in run.steps():
         pairs = draw_batch(training, (step - 1) * config.batch_size, config.batch_size, workspace.seed, "warmup")
         batch = ContestBatch(encoder, pairs, config.token_budget, mode)
-        scores = score_checked(discriminator, batch, step)
-        losses = game_loss(batch.pair_scores(scores)).views
-        metrics: dict[str, float | None] = {f"loss/{view}": float(loss) for view, loss in losses.items()}
-        metrics |= update_discriminator(
+        scores, learned = update_discriminator(
             discriminator,
             optimizer,
             batch,
-            scores,
             step=step,
             max_grad_norm=config.max_grad_norm,
             balance_coefficient=config.balance_coefficient,
         )
+        losses = game_loss(batch.pair_scores(scores)).views
+        metrics: dict[str, float | None] = {f"loss/{view}": float(loss) for view, loss in losses.items()} | learned
         schedule.step()
         metrics |= record_routing(run, step, discriminator, batch)
         if step % config.evaluate_every == 0 or step == config.num_steps:

@@ -1,6 +1,7 @@
 """Packs as numbers against real packs."""
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -60,6 +61,7 @@ def test_packs_are_those_that_training_makes(seed: int, monkeypatch: pytest.Monk
         )
         for _ in range(source.randint(1, 12))
     ]
+    owners = [number for number, tree in enumerate(trees) for _ in tree.branches]
     expected = [
         Pack(
             len(packed),
@@ -67,6 +69,10 @@ def test_packs_are_those_that_training_makes(seed: int, monkeypatch: pytest.Monk
             num_visible(packed),
             tuple(packed.image_grid_thw.prod(1).tolist()) if packed.image_grid_thw is not None else (),
             **calls_of(packed, monkeypatch),
+            parts=sum(
+                count < len(trees[owner].branches)
+                for owner, count in Counter(owners[row] for row in packed.rows.tolist()).items()
+            ),
         )
         for packed in pack_trees([real(tree) for tree in trees], token_budget=120)
     ]

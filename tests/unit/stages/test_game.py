@@ -156,14 +156,14 @@ def test_gradient_is_that_of_all_views_and_the_balance(
     (sum(losses) + 0.1 * squares.mean() + balance_coefficient * balance).backward()
     expected = take_gradients(discriminator)
 
-    found = train_discriminator(
+    found_scores, found = train_discriminator(
         discriminator,
         batch,
-        score(discriminator, batch),
         regularization=0.1,
         balance_coefficient=balance_coefficient,
     )
     assert_same_gradients(take_gradients(discriminator), expected)
+    torch.testing.assert_close(found_scores, scores.detach())
     is_balanced = is_sparse and balance_coefficient > 0
     assert found == (pytest.approx(balance.item(), abs=1e-5) if is_balanced else None)
 
@@ -176,10 +176,9 @@ def test_the_balance_alone_moves_the_routers_of_a_game(
     discriminator = make_discriminator(mode)
     torch.nn.init.zeros_(discriminator.head.weight)
     batch = ContestBatch(encoder, contests, 4096, mode)
-    scores = score(discriminator, batch)
 
     def train(coefficient: float) -> tuple[float | None, dict[str, Tensor]]:
-        found = train_discriminator(discriminator, batch, scores, regularization=0.001, balance_coefficient=coefficient)
+        _, found = train_discriminator(discriminator, batch, regularization=0.001, balance_coefficient=coefficient)
         return found, take_gradients(discriminator)
 
     gates = [f"model.language_model.layers.{index}.mlp.gate.weight" for index in range(2)]
@@ -345,7 +344,9 @@ def test_updates_as_decided(
     batch = ContestBatch(encoder, contests, 110, discriminator.mode)
     optimizer = torch.optim.SGD(discriminator.parameters(), lr=0.1)
     settings: dict[str, Any] = SETTINGS | {"label_smoothing": smoothing, "num_updates": num_updates, "rate": rate}
-    metrics = update_discriminator(discriminator, optimizer, batch, score(discriminator, batch), **settings)
+    at_first = score(discriminator, batch)
+    scores, metrics = update_discriminator(discriminator, optimizer, batch, **settings)
+    torch.testing.assert_close(scores, at_first)
 
     norms = updated_by_hand(expected, batch, num_updates=num_updates, smoothing=smoothing, rate=rate)
     assert optimizer.param_groups[0]["lr"] == 0.1
@@ -367,7 +368,8 @@ def test_no_update_changes_and_measures_nothing(
     batch = ContestBatch(encoder, contests, 4096, discriminator.mode)
     optimizer = make_optimizer(discriminator, learning_rate=1e-3, weight_decay=0.1)
     settings: dict[str, Any] = SETTINGS | {"num_updates": 0, "balance_coefficient": 1.0}
-    metrics = update_discriminator(discriminator, optimizer, batch, score(discriminator, batch), **settings)
+    scores, metrics = update_discriminator(discriminator, optimizer, batch, **settings)
+    assert torch.equal(scores, score(discriminator, batch))
     assert metrics == dict.fromkeys(("loss/balance", "discriminator/grad_norm", "discriminator/weight_change"))
     assert all(torch.equal(weights, before[name]) for name, weights in discriminator.state_dict().items())
 
@@ -383,3 +385,8 @@ def test_scores_that_are_no_numbers_stop_with_their_name(
         NumericsError, match=f"discriminator scores is not finite in {count} of {count} places at step 4"
     ):
         score_checked(discriminator, batch, 4)
+    before, optimizer = copy.deepcopy(discriminator.state_dict()), torch.optim.SGD(discriminator.parameters(), lr=0.1)
+    with pytest.raises(NumericsError, match="discriminator scores is not finite"):
+        update_discriminator(discriminator, optimizer, batch, **SETTINGS)
+    changed = [name for name, weights in discriminator.state_dict().items() if not torch.equal(weights, before[name])]
+    assert changed == ["head.weight"], "which alone holds NaN, equal to nothing"

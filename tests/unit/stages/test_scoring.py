@@ -1,5 +1,6 @@
 """The discriminator over packed contests, in every mode, against one forward per prompt and branch."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from prism.models import Discriminator, Mode, PromptEncoder, View, response_bran
 from prism.records import Prompt, Response, Rollout
 from prism.rewards import parse_response
 from prism.stages.rollouts import parse_rollout
-from prism.stages.scoring import Contest, ContestBatch, ContestScores, ViewScores, backpropagate, score
+from prism.stages.scoring import Contest, ContestBatch, ContestScores, ViewScores, score, score_and_backpropagate
 
 Make = Callable[..., Any]
 TEXT = "<caption>{}</caption><think>{}</think><answer>{}</answer>"
@@ -145,9 +146,40 @@ def test_gradient_equals_that_of_one_graph_over_all_branches(
     expected = take_gradients(discriminator)
     batch = pack(encoder, contests, discriminator.mode, budget)
     scores = score(discriminator, batch)
-    assert not scores.requires_grad
-    backpropagate(discriminator, batch, scores, loss_of)
+    found = score_and_backpropagate(discriminator, batch, loss_of)
+    assert not scores.requires_grad and not found.scores.requires_grad
+    torch.testing.assert_close(found.scores, scores)
     assert_same_gradients(take_gradients(discriminator), expected)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_only_packs_of_parted_contests_are_read_twice(
+    discriminator: Discriminator, encoder: PromptEncoder, contests: list[Contest], budget: str
+) -> None:
+    batch = pack(encoder, contests, discriminator.mode, budget)
+    homes: dict[int, set[int]] = {}
+    for number, packed in enumerate(batch.packs):
+        for row in packed.rows.tolist():
+            homes.setdefault(contest_of(batch, contests)[row], set()).add(number)
+    parted = sorted(set().union(*(packs for packs in homes.values() if len(packs) > 1)))
+    assert [batch.packs.index(packed) for packed in batch.parted_packs] == parted
+    # A tight budget parts most contests, and leaves one whole.
+    assert 0 < len(parted) < len(batch.packs) if budget == "tight" else not parted
+    num_calls = 0
+
+    def count(*_: Any) -> None:
+        nonlocal num_calls
+        num_calls += 1
+
+    discriminator.model.register_forward_pre_hook(count)
+    score_and_backpropagate(discriminator, batch, loss_of)
+    assert num_calls == len(batch.packs) + len(parted)
+
+
+def contest_of(batch: ContestBatch, contests: Sequence[Contest]) -> list[int]:
+    """The contest of every branch."""
+    counts = [1 + sum(student.is_valid for student in contest.students) for contest in contests]
+    return [place for place, count in enumerate(counts) for _ in range(count * len(batch.view_names))]
 
 
 @pytest.mark.parametrize("budget", ["tight", "ample"])
@@ -161,7 +193,6 @@ def test_recomputed_activations_change_no_gradient(
 ) -> None:
     """Tokens are routed a second time in the backward pass, and to the same experts."""
     batch = pack(encoder, contests, discriminator.mode, budget)
-    scores = score(discriminator, batch)
     has_router = discriminator.mode != "dense"
 
     def router_loss(packed: Any, router_logits: tuple[Tensor, ...]) -> Tensor:
@@ -175,13 +206,14 @@ def test_recomputed_activations_change_no_gradient(
         num_calls += 1
 
     layers[0].get_submodule("mlp").register_forward_pre_hook(count)
-    backpropagate(discriminator, batch, scores, loss_of, router_loss if has_router else None)
-    assert num_calls == len(batch.packs)
+    score_and_backpropagate(discriminator, batch, loss_of, router_loss if has_router else None)
+    num_alone, num_calls = num_calls, 0
+    assert num_alone == len(batch.packs) + len(batch.parted_packs)
     expected = take_gradients(discriminator)
     discriminator.train()
     discriminator.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    backpropagate(discriminator, batch, scores, loss_of, router_loss if has_router else None)
-    assert num_calls == 3 * len(batch.packs)
+    score_and_backpropagate(discriminator, batch, loss_of, router_loss if has_router else None)
+    assert num_calls == num_alone + len(batch.packs)
     assert_same_gradients(take_gradients(discriminator), expected)
 
 
@@ -220,29 +252,24 @@ def test_a_loss_on_the_router_adds_its_gradient(
         assert all(logits.shape == (len(packed), 6) for logits in router_logits) and len(router_logits) == 2
         return torch.stack([logits.softmax(-1).square().sum() for logits in router_logits]).sum() / 100
 
-    backpropagate(discriminator, batch, score(discriminator, batch), lambda pairs: 0 * loss_of(pairs), router_loss)
+    whole = score_and_backpropagate(discriminator, batch, lambda pairs: 0 * loss_of(pairs), router_loss)
     together = take_gradients(discriminator)
     assert seen == [len(packed) for packed in batch.packs]
-    for packed in batch.packs:
-        backpropagate(
-            discriminator,
-            _Only(batch, packed),  # type: ignore[arg-type]
-            score(discriminator, batch),
-            lambda pairs: 0 * loss_of(pairs),
-            router_loss,
-        )
+    parts = [
+        score_and_backpropagate(discriminator, only(batch, packed), lambda pairs: 0 * loss_of(pairs), router_loss)
+        for packed in batch.packs
+    ]
+    assert sum(part.pack_loss for part in parts) == pytest.approx(whole.pack_loss, rel=1e-5)
     assert_same_gradients(take_gradients(discriminator), together)
     gate = "model.language_model.layers.0.mlp.gate.weight"
     assert together[gate].abs().max() > 0
 
 
-class _Only:
+def only(batch: ContestBatch, packed: Any) -> ContestBatch:
     """One pack of a batch."""
-
-    def __init__(self, batch: ContestBatch, packed: Any) -> None:
-        self.packs = [packed]
-        self.views = batch.views
-        self.pair_scores = batch.pair_scores
+    part = copy.copy(batch)
+    part.packs, part.parted_packs = [packed], []
+    return part
 
 
 def test_an_all_invalid_batch_leaves_only_the_regulariser(
@@ -254,7 +281,7 @@ def test_an_all_invalid_batch_leaves_only_the_regulariser(
     assert batch.num_branches == num_views
     pairs = batch.pair_scores(scores)
     assert float(loss_of(pairs)) == pytest.approx(0.1 * float(scores.square().sum()) / (2 * num_views))
-    backpropagate(discriminator, batch, scores, loss_of)
+    score_and_backpropagate(discriminator, batch, loss_of)
     assert all(gradient.isfinite().all() for gradient in take_gradients(discriminator).values())
 
 

@@ -65,8 +65,7 @@ def test_a_few_steps_tell_a_careless_writer_from_the_teacher(
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-3)
 
     def learn() -> ContestScores:
-        scores = score(discriminator, batch)
-        train_discriminator(discriminator, batch, scores, regularization=0.0, balance_coefficient=0.01)
+        scores, _ = train_discriminator(discriminator, batch, regularization=0.0, balance_coefficient=0.01)
         optimizer.step()
         optimizer.zero_grad()
         return batch.pair_scores(scores)
