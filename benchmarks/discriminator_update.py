@@ -135,7 +135,7 @@ def their_step(arguments: argparse.Namespace) -> Callable[[], object]:
 
 
 def main() -> None:
-    sizes = {"prompts": 1, "group_size": 16, "image_tokens": 256, "token_budget": 4096, "rival_batch": 8, "pairs": 5}
+    sizes = {"prompts": 1, "group_size": 16, "image_tokens": 256, "token_budget": 8192, "rival_batch": 8, "pairs": 5}
     arguments = parse_arguments(__doc__, **sizes)
     contests, trees, padded = build(arguments)
     torch.testing.assert_close(trees.step(contests), padded.step(contests), atol=1e-4, rtol=0)
