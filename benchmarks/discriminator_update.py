@@ -2,11 +2,12 @@
 
     python benchmarks/discriminator_update.py [--prompts 1] [--group-size 16] [--image-tokens 256] [--pairs 5]
 
-One step of the game on random data: rollouts are scored, then the discriminator takes its gradient on teacher and
-rollouts. The rival does it as the published code does: every (prompt, part) is a sequence of its own, prompt and
-image are repeated for each rollout, the teacher's for each rollout again, batches of `--rival-batch` sequences are
-padded to the longest (the published code has batches of one; on one core of a CPU it makes little difference). Both
-use the same weights, in one process, in turn, and must agree in every score and gradient before anything counts.
+One step of the game on random data: rollouts are scored, and the discriminator takes its gradient on teacher and
+rollouts. Ours has both from one pass where a group fits into a pack. The rival scores first, and does it as the
+published code does: every (prompt, part) is a sequence of its own, prompt and image are repeated for each rollout, the
+teacher's for each rollout again, batches of `--rival-batch` sequences are padded to the longest (the published code has
+batches of one; on one core of a CPU it makes little difference). Both use the same weights, in one process, in turn,
+and must agree in every score and gradient before anything counts.
 """
 
 import argparse

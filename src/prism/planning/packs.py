@@ -21,7 +21,7 @@ class Pack:
 
     The rest is what `prism.packing.attention.attend` makes of trees with several branches: `calls`, one with a mask for
     each branch; `joined` keys, those of its prompt and its own; `masked`, the numbers of the masks, a pair each;
-    `hidden`, how many of these forbid. `parts` counts the trees that it holds a part of only.
+    `hidden`, how many of these forbid. `parts` counts its pieces of trees that are split.
     """
 
     tokens: int

@@ -7,7 +7,7 @@ from prism.report.markup import Html, element
 from prism.report.rundir import Row, Run
 
 _VERBS = {"start": "starts", "turn": "turns round", "end": "ends"}
-_ENDS = {"stop": "stopped", "warning": "warning"}
+_OUTCOMES = {"stop": "stopped", "warning": "warning"}
 
 
 def events_section(run: Run) -> Html | None:
@@ -41,8 +41,8 @@ def describe_event(event: Row) -> tuple[str, str, str, str]:
     """Step, what happened, why, and which settings changed."""
     kind = str(event.get("event", ""))
     what = f"{event.get('reaction', '')} {_VERBS.get(kind, kind)}"
-    if kind in _ENDS:
-        what = f"{_ENDS[kind]}: {event.get('diagnosis', '')}"
+    if kind in _OUTCOMES:
+        what = f"{_OUTCOMES[kind]}: {event.get('diagnosis', '')}"
     changed = event.get("changed") or {}
     changes = [
         f"{name.replace('_', ' ')} {plain(before)} → {plain(after)}" for name, (before, after) in changed.items()
@@ -62,7 +62,9 @@ def warnings_note(run: Run) -> str:
     seeds: dict[str, dict[int, None]] = {}
     for seed, name, _ in _warnings(run):
         seeds.setdefault(name, {})[seed] = None
-    return ", ".join(f"{name} (seed {', '.join(map(str, found))})" for name, found in seeds.items())
+    return ", ".join(
+        f"{name} (seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))})" for name, found in seeds.items()
+    )
 
 
 def _warnings(run: Run) -> Iterator[tuple[int, str, Row]]:

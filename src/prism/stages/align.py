@@ -3,7 +3,7 @@
 Each step samples fresh rollouts, scores them and the teacher's responses on both branches, moves the
 discriminator by Bradley-Terry (Eq. 2) and the policy by the group-normalised scores (Eqs. 1, 3, 4).
 Both learn from the same scores, those before the discriminator's update; accuracies are on rollouts it
-has never seen. It goes first since its scores and its gradient come from one pass.
+has never seen. The discriminator goes first since its scores and its gradient come from one pass.
 With `align.control` a step is played as `stages.control` has decided, and a game that has failed stops.
 One that was played to its end is looked back upon, with or without control (`stages.hindsight`).
 """

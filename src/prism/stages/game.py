@@ -30,14 +30,6 @@ from prism.stages.shares import share_packs
 
 ROUTER = "router.jsonl"
 """The experts' load per layer and view, as often as samples are kept."""
-SCORES = "discriminator scores"
-
-
-def score_checked(discriminator: Discriminator, batch: ContestBatch, step: int) -> Float[Tensor, "branches"]:
-    """`score`, or NumericsError where a score is NaN: here it still says where it comes from."""
-    scores = score(discriminator, batch)
-    check_finite(SCORES, scores, step)
-    return scores
 
 
 def game_loss(pairs: ContestScores, *, regularization: float = 0.0, label_smoothing: float = 0.0) -> DiscriminatorLoss:
@@ -60,30 +52,31 @@ def update_discriminator(
     rate: float = 1.0,
 ) -> tuple[Float[Tensor, "branches"], dict[str, float | None]]:
     """The scores of `batch`, and then `num_updates` optimizer steps on the whole of it, at `rate` times the learning
-    rate; NumericsError where a score is NaN.
+    rate. NumericsError where a score is NaN: here it still says where it comes from.
 
     Returned are the scores before the first update and what is to be recorded: the balance before the first update,
     the mean of the gradients' norms, and how far all updates together moved the weights; each is None where nothing
     was updated or there is no balance.
     """
     if not num_updates:
-        names = ("loss/balance", "discriminator/grad_norm", "discriminator/weight_change")
-        return score_checked(discriminator, batch, step), dict.fromkeys(names)
-    before, norms, balances, scores = weight_sample(discriminator), [], [], []
+        scores = score(discriminator, batch)
+        check_finite("discriminator scores", scores, step)
+        return scores, dict.fromkeys(("loss/balance", "discriminator/grad_norm", "discriminator/weight_change"))
+    before, norms, balances, found = weight_sample(discriminator), [], [], []
     for _ in range(num_updates):
-        found, balance = train_discriminator(
+        scores, balance = train_discriminator(
             discriminator,
             batch,
             regularization=regularization,
             balance_coefficient=balance_coefficient,
             label_smoothing=label_smoothing,
         )
-        check_finite(SCORES, found, step)
-        scores.append(found)
+        check_finite("discriminator scores", scores, step)
+        found.append(scores)
         balances.append(balance)
         with scaled_rates(optimizer, rate):
             norms.append(descend(discriminator, optimizer, max_grad_norm, name="discriminator", step=step))
-    return scores[0], {
+    return found[0], {
         "loss/balance": balances[0],
         "discriminator/grad_norm": mean(norms),
         "discriminator/weight_change": relative_change(before, discriminator),

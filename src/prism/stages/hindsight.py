@@ -4,26 +4,44 @@ No limit stops such a game, since every step of it looks healthy: a discriminato
 late in the game does so in a healthy one as well. It is the change that tells. While alignment works, rollouts come
 closer to the teacher's responses and the discriminator, which learns meanwhile, tells fewer of them apart.
 
-The limits were set between games of the built-in world that helped and games that did harm (`docs/method.md`).
+The limits lie between games of the built-in world that helped and games that did harm (`docs/method.md`).
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from prism.stages.collapse import COUNT, Diagnosis, Row, pooled, views_of_row
+from prism.stages.collapse import MIN_PAIRS, Diagnosis, Row, pooled, views_of_row
 
 MIN_STEPS = 20
 """Of a shorter game no change can be expected."""
 WINDOW_SHARE = 5
 """The first and the last fifth of the steps are compared."""
-MIN_PAIRS = 128
-"""Valid pairs in each fifth; over fewer an accuracy is too uncertain, its standard error being 0.04 and more."""
 BLIND, SEEING = 0.55, 0.7
 """Up to the one accuracy in the first fifth the discriminator tells nothing, from the other on it has learned to tell.
 
 One between them may still be learning what its warm-up did not teach it, and whatever it tells more of says nothing
 about the rollouts.
 """
-LEAST_FALL = 0.05
+LEAST_FALL = 0.08
+"""In games that helped accuracy fell by 0.11 and more, in those that did harm by 0.04 at most."""
+CONFIDENCE = 1.645
+"""Standard errors: a fall is taken to be as large as 19 of 20 like it are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Means over the pairs of a view in some steps."""
+
+    steps: str
+    accuracy: float
+    gap: float
+    num_pairs: int
+
+    @property
+    def variance(self) -> float:
+        """Of the accuracy, were the pairs independent."""
+        return self.accuracy * (1 - self.accuracy) / self.num_pairs
 
 
 def look_back(rows: Sequence[Row]) -> list[Diagnosis]:
@@ -31,33 +49,46 @@ def look_back(rows: Sequence[Row]) -> list[Diagnosis]:
     if len(rows) < MIN_STEPS:
         return []
     size = len(rows) // WINDOW_SHARE
-    first, last = rows[:size], rows[-size:]
-    if min(sum(int(row[COUNT] or 0) for row in part) for part in (first, last)) < MIN_PAIRS:
-        return []
-    return [found for view in views_of_row(rows[-1]) for found in _of_view(view, first, last)]
+    views = views_of_row(rows[-1])
+    return [found for view in views for found in _of_view(view, rows[:size], rows[-size:], is_only=len(views) == 1)]
 
 
-def _of_view(view: str, first: Sequence[Row], last: Sequence[Row]) -> Iterator[Diagnosis]:
-    accuracies, gaps = ([pooled(part, f"{name}/{view}")[0] for part in (first, last)] for name in ("accuracy", "gap"))
-    (told, still_told), (gap, last_gap) = accuracies, gaps
-    if told is None or still_told is None or gap is None or last_gap is None:
+def _of_view(view: str, first: Sequence[Row], last: Sequence[Row], *, is_only: bool) -> Iterator[Diagnosis]:
+    before, now = _window(view, first), _window(view, last)
+    if before is None:
         return
-    if told <= BLIND:
+    if before.accuracy <= BLIND:
+        or_this_view = "" if is_only else ", or this view out by align.advantage.alpha,"
         yield Diagnosis(
             "discriminator-blind",
-            f"{view}: accuracy {told:.3f} in {_steps(first)}, no better than chance, so its scores were noise to the "
-            "policy; warm up for longer, check that images and texts reach the discriminator, or leave this view's "
-            "advantage out",
+            f"{view}: accuracy {before.accuracy:.3f} in {before.steps}, no better than chance, so that its scores told "
+            "the policy nothing at first; warm up for longer, check that images and texts reach the discriminator, or "
+            f"leave alignment out{or_this_view} where rollouts cannot be told from the teacher",
         )
-    elif told >= SEEING and still_told > told - LEAST_FALL and last_gap > gap:
+    elif (
+        now is not None
+        and before.accuracy >= SEEING
+        and now.gap > before.gap
+        and _greatest_fall(before, now) < LEAST_FALL
+    ):
         yield Diagnosis(
             "rollouts-not-closer",
-            f"{view}: accuracy {told:.3f} in {_steps(first)} and {still_told:.3f} in {_steps(last)}, while the score "
-            f"gap grew from {gap:.3g} to {last_gap:.3g}; the policy follows scores that do not bring it closer to the "
-            "teacher: compare its evaluation with that of SFT before going on, audit the run (prism audit), lower "
-            "align.policy_learning_rate or leave alignment out",
+            f"{view}: accuracy {before.accuracy:.3f} in {before.steps} and {now.accuracy:.3f} in {now.steps}, while "
+            f"the score gap grew from {before.gap:.3g} to {now.gap:.3g}; the policy follows scores that bring it no "
+            "closer to the teacher: compare its evaluation with that of SFT before going on, audit the run (prism "
+            "audit), lower align.policy_learning_rate or leave alignment out",
         )
 
 
-def _steps(rows: Sequence[Row]) -> str:
-    return f"steps {rows[0]['step']}–{rows[-1]['step']}"
+def _window(view: str, rows: Sequence[Row]) -> _Window | None:
+    """None of too few pairs."""
+    accuracy, count = pooled(rows, f"accuracy/{view}")
+    gap, _ = pooled(rows, f"gap/{view}")
+    if accuracy is None or gap is None or count < MIN_PAIRS:
+        return None
+    return _Window(f"steps {rows[0]['step']}–{rows[-1]['step']}", accuracy, gap, count)
+
+
+def _greatest_fall(before: _Window, now: _Window) -> float:
+    """The upper limit of what accuracy has fallen by."""
+    return before.accuracy - now.accuracy + CONFIDENCE * math.sqrt(before.variance + now.variance)

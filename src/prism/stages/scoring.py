@@ -131,7 +131,8 @@ def score_and_backpropagate(
 ) -> Backpropagated:
     """Adds the gradient of `loss` to the discriminator's parameters, one pack in memory at a time.
 
-    `loss` is a sum over pairs, each of which counts by its own two scores alone, as in paper Eq. 2. So a pack that
+    `loss` has to be a sum over pairs, each of which counts by its own two scores alone, as in paper Eq. 2 (divided by a
+    number that no score changes; the `teacher_anchor` of `discriminator_loss` is none such). So a pack that
     holds whole contests is scored and carries its share of the gradient back at once. Where the budget of tokens has
     parted a contest, its packs are scored beforehand and then run again. Exact, and peak memory is one pack's.
     `pack_loss` adds a loss on a pack's router logits.

@@ -83,6 +83,13 @@ def test_alignment_has_the_peak_and_gradients_of_one_player_at_a_time() -> None:
     assert plan().peak.name == "align"
 
 
+def test_whole_contests_are_scored_by_the_update() -> None:
+    """26,750 tokens each: a pack of 32,768 holds one, and scoring is no pass of its own."""
+    parted, whole = (stage(plan(*settings), "align") for settings in ((), ("align.token_budget=32768",)))
+    names = [[phase.name for phase in found.phases] for found in (parted, whole)]
+    assert names[1] == [name for name in names[0] if name != "scoring"] and len(names[0]) == len(names[1]) + 1
+
+
 def test_a_reference_policy_is_spread_over_the_ranks() -> None:
     with_kl, without = plan("align.kl.coefficient=0.01"), plan()
     more = phase_memory(with_kl, "align", "scoring")["weights"] - phase_memory(without, "align", "scoring")["weights"]

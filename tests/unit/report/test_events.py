@@ -81,4 +81,4 @@ def test_warnings_are_told_wherever_results_are(make_run: MakeRun) -> None:
         f"Warning, alignment of seed {seed}: rollouts-not-closer: perception: accuracy 0.93 in steps 1–8"
         for seed in (0, 1)
     ]
-    assert warnings_note(run) == "rollouts-not-closer (seed 0, 1)"
+    assert warnings_note(run) == "rollouts-not-closer (seeds 0, 1)"

@@ -36,11 +36,22 @@ def names(rows: Any) -> list[str]:
     return [warning.name for warning in look_back(rows)]
 
 
+def recorded(name: str) -> Any:
+    rows = [dict(zip(RUNS["columns"], row, strict=True)) for row in RUNS["runs"][name]]
+    return [row | {"step": step} for step, row in enumerate(rows, 1)]
+
+
 @pytest.mark.parametrize("name", ["healthy-0", "healthy-1", "healthy-2", "discriminator-rate-x10", "no-warmup"])
 def test_a_game_that_worked_raises_nothing(name: str) -> None:
     """The last of them had not been warmed up, and learned to tell while it was played."""
-    rows = [dict(zip(RUNS["columns"], row, strict=True)) for row in RUNS["runs"][name]]
-    assert names([row | {"step": step} for step, row in enumerate(rows, 1)]) == []
+    assert names(recorded(name)) == []
+
+
+def test_a_policy_that_left_the_language_is_told_apart_to_the_end() -> None:
+    """Ten times its learning rate; collapse control stops it for what its texts have become."""
+    warnings = look_back(recorded("policy-rate-x10"))
+    assert [warning.name for warning in warnings] == ["rollouts-not-closer"]
+    assert warnings[0].line.startswith("perception: accuracy 0.8")
 
 
 def test_rollouts_that_stay_told_apart_by_more_and_more() -> None:
@@ -54,7 +65,7 @@ def test_rollouts_that_stay_told_apart_by_more_and_more() -> None:
 @pytest.mark.parametrize(
     ("accuracy", "gap"),
     [
-        ((0.93, 0.83), (2.1, 3.9)),  # more than five points fewer are told apart
+        ((0.93, 0.85), (2.1, 3.9)),  # a fall of 6 to 10 points
         ((0.93, 0.93), (2.1, 2.0)),  # the gap shrinks
         ((0.66, 0.95), (0.1, 3.9)),  # the discriminator was still learning
         ((0.68, 0.66), (0.1, 0.2)),
@@ -68,15 +79,27 @@ def test_a_discriminator_that_tells_nothing_from_the_start() -> None:
     (warning,) = look_back(course((0.48, 0.51), (0.0, 0.0)))
     assert warning.name == "discriminator-blind"
     assert warning.line.startswith("perception: accuracy 0.483 in steps 1–8, no better than chance")
+    assert "align.advantage.alpha" in warning.line
     assert names(course((0.57, 0.57), (0.0, 0.1))) == []
 
 
+def test_one_that_was_blind_at_first_is_told_of_whatever_came_of_its_rollouts() -> None:
+    rows = course((0.48, 0.51), (0.0, 0.0))
+    nothing = {"accuracy/count": 0, "accuracy/perception": None, "gap/perception": None}
+    nothing |= {"accuracy/reasoning": None, "gap/reasoning": None}
+    assert names([*rows[:20], *(row | nothing for row in rows[20:])]) == ["discriminator-blind"]
+
+
 def test_little_evidence_raises_nothing() -> None:
-    bad: dict[str, Any] = {"accuracy": (0.93, 0.93), "gap": (1.0, 2.0)}
-    assert names(course(**bad, count=16)) == ["rollouts-not-closer"]
-    assert names(course(**bad, count=15)) == [], "120 pairs in a fifth"
-    assert names(course(**bad, steps=20)) == ["rollouts-not-closer"]
-    assert names(course(**bad, steps=19)) == []
+    """A fall of three points over few pairs may be one of eight."""
+    stays: dict[str, Any] = {"accuracy": (0.93, 0.93), "gap": (1.0, 2.0)}
+    falls: dict[str, Any] = stays | {"accuracy": (0.93, 0.89)}
+    assert names(course(**falls, count=64)) == ["rollouts-not-closer"]
+    assert names(course(**falls, count=16)) == []
+    assert names(course(**stays, count=16)) == ["rollouts-not-closer"]
+    assert names(course(**stays, count=3)) == [], "24 pairs in a fifth"
+    assert names(course(**stays, steps=20)) == ["rollouts-not-closer"]
+    assert names(course(**stays, steps=19)) == []
 
 
 def test_steps_without_valid_pairs_are_left_out() -> None:
@@ -95,3 +118,5 @@ def test_every_view_is_looked_at() -> None:
         for row in course((0.93, 0.93), (1.0, 2.0))
     ]
     assert [warning.line.split(":")[0] for warning in look_back(rows)] == ["response"]
+    blind = [row | {"accuracy/response": 0.5} for row in rows]
+    assert "alpha" not in look_back(blind)[0].line
