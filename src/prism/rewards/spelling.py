@@ -26,7 +26,11 @@ def formula_spelling(text: str) -> str:
     """Without free spaces; only long words lose their case, which tells mW from MW and X from x."""
     text = _LONG_WORD.sub(lambda match: match.group().lower(), _ordinals_in_digits(text))
     text = text.removeprefix("the ")
-    return _SUBSCRIPT_MARK.sub("", _BRACED_CHARACTER.sub(r"\1", _FREE_SPACE.sub("", text)))
+    if " " in text:
+        text = _FREE_SPACE.sub("", text)
+    if "{" in text:
+        text = _BRACED_CHARACTER.sub(r"\1", text)
+    return _SUBSCRIPT_MARK.sub("", text) if "_" in text else text
 
 
 def word_spelling(text: str) -> str:

@@ -189,7 +189,7 @@ def _split(text: str, *, is_bracketed: bool = False) -> list[str]:
         return [text]
     if _SPACED_NUMBERS.fullmatch(text) and not _SPACED_THOUSANDS.fullmatch(text):
         return text.split()
-    if not is_bracketed or ", " in text:
+    if "," in text and (not is_bracketed or ", " in text):
         text = _THOUSANDS.sub(lambda match: match[1].replace(",", "\x00"), text)
     text = _JOINT.sub(",", text)
     separator = ";" if ";" in text else ","
