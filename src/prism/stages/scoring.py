@@ -131,11 +131,11 @@ def score_and_backpropagate(
 ) -> Backpropagated:
     """Adds the gradient of `loss` to the discriminator's parameters, one pack in memory at a time.
 
-    `loss` has to be a sum over pairs, each of which counts by its own two scores alone, as in paper Eq. 2 (divided by a
-    number that no score changes; the `teacher_anchor` of `discriminator_loss` is none such). So a pack that
-    holds whole contests is scored and carries its share of the gradient back at once. Where the budget of tokens has
-    parted a contest, its packs are scored beforehand and then run again. Exact, and peak memory is one pack's.
-    `pack_loss` adds a loss on a pack's router logits.
+    `loss` has to be a sum over pairs, each of which counts by its own two scores alone, over a number that no score
+    changes: paper Eq. 2 is one, `discriminator_loss` with a `teacher_anchor` is not. So a pack that holds whole
+    contests is scored and carries its share of the gradient back at once. Where the budget of tokens has parted a
+    contest, its packs are scored beforehand and then run again. Exact, and peak memory is one pack's. `pack_loss` adds
+    a loss on a pack's router logits.
     """
     known = _score(discriminator, batch, batch.parted_packs)
     scores, added = torch.zeros(batch.num_branches), 0.0
