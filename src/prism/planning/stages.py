@@ -264,7 +264,7 @@ def _scoring_beforehand(
     context: Context, model: Model, contests: Packs, state: Mapping[str, float], times: float
 ) -> list[Phase]:
     """A pass without a gradient over packs that hold a part only of some contest; others are scored by the update."""
-    parted = [pack for pack in contests.all if pack.parts]
-    if not parted:
+    split = [pack for pack in contests.all if pack.parts]
+    if not split:
         return []
-    return [_scoring(context, "scoring", model, Packs(parted, contests.largest), state, times)]
+    return [_scoring(context, "scoring", model, Packs(split, contests.largest), state, times)]

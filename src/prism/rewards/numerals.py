@@ -22,6 +22,8 @@ class Number:
     is_scientific: bool = False
 
     def scaled(self, factor: Fraction) -> "Number":
+        if factor == 1:
+            return self
         return Number(self.value * factor, self.step * abs(factor), self.is_decimal, self.is_scientific)
 
 
@@ -66,7 +68,7 @@ def read_number(text: str) -> tuple[Number, str] | None:
     if multiplier:
         number = number.scaled(Fraction(_MULTIPLIERS[(multiplier[1] or multiplier[2]).lower()]))
         end = multiplier.end()
-    return number.scaled(Fraction(-1 if word or sign == "-" else 1)), text[end:]
+    return number.scaled(_MINUS_ONE) if word or sign == "-" else number, text[end:]
 
 
 def _read_literal(text: str, start: int) -> tuple[Number, int] | None:
@@ -106,7 +108,7 @@ def _plain(match: re.Match[str]) -> Number | None:
         return None
     decimals = len(literal.partition(".")[2])
     number = Number(_decimal(literal), Fraction(1, 10**decimals), decimals > 0, exponent_text is not None)
-    return number.scaled(Fraction(10) ** exponent)
+    return number.scaled(Fraction(10) ** exponent) if exponent else number
 
 
 def _power_of_ten(exponent: str) -> Number | None:
@@ -116,6 +118,7 @@ def _power_of_ten(exponent: str) -> Number | None:
     return Number(value, value, is_scientific=True)
 
 
+_MINUS_ONE = Fraction(-1)
 _FIRST_CHARACTERS = frozenset("0123456789.\\")
 _LITERALS = (
     (_REPEATING, _repeating),

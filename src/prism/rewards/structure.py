@@ -42,6 +42,8 @@ _MARK = re.compile(r"(?:(?<![^\s;,.])|(?<=\)))(?:\(([1-9]|[a-e]|i{1,3}|iv|v)\)|(
 _MARK_SEQUENCES = tuple(tuple(marks.split()) for marks in ("1 2 3 4 5 6 7 8 9", "a b c d e", "i ii iii iv v"))
 _RATIO = re.compile(r"\s*(?::|\bto\b|比)\s*")
 _WORDED_RATIO = re.compile(r"[0-9] to [0-9]|比")
+# What each pattern that binds a value to a name, or relates it, has at least one of.
+_ANY_SIGN = re.compile(r"[=:<>(\\]")
 _RELATION = re.compile(r"(<|>|\\le\b|\\ge\b|\\ne\b)")
 _BOUNDS = {"<": "(", ">": "(", r"\le": "[", r"\ge": "["}
 _CLOSE_BOUND = {"(": ")", "[": "]"}
@@ -90,6 +92,8 @@ def _read(text: str, depth: int) -> Value:
 
 def _bound(text: str, depth: int) -> Value | None:
     r"""A value with a name: `x = 5`, `x \in [1, 2]`, `x > 3`, `A(1, 2)`, `length: 5`; or worked out: `2 + 3 = 5`."""
+    if not _ANY_SIGN.search(text):
+        return None
     for pattern in (_BINDING, _MEMBERSHIP, _COLON_BINDING):
         named = pattern.fullmatch(text)
         if named:
@@ -194,7 +198,7 @@ def _split(text: str, *, is_bracketed: bool = False) -> list[str]:
     text = _JOINT.sub(",", text)
     separator = ";" if ";" in text else ","
     parts, level, start = [], 0, 0
-    for index, character in enumerate(text):
+    for index, character in enumerate(text if separator in text else ""):
         level += (character in _OPENING) - (character in _CLOSING)
         if character == separator and level <= 0:
             parts.append(text[start:index])

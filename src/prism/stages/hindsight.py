@@ -49,21 +49,19 @@ def look_back(rows: Sequence[Row]) -> list[Diagnosis]:
     if len(rows) < MIN_STEPS:
         return []
     size = len(rows) // WINDOW_SHARE
-    views = views_of_row(rows[-1])
-    return [found for view in views for found in _of_view(view, rows[:size], rows[-size:], is_only=len(views) == 1)]
+    return [found for view in views_of_row(rows[-1]) for found in _of_view(view, rows[:size], rows[-size:])]
 
 
-def _of_view(view: str, first: Sequence[Row], last: Sequence[Row], *, is_only: bool) -> Iterator[Diagnosis]:
+def _of_view(view: str, first: Sequence[Row], last: Sequence[Row]) -> Iterator[Diagnosis]:
     before, now = _window(view, first), _window(view, last)
     if before is None:
         return
     if before.accuracy <= BLIND:
-        or_this_view = "" if is_only else ", or this view out by align.advantage.alpha,"
         yield Diagnosis(
             "discriminator-blind",
             f"{view}: accuracy {before.accuracy:.3f} in {before.steps}, no better than chance, so that its scores told "
             "the policy nothing at first; warm up for longer, check that images and texts reach the discriminator, or "
-            f"leave alignment out{or_this_view} where rollouts cannot be told from the teacher",
+            "leave alignment out where rollouts cannot be told from the teacher",
         )
     elif (
         now is not None

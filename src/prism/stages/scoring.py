@@ -71,7 +71,7 @@ class ContestBatch:
             contest_of += [number] * len(branches)
             num_rows += len(branches)
         self.packs = pack_trees(trees, token_budget=token_budget)
-        self.parted_packs = _parted(self.packs, contest_of)
+        self.split_packs = _split_packs(self.packs, contest_of)
         """Those of `packs` that hold a part only of some contest."""
         self.num_branches = num_rows
         self.views = torch.arange(num_rows) % len(self.view_names)
@@ -93,7 +93,7 @@ class ContestBatch:
         return ContestScores(views, is_valid)
 
 
-def _parted(packs: Sequence[PackedTrees], contest_of: Sequence[int]) -> list[PackedTrees]:
+def _split_packs(packs: Sequence[PackedTrees], contest_of: Sequence[int]) -> list[PackedTrees]:
     sizes = Counter(contest_of)
     held = [Counter(contest_of[row] for row in packed.rows.tolist()) for packed in packs]
     return [packed for packed, own in zip(packs, held, strict=True) if any(own[one] < sizes[one] for one in own)]
@@ -133,11 +133,11 @@ def score_and_backpropagate(
 
     `loss` has to be a sum over pairs, each of which counts by its own two scores alone, over a number that no score
     changes: paper Eq. 2 is one, `discriminator_loss` with a `teacher_anchor` is not. So a pack that holds whole
-    contests is scored and carries its share of the gradient back at once. Where the budget of tokens has parted a
+    contests is scored and carries its share of the gradient back at once. Where the budget of tokens has split a
     contest, its packs are scored beforehand and then run again. Exact, and peak memory is one pack's. `pack_loss` adds
     a loss on a pack's router logits.
     """
-    known = _score(discriminator, batch, batch.parted_packs)
+    known = _score(discriminator, batch, batch.split_packs)
     scores, added = torch.zeros(batch.num_branches), 0.0
     for part in share_packs(batch.packs):
         found, router_logits = branch_scores(

@@ -85,8 +85,8 @@ def test_alignment_has_the_peak_and_gradients_of_one_player_at_a_time() -> None:
 
 def test_whole_contests_are_scored_by_the_update() -> None:
     """26,750 tokens each: a pack of 32,768 holds one, and scoring is no pass of its own."""
-    parted, whole = (stage(plan(*settings), "align") for settings in ((), ("align.token_budget=32768",)))
-    names = [[phase.name for phase in found.phases] for found in (parted, whole)]
+    split, whole = (stage(plan(*settings), "align") for settings in ((), ("align.token_budget=32768",)))
+    names = [[phase.name for phase in found.phases] for found in (split, whole)]
     assert names[1] == [name for name in names[0] if name != "scoring"] and len(names[0]) == len(names[1]) + 1
 
 

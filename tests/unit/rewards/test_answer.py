@@ -1,4 +1,5 @@
 import asyncio
+import statistics
 import threading
 import time
 from fractions import Fraction
@@ -89,7 +90,7 @@ def test_hostile_answers_are_dealt_with_quickly(piece: str):
 
 
 def test_easy_cases_need_no_worker_and_are_fast():
-    """5,000 a second, texts that it has not met before; the best of five rounds, since other work slows a core down."""
+    """5,000 a second: the median of five rounds, each of texts that were not met before."""
     comparisons = default_checker().counts.comparisons
     rates = []
     for start in range(0, 5000, 1000):
@@ -101,9 +102,7 @@ def test_easy_cases_need_no_worker_and_are_fast():
             verify_answer(f"word{index} car", "the other car")
             verify_answer(f"({index}, 3)", f"({index},4)")
         rates.append(5000 / (time.process_time() - started))
-        if rates[-1] > 5000:
-            break
-    assert max(rates) > 5000
+    assert statistics.median(rates) > 5000
     assert default_checker().counts.comparisons == comparisons
 
 

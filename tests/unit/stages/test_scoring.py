@@ -153,7 +153,7 @@ def test_gradient_equals_that_of_one_graph_over_all_branches(
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-def test_only_packs_of_parted_contests_are_read_twice(
+def test_only_packs_of_split_contests_are_read_twice(
     discriminator: Discriminator, encoder: PromptEncoder, contests: list[Contest], budget: str
 ) -> None:
     batch = pack(encoder, contests, discriminator.mode, budget)
@@ -161,10 +161,10 @@ def test_only_packs_of_parted_contests_are_read_twice(
     for number, packed in enumerate(batch.packs):
         for row in packed.rows.tolist():
             homes.setdefault(contest_of(batch, contests)[row], set()).add(number)
-    parted = sorted(set().union(*(packs for packs in homes.values() if len(packs) > 1)))
-    assert [batch.packs.index(packed) for packed in batch.parted_packs] == parted
-    # A tight budget parts most contests, and leaves one whole.
-    assert 0 < len(parted) < len(batch.packs) if budget == "tight" else not parted
+    split = sorted(set().union(*(packs for packs in homes.values() if len(packs) > 1)))
+    assert [batch.packs.index(packed) for packed in batch.split_packs] == split
+    # A tight budget splits most contests, and leaves one whole.
+    assert 0 < len(split) < len(batch.packs) if budget == "tight" else not split
     num_calls = 0
 
     def count(*_: Any) -> None:
@@ -173,7 +173,7 @@ def test_only_packs_of_parted_contests_are_read_twice(
 
     discriminator.model.register_forward_pre_hook(count)
     score_and_backpropagate(discriminator, batch, loss_of)
-    assert num_calls == len(batch.packs) + len(parted)
+    assert num_calls == len(batch.packs) + len(split)
 
 
 def contest_of(batch: ContestBatch, contests: Sequence[Contest]) -> list[int]:
@@ -208,7 +208,7 @@ def test_recomputed_activations_change_no_gradient(
     layers[0].get_submodule("mlp").register_forward_pre_hook(count)
     score_and_backpropagate(discriminator, batch, loss_of, router_loss if has_router else None)
     num_alone, num_calls = num_calls, 0
-    assert num_alone == len(batch.packs) + len(batch.parted_packs)
+    assert num_alone == len(batch.packs) + len(batch.split_packs)
     expected = take_gradients(discriminator)
     discriminator.train()
     discriminator.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -268,7 +268,7 @@ def test_a_loss_on_the_router_adds_its_gradient(
 def only(batch: ContestBatch, packed: Any) -> ContestBatch:
     """One pack of a batch."""
     part = copy.copy(batch)
-    part.packs, part.parted_packs = [packed], []
+    part.packs, part.split_packs = [packed], []
     return part
 
 
