@@ -14,6 +14,7 @@ from transformers import AutoModel, PreTrainedModel, Qwen3VLModel, Qwen3VLMoeMod
 
 from prism.errors import ModelError
 from prism.models.checkpoint import LOAD_ERRORS, Dtype, check_loading_report, first_line, read_config
+from prism.models.patches import project_patches
 from prism.models.released import read_released
 from prism.models.routing import dedicate_experts
 from prism.models.views import Mode, views_of
@@ -36,6 +37,7 @@ class Discriminator(nn.Module):
         super().__init__()
         if not isinstance(model, Qwen3VLMoeModel | Qwen3VLModel):
             raise ModelError(f"a discriminator's body is a Qwen3VLMoeModel or Qwen3VLModel, not {type(model).__name__}")
+        project_patches(model)
         self.model = model
         self.mode: Mode = mode or ("moe" if isinstance(model, Qwen3VLMoeModel) else "dense")
         wanted = Qwen3VLModel if self.mode == "dense" else Qwen3VLMoeModel

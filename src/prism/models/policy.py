@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 from prism.errors import ModelError
 from prism.models.adapters import merged_parameters
 from prism.models.checkpoint import LOAD_ERRORS, Dtype, check_loading_report, first_line, read_config
+from prism.models.patches import project_patches
 from prism.models.processor import PromptEncoder
 from prism.models.sharding import whole
 
@@ -38,6 +39,7 @@ def load_policy(
         raise ModelError(f"{path}: cannot load weights: {first_line(error)}") from error
     model, report = loaded
     check_loading_report(path, report)
+    project_patches(model)
     return model.to(device)
 
 

@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from prism.models.patches import project_patches
 from prism.models.processor import PromptEncoder
 
 SPECIAL_TOKENS = (
@@ -128,6 +129,7 @@ def build_tiny(config: Qwen3VLConfig, *, seed: int) -> Qwen3VLForConditionalGene
             elif isinstance(module, nn.Conv3d):
                 nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
     model.tie_weights()
+    project_patches(model)
     return model
 
 
