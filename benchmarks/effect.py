@@ -17,9 +17,11 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from prism.cli import main as prism
+from prism.evals.statistics import mean_interval
 from prism.report import print_ablation_table
 
 RECIPE = Path("recipes/ablations/effect.toml")
@@ -29,6 +31,8 @@ KEPT = {
     *("metrics.jsonl", "timings.jsonl", "events.jsonl", "summary.json", "audit.json"),
 }
 ITEMS = "items.jsonl"
+PART = 10
+"""Steps of alignment that are reported together."""
 
 
 def run(seed: int) -> None:
@@ -98,7 +102,7 @@ def report() -> int:
     united = RUNS / "tiny-effect-united"
     unite(archives, united)
     print(print_ablation_table(united))
-    print("\n".join(drift_lines(united)))
+    print("\n".join(drift_lines(united) + game_lines(united)))
     return prism(["report", str(united)])
 
 
@@ -122,6 +126,41 @@ def drift_lines(united: Path) -> list[str]:
 
 def distance_text(distance: dict[str, float]) -> str:
     return f"{distance['mean']:.4f}{'' if distance['plug_in'] > distance['floor'] else '*'}"
+
+
+def game_lines(united: Path) -> list[str]:
+    """What each discriminator's rollouts are worth while its game is played, 64 a step, by parts of `PART` steps.
+
+    Means over seeds; of the others than the mixture less the mixture's, with 95% intervals over seeds.
+    """
+    games = {cell.name: read_games(cell) for cell in sorted((united / "cells").iterdir())}
+    mixture = games.pop("full")
+    others = {name: seeds for name, seeds in games.items() if seeds and seeds != mixture}
+    lines = ["", "rollouts of the game, points; the mixture's, and the others' less those"]
+    for start in range(0, min(map(len, mixture.values())), PART):
+        lines.append(f"  steps {start + 1} to {start + PART}")
+        for metric in ("reward/accuracy", "reward/caption_exact"):
+            own = means_from(mixture, metric, start)
+            found = [f"full {fmean(own.values()):.1f}"]
+            for name, seeds in others.items():
+                means = means_from(seeds, metric, start)
+                less = mean_interval({seed: [mean - own[seed]] for seed, mean in means.items()})
+                found.append(f"{name} {less.mean:+.1f} [{less.low:.1f}, {less.high:.1f}]")
+            lines.append(f"    {metric}: {', '.join(found)}")
+    return lines
+
+
+def means_from(seeds: dict[str, list[dict[str, Any]]], metric: str, start: int) -> dict[str, float]:
+    """Means of each seed over the part that begins behind step `start`, in percent."""
+    return {seed: 100 * fmean(row[metric] for row in rows[start : start + PART]) for seed, rows in seeds.items()}
+
+
+def read_games(cell: Path) -> dict[str, list[dict[str, Any]]]:
+    """The metrics of every step of alignment, by seed."""
+    return {
+        file.parent.parent.name: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for file in sorted(cell.glob("seed-*/align/metrics.jsonl"))
+    }
 
 
 def read_summary(stage: Path) -> dict[str, Any]:

@@ -76,9 +76,9 @@ DISCRIMINATOR = Size(hidden=192, layers=7, heads=6, key_heads=3, mlp=576, vision
 
 POLICY_SLICE = Size(2560, 3, 32, 8, 9728, Vision(1024, 2, 16, 4096, taps=(0,)), head=128, rope=(24, 20, 20))
 DISCRIMINATOR_SLICE = Size(2048, 3, 16, 8, 6144, Vision(1024, 2, 16, 4096, taps=(0,)), head=128, rope=(24, 20, 20))
-"""A twelfth of the layers of 4B and a ninth of 2B's 28, a twelfth of the vision tower's 24 in both, at their true widths:
-attention has its true share of the time, and in a model a tenth as wide ten times that. What is there once whatever the
-layers are (patch embedding, last merger) weighs more than in truth, and with one layer a quarter of a small group's time."""
+"""A twelfth of the layers of 4B and a ninth of 2B's 28, a twelfth of the vision tower's 24 in both, at their true
+widths: attention has its true share of the time, and in a model a tenth as wide ten times that. What is there once
+whatever the layers are (patch embedding, last merger) weighs more than in truth."""
 
 
 def model_config(encoder: PromptEncoder, size: Size) -> Qwen3VLConfig:
