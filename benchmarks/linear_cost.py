@@ -1,6 +1,7 @@
 """What an update costs as group size, image size and branch length grow.
 
     python benchmarks/linear_cost.py [--image-tokens 256] [--branch-tokens 275] [--runs 3] [--true-widths 0]
+        [--discriminator-layers 3]
 
 Updates of policy and discriminator for one prompt, all in one pack. A point is the median of `--runs` updates. Prints
 for each point its unique tokens (the prompt's and every branch's, once) and the time per unique token; for each sweep
@@ -9,7 +10,8 @@ with the share of the variance that it explains. Sweeps differ in that time: an 
 looked at by every branch, and a branch's tokens look at each other.
 
 With `--true-widths 1` the models have the widths of Qwen3-VL-4B and 2B and few layers, and only the group size grows:
-in the small models attention and an image's encoding weigh several times more than in those.
+in the small models attention and an image's encoding weigh several times more than in those. The discriminator then has
+`--discriminator-layers` layers and in its vision tower two thirds as many, at least one.
 """
 
 import argparse
@@ -110,6 +112,11 @@ def sweep(name: str, measure: Measure, points: Iterable[Point], num_runs: int) -
     )
 
 
+def with_layers(count: int) -> Size:
+    vision = replace(DISCRIMINATOR_SLICE.vision, layers=max(1, 2 * count // 3))
+    return replace(DISCRIMINATOR_SLICE, layers=count, vision=vision)
+
+
 def compare(arguments: argparse.Namespace) -> None:
     base = Point(16, arguments.image_tokens, arguments.branch_tokens)
     sweeps = {"group size": [replace(base, group_size=size) for size in (2, 4, 8, 16, 32)]}
@@ -118,7 +125,9 @@ def compare(arguments: argparse.Namespace) -> None:
             "image size": [replace(base, image_tokens=size) for size in (64, 256, 576, 1024)],
             "branch length": [replace(base, branch_tokens=length) for length in (75, 150, 300, 600)],
         }
-    sizes = (POLICY_SLICE, DISCRIMINATOR_SLICE) if arguments.true_widths else (POLICY, DISCRIMINATOR)
+    sizes = (POLICY, DISCRIMINATOR)
+    if arguments.true_widths:
+        sizes = (POLICY_SLICE, with_layers(arguments.discriminator_layers))
     for player, update, size in zip(
         ("policy", "discriminator"), (policy_update, discriminator_update), sizes, strict=True
     ):
@@ -129,7 +138,9 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    compare(parse_arguments(__doc__, image_tokens=256, branch_tokens=275, runs=3, true_widths=0))
+    compare(
+        parse_arguments(__doc__, image_tokens=256, branch_tokens=275, runs=3, true_widths=0, discriminator_layers=3)
+    )
 
 
 if __name__ == "__main__":
