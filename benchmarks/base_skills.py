@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen3VLForConditionalGeneration
 
 from prism.data.world.lessons import Lesson, check_description, check_reasoning, describe_lesson, read_lesson
 from prism.data.world.questions import KINDS, draw_question
 from prism.data.world.scene import draw_scene
-from prism.models import PromptEncoder
+from prism.models import PromptEncoder, load_policy
 from prism.packing import branch_logprobs
 from prism.records import Example, Prompt
 from prism.rollout.engine import Sampling
@@ -100,7 +99,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     encoder = PromptEncoder.from_pretrained(arguments.model)
-    policy = Qwen3VLForConditionalGeneration.from_pretrained(arguments.model, dtype=torch.float32)
+    policy = load_policy(arguments.model)
     engine = TransformersEngine(policy, encoder)
     lessons = draw(describe_lesson, "describe", arguments.count // 3)
     report("describe", [text == found.completion for text, found in zip(answer(engine, lessons), lessons, strict=True)])

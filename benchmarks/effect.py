@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from prism.cli import main as prism
-from prism.evals.statistics import mean_interval
+from prism.evals.statistics import Interval, mean_interval
 from prism.report import print_ablation_table
 
 RECIPE = Path("recipes/ablations/effect.toml")
@@ -129,14 +129,15 @@ def distance_text(distance: dict[str, float]) -> str:
 
 
 def game_lines(united: Path) -> list[str]:
-    """What each discriminator's rollouts are worth while its game is played, 64 a step, by parts of `PART` steps.
+    """What each discriminator's rollouts are worth while its game is played, by parts of `PART` steps: the answers of
+    all 64 a step, the descriptions of the valid ones.
 
     Means over seeds; of the others than the mixture less the mixture's, with 95% intervals over seeds.
     """
     games = {cell.name: read_games(cell) for cell in sorted((united / "cells").iterdir())}
     mixture = games.pop("full")
-    others = {name: seeds for name, seeds in games.items() if seeds and seeds != mixture}
-    lines = ["", "rollouts of the game, points; the mixture's, and the others' less those"]
+    others = {name: seeds for name, seeds in games.items() if seeds}
+    lines = ["", f"rollouts of the game, points; the mixture's, and the others' less those, {len(mixture)} seeds"]
     for start in range(0, min(map(len, mixture.values())), PART):
         lines.append(f"  steps {start + 1} to {start + PART}")
         for metric in ("reward/accuracy", "reward/caption_exact"):
@@ -145,9 +146,15 @@ def game_lines(united: Path) -> list[str]:
             for name, seeds in others.items():
                 means = means_from(seeds, metric, start)
                 less = mean_interval({seed: [mean - own[seed]] for seed, mean in means.items()})
-                found.append(f"{name} {less.mean:+.1f} [{less.low:.1f}, {less.high:.1f}]")
+                found.append(f"{name} {interval_text(less)}")
             lines.append(f"    {metric}: {', '.join(found)}")
     return lines
+
+
+def interval_text(interval: Interval) -> str:
+    mean, low, high = interval.mean or 0.0, interval.low, interval.high
+    limits = "no limits" if low is None or high is None else f"{low:.1f}, {high:.1f}"
+    return f"{mean:+.1f} [{limits}]"
 
 
 def means_from(seeds: dict[str, list[dict[str, Any]]], metric: str, start: int) -> dict[str, float]:

@@ -113,6 +113,7 @@ def sweep(name: str, measure: Measure, points: Iterable[Point], num_runs: int) -
 
 
 def with_layers(count: int) -> Size:
+    """The discriminator's slice with `count` layers, and in its vision tower two thirds as many."""
     vision = replace(DISCRIMINATOR_SLICE.vision, layers=max(1, 2 * count // 3))
     return replace(DISCRIMINATOR_SLICE, layers=count, vision=vision)
 

@@ -37,6 +37,7 @@ from transformers import AutoModelForImageTextToText
 
 from prism.config import Hardware, MatmulSpeed, PlannedStage, Precision, Recipe, load_recipe, plan_stages
 from prism.models import Discriminator, PromptEncoder, save_policy, upcycle
+from prism.models.patches import project_patches
 from prism.models.tiny import build_tiny, tiny_config
 from prism.packing import PackedTrees, branch_logprobs, branch_scores
 from prism.planning import memory
@@ -353,6 +354,7 @@ def check_size(
             config, dtype=getattr(torch, precision), attn_implementation="sdpa"
         ).train()
         whole.tie_weights()
+        project_patches(whole)
         model: Any = whole if has_logits else Discriminator(upcycle(whole, noise_std=0).model).train()
         if is_checkpointing:
             (model if has_logits else model.model).gradient_checkpointing_enable({"use_reentrant": False})

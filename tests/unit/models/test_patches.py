@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 from prism.models import Discriminator, PromptEncoder, load_policy, save_policy, upcycle, widen
 from prism.models.patches import PatchProjection, project_patches
+from prism.models.tiny import build_tiny, tiny_config
 
 Build = Callable[..., Any]
 
@@ -30,6 +31,13 @@ def test_product_equals_convolution_in_output_and_gradients() -> None:
         torch.testing.assert_close(own.grad, expected.grad)
 
 
+def test_convolution_over_more_than_a_patch_is_left_alone() -> None:
+    overlapping = nn.Conv3d(3, 4, (2, 4, 4), stride=(2, 2, 2))
+    model = nn.ModuleDict({"patch_embed": nn.ModuleDict({"proj": overlapping})})
+    project_patches(model)
+    assert type(overlapping) is nn.Conv3d
+
+
 def test_every_model_that_trains_embeds_by_a_product(
     build_dense: Build, encoder: PromptEncoder, tmp_path: Path
 ) -> None:
@@ -38,6 +46,8 @@ def test_every_model_that_trains_embeds_by_a_product(
     policy: Any = load_policy(tmp_path)
     sparse, wide = upcycle(policy, num_experts=2, top_k=1), widen(policy)
     bodies = [policy.model, Discriminator(sparse.model).model, Discriminator(wide.model).model]
+    tiny: Any = build_tiny(tiny_config(encoder.tokenizer), seed=0)
+    assert type(tiny.model.visual.patch_embed.proj) is PatchProjection
     assert all(type(body.visual.patch_embed.proj) is PatchProjection for body in bodies)
     assert type(plain.model.visual.patch_embed.proj) is nn.Conv3d
     pixels = torch.randn(5, plain.model.visual.patch_embed.proj.weight[0].numel())
