@@ -98,6 +98,12 @@ def test_dry_run_prints_configuration_and_plan_and_runs_nothing(
     assert pipeline == []
 
 
+def test_dry_run_of_an_ablation_prints_the_chosen_cells_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ablate", DEMO, "--cell", "dense", "--cell", "text-only", "--dry-run"]) == 0
+    titles = [line.split(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("plan for")]
+    assert [Path(title.split()[-1]).name for title in titles] == ["dense", "text-only"]
+
+
 def test_run_hands_the_recipe_on(
     pipeline: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

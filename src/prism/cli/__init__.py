@@ -119,11 +119,8 @@ def ablate(arguments: argparse.Namespace) -> None:
     from prism.config import describe_plan, load_ablation
 
     ablation = load_ablation(arguments.recipe, arguments.overrides, output=arguments.output)
-    unknown = sorted(set(arguments.cell) - set(ablation.cells))
-    if unknown:
-        raise ConfigError(f"--cell: there is no cell {unknown[0]!r}; there are: {', '.join(ablation.cells)}")
     if arguments.dry_run:
-        for recipe in ablation.cells.values():
+        for recipe in ablation.chosen(arguments.cell).values():
             print(*describe_plan(recipe), sep="\n")
         return
     from prism.stages.ablation import run_ablation

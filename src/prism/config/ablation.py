@@ -43,6 +43,12 @@ class Ablation:
     reference: str
     cells: Mapping[str, Recipe]
 
+    def chosen(self, names: Sequence[str] = ()) -> Mapping[str, Recipe]:
+        """The cells called `names`, or all of them where none is named; ConfigError for a name that no cell has."""
+        if unknown := sorted(set(names) - set(self.cells)):
+            raise ConfigError(f"--cell: there is no cell {unknown[0]!r}; there are: {', '.join(self.cells)}")
+        return {name: recipe for name, recipe in self.cells.items() if not names or name in names}
+
 
 def load_ablation(path: Path | str, overrides: Sequence[str] = (), *, output: Path | None = None) -> Ablation:
     """The ablation described by `path`, or the paper's ablations of the run's recipe at `path`.

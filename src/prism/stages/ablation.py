@@ -28,14 +28,13 @@ def run_ablation(ablation: Ablation, names: Sequence[str] = ()) -> None:
 
     `ablation.json` lists the cells for the report.
     """
+    chosen = ablation.chosen(names)
     ablation.directory.mkdir(parents=True, exist_ok=True)
     listing = {"reference": ablation.reference, "cells": list(ablation.cells)}
     write_json(ablation.directory / LISTING, listing)
     with processes():
-        for number, (name, recipe) in enumerate(ablation.cells.items(), start=1):
-            if names and name not in names:
-                continue
-            say(CONSOLE, f"cell {name} ({number} of {len(ablation.cells)})")
+        for number, (name, recipe) in enumerate(chosen.items(), start=1):
+            say(CONSOLE, f"cell {name} ({number} of {len(chosen)})")
             from_first(partial(_link_seeds, ablation.directory, recipe))
             run_recipe(recipe)
 

@@ -60,6 +60,14 @@ def test_cells_of_ones_own(tmp_path: Path) -> None:
     assert rates == [unchanged.learning_rate, 1e-4] and ablation.cells["fast"].seeds == (5,)
 
 
+def test_cells_are_chosen_by_name_in_their_own_order(tmp_path: Path) -> None:
+    ablation = load_ablation(FULL, output=tmp_path)
+    assert list(ablation.chosen(["text-only", "dense"])) == ["dense", "text-only"]
+    assert ablation.chosen() == ablation.cells
+    with pytest.raises(ConfigError, match="there is no cell 'dens'; there are: full, "):
+        ablation.chosen(["dense", "dens"])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
