@@ -6,8 +6,8 @@
 of a random model of hidden size 512 and 8 layers, whose rollouts are cut at 48 tokens, and updates of a discriminator
 made of it, on pairs of demonstrations. The machine's speeds are measured before and after each, at the sizes of the
 model's layers, and given to the plan as hardware with nothing assumed. Seconds are of processor time, medians over
-steps after the first, and the plan is told how long the rollouts of these steps were. Memory is measured in a second
-run: the bytes of all tensors that exist at one time, told from the inputs and outputs of every operation.
+steps after the first. Memory is measured in a second run: the bytes of all tensors that exist at one time, told from
+the inputs and outputs of every operation.
 
 `sizes` compares memory alone, at the sizes of Qwen3-VL-4B and of the discriminator made of 2B: forward and backward
 pass over one pack, by the same functions as in training, on tensors that have shapes and no numbers (FakeTensorMode).
@@ -35,23 +35,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForImageTextToText
 
-from prism.config import (
-    Hardware,
-    MatmulSpeed,
-    PlannedStage,
-    Precision,
-    Recipe,
-    TypicalConfig,
-    load_recipe,
-    plan_stages,
-)
+from prism.config import Hardware, MatmulSpeed, PlannedStage, Precision, Recipe, load_recipe, plan_stages
 from prism.models import Discriminator, PromptEncoder, save_policy, upcycle
 from prism.models.patches import project_patches
 from prism.models.tiny import build_tiny, tiny_config
 from prism.packing import PackedTrees, branch_logprobs, branch_scores
 from prism.planning import memory
 from prism.planning.estimate import StageEstimate
-from prism.planning.lengths import Lengths, find_lengths
+from prism.planning.lengths import find_lengths
 from prism.planning.packs import Pack
 from prism.planning.plan import estimate, policy_shape
 from prism.planning.shapes import ModelShape, published_config, read_shape, with_experts
@@ -260,22 +251,10 @@ class Check:
         speeds += [measure_hardware(self._shape, self._tokens) for _ in range(3)]
         hardware = mean_hardware(speeds)
         print(describe_hardware(hardware), flush=True)
-        stages = estimate(self._recipe, hardware, self._lengths_of(planned)).stages
+        stages = estimate(self._recipe, hardware, self._lengths).stages
         [stage] = [stage for stage in stages if stage.name == planned.name]
         measured = step_seconds(self._timed.stage_directory(planned.name))
         return Comparison(planned.name, stage.peak.bytes, self._weigh(planned), planned_step(stage), measured)
-
-    def _lengths_of(self, planned: PlannedStage) -> Lengths:
-        """Those of the data; rollouts as long as the stage's policy has written them, which only a run can tell."""
-        rows = read_metrics(self._timed.stage_directory(planned.name))[1:]
-        if "rollout/length" not in rows[0]:
-            return self._lengths
-        limit = getattr(self._recipe, planned.kind).max_response_tokens
-        typical = TypicalConfig(
-            rollout_tokens=round(statistics.median(row["rollout/length"] for row in rows)),
-            longest_rollout=limit if statistics.median(row["rollout/truncated_count"] for row in rows) else None,
-        )
-        return find_lengths(self._recipe.model_copy(update={"plan": typical}))
 
     def _weigh(self, planned: PlannedStage) -> int:
         """The stage again, for two steps, from the same inputs."""
@@ -298,12 +277,9 @@ def describe_hardware(hardware: Hardware) -> str:
     )
 
 
-def read_metrics(directory: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (directory / name).read_text().splitlines()]
-
-
 def step_seconds(directory: Path) -> float:
-    return statistics.median(row["time/step_seconds"] for row in read_metrics(directory, "timings.jsonl")[1:])
+    rows = [json.loads(line) for line in (directory / "timings.jsonl").read_text().splitlines()]
+    return statistics.median(row["time/step_seconds"] for row in rows[1:])
 
 
 def planned_step(stage: StageEstimate) -> float:
