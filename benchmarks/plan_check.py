@@ -4,7 +4,7 @@
 
 `tiny` runs SFT, warm-up, alignment and RLVR of `recipes/tiny/demo.toml` with the shipped base; `wide` runs SFT and RLVR
 of a random model of hidden size 512 and 8 layers, whose rollouts are cut at 48 tokens, and updates of a discriminator
-made of it, on pairs of demonstrations. The machine's speeds are measured between steps, at the sizes of the
+made of it, on pairs of demonstrations. The machine's speeds are measured before and after each, at the sizes of the
 model's layers, and given to the plan as hardware with nothing assumed. Seconds are of processor time, medians over
 steps after the first. Memory is measured in a second run: the bytes of all tensors that exist at one time, told from
 the inputs and outputs of every operation.
@@ -48,7 +48,6 @@ from prism.planning.plan import estimate, policy_shape
 from prism.planning.shapes import ModelShape, published_config, read_shape, with_experts
 from prism.planning.work import BYTES, Model
 from prism.runtime.optimizer import make_optimizer
-from prism.runtime.stage import StageRun
 from prism.runtime.threads import choose_threads
 from prism.stages import align, base, datasets, rlvr, sft, warmup
 from prism.stages.discriminators import make_discriminator
@@ -56,8 +55,6 @@ from prism.stages.game import update_discriminator
 from prism.stages.scoring import Contest, ContestBatch
 from prism.stages.workspace import SHIPPED_BASE, Workspace
 
-MEASURED = 5
-"""How often, at least, the machine is measured during a stage."""
 STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
     "sft": sft.run,
     "warmup": warmup.run,
@@ -229,22 +226,6 @@ def processor_clock() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def measured_between_steps(shape: ModelShape, tokens: int) -> Iterator[list[Hardware]]:
-    """The machine's speeds between the steps of the stage that runs within: on a machine with neighbours the cost of an
-    operation doubles from one minute to the next."""
-    found: list[Hardware] = []
-    close_step = StageRun._close_step
-
-    def close_and_measure(run: StageRun, step: int, *rest: Any) -> None:
-        close_step(run, step, *rest)
-        if step % max(1, run.num_steps // MEASURED) == 0:
-            found.append(measure_hardware(shape, tokens))
-
-    with patch.object(StageRun, "_close_step", close_and_measure):
-        yield found
-
-
 class Check:
     """The stages of `recipe` in `directory`, each run for its time, and again, for two steps, for its memory."""
 
@@ -264,8 +245,10 @@ class Check:
                 yield self._compare(planned)
 
     def _compare(self, planned: PlannedStage) -> Comparison:
-        with processor_clock(), measured_between_steps(self._shape, self._tokens) as speeds:
+        speeds = [measure_hardware(self._shape, self._tokens) for _ in range(3)]
+        with processor_clock():
             STAGES[planned.kind](self._timed, planned)
+        speeds += [measure_hardware(self._shape, self._tokens) for _ in range(3)]
         hardware = mean_hardware(speeds)
         print(describe_hardware(hardware), flush=True)
         stages = estimate(self._recipe, hardware, self._lengths).stages
@@ -331,12 +314,13 @@ def check_discriminator(recipe: Recipe, directory: Path, tokens: int, steps: int
         update_discriminator(discriminator, optimizer, batch, step=place, max_grad_norm=1.0, balance_coefficient=0.01)
 
     shape = policy_shape(recipe)
-    speeds, spent = [], []
+    speeds = [measure_hardware(shape, tokens) for _ in range(3)]
+    spent = []
     for place in range(steps):
         started = time.process_time()
         step(place)
         spent.append(time.process_time() - started)
-        speeds.append(measure_hardware(shape, tokens))
+    speeds += [measure_hardware(shape, tokens) for _ in range(3)]
     with LiveBytes() as live:
         step(0)
         step(1)
