@@ -62,8 +62,8 @@ def add(archive: tarfile.TarFile, path: Path, name: str) -> None:
     if path.is_symlink() or path.name != ITEMS:
         archive.add(path, name)
         return
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = (json.dumps({key: value for key, value in row.items() if key != "response"}) + "\n" for row in rows)
+    kept = ({key: value for key, value in row.items() if key != "response"} for row in read_rows(path))
+    lines = (json.dumps(row) + "\n" for row in kept)
     data = "".join(lines).encode()
     entry = tarfile.TarInfo(name)
     entry.size = len(data)
@@ -164,10 +164,11 @@ def means_from(seeds: dict[str, list[dict[str, Any]]], metric: str, start: int) 
 
 def read_games(cell: Path) -> dict[str, list[dict[str, Any]]]:
     """The metrics of every step of alignment, by seed."""
-    return {
-        file.parent.parent.name: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        for file in sorted(cell.glob("seed-*/align/metrics.jsonl"))
-    }
+    return {file.parent.parent.name: read_rows(file) for file in sorted(cell.glob("seed-*/align/metrics.jsonl"))}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def read_summary(stage: Path) -> dict[str, Any]:

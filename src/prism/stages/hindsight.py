@@ -4,7 +4,8 @@ No limit stops such a game, since every step of it looks healthy: a discriminato
 late in the game does so in a healthy one as well. It is the change that tells. While alignment works, rollouts come
 closer to the teacher's responses and the discriminator, which learns meanwhile, tells fewer of them apart.
 
-The limits lie between games of the built-in world that helped and games that did harm (`docs/method.md`).
+The limits lie between games of the built-in world that helped and games that did harm. Where SFT leaves a long way to
+go a game can help and change as little, so a warning asks for a comparison and gives no verdict (`docs/method.md`).
 """
 
 import math
@@ -24,7 +25,8 @@ One between them may still be learning what its warm-up did not teach it, and wh
 about the rollouts.
 """
 LEAST_FALL = 0.08
-"""In games that helped accuracy fell by 0.11 and more, in those that did harm by 0.04 at most."""
+"""Accuracy fell by 0.11 and more in games that brought the policy nearly all the way to the teacher, by 0.04 at most in
+those that did harm, and by as little in some that helped and had far to go."""
 CONFIDENCE = 1.645
 """Standard errors: a fall is taken to be as large as 19 of 20 like it are."""
 
@@ -72,9 +74,9 @@ def _of_view(view: str, first: Sequence[Row], last: Sequence[Row]) -> Iterator[D
         yield Diagnosis(
             "rollouts-not-closer",
             f"{view}: accuracy {before.accuracy:.3f} in {before.steps} and {now.accuracy:.3f} in {now.steps}, while "
-            f"the score gap grew from {before.gap:.3g} to {now.gap:.3g}; the policy follows scores that bring it no "
-            "closer to the teacher: compare its evaluation with that of SFT before going on, audit the run (prism "
-            "audit), lower align.policy_learning_rate or leave alignment out",
+            f"the score gap grew from {before.gap:.3g} to {now.gap:.3g}; the policy may follow scores that bring it no "
+            "closer to the teacher, or may still have far to go: compare its evaluation with that of SFT, and where it "
+            "is no better audit the run (prism audit), lower align.policy_learning_rate or leave alignment out",
         )
 
 
