@@ -1,11 +1,11 @@
-"""Does alignment before RLVR help? Runs `recipes/ablations/effect.toml` seed by seed and puts the seeds together.
+"""Does alignment before RLVR help? Runs an ablation seed by seed and puts the seeds together.
 
-    python benchmarks/effect.py run 0 [1 …]    # every cell of these seeds, then their archive
-    python benchmarks/effect.py report         # the table over all archived seeds, and a page
+    python benchmarks/effect.py [--recipe effect] run 0 [1 …]    # every cell of these seeds, then their archive
+    python benchmarks/effect.py [--recipe effect] report         # the table over all archived seeds, and a page
 
-A seed takes about an hour of one core and is resumed when it was cut off. Its archive in
-`benchmarks/results/effect/` holds what a report reads, except samples and texts of responses, and no weights, so that
-seeds can be run on several machines, or days.
+The recipe is one of `recipes/ablations/`. A seed takes an hour and more of one core and is resumed when it was cut off.
+Its archive in `benchmarks/results/RECIPE/` holds what a report reads, except samples and texts of responses, and no
+weights, so that seeds can be run on several machines, or days.
 """
 
 import argparse
@@ -24,8 +24,7 @@ from prism.cli import main as prism
 from prism.evals.statistics import Interval, mean_interval
 from prism.report import print_ablation_table
 
-RECIPE = Path("recipes/ablations/effect.toml")
-RUNS, ARCHIVES = Path("runs"), Path(__file__).parent / "results" / "effect"
+RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
 KEPT = {
     *("recipe.json", "ablation.json", "manifest.json", "teacher_distribution.json"),
     *("metrics.jsonl", "timings.jsonl", "events.jsonl", "summary.json", "audit.json"),
@@ -35,11 +34,11 @@ PART = 10
 """Steps of alignment that are reported together."""
 
 
-def run(seed: int) -> None:
-    directory = RUNS / f"tiny-effect-{seed}"
-    if status := prism(["ablate", str(RECIPE), f"seeds=[{seed}]", "--output", str(directory)]):
+def run(recipe: str, seed: int) -> None:
+    directory = RUNS / f"tiny-{recipe}-{seed}"
+    if status := prism(["ablate", str(RECIPES / f"{recipe}.toml"), f"seeds=[{seed}]", "--output", str(directory)]):
         raise SystemExit(status)
-    pack(directory, ARCHIVES / f"seed-{seed}.tar.xz")
+    pack(directory, RESULTS / recipe / f"seed-{seed}.tar.xz")
 
 
 def pack(directory: Path, path: Path) -> None:
@@ -95,11 +94,11 @@ def unite(archives: list[Path], directory: Path) -> None:
         (directory / "cells" / name / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
 
 
-def report() -> int:
-    archives = sorted(ARCHIVES.glob("seed-*.tar.xz"))
+def report(recipe: str) -> int:
+    archives = sorted((RESULTS / recipe).glob("seed-*.tar.xz"))
     if not archives:
-        raise SystemExit(f"{ARCHIVES}: no seed is archived yet: run one first")
-    united = RUNS / "tiny-effect-united"
+        raise SystemExit(f"{RESULTS / recipe}: no seed is archived yet: run one first")
+    united = RUNS / f"tiny-{recipe}-united"
     unite(archives, united)
     print(print_ablation_table(united))
     print("\n".join(drift_lines(united) + game_lines(united)))
@@ -177,18 +176,19 @@ def read_summary(stage: Path) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="effect", choices=sorted(path.stem for path in RECIPES.glob("*.toml")))
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run").add_argument("seeds", type=int, nargs="+")
     commands.add_parser("report")
     arguments = parser.parse_args()
     if arguments.command == "report":
-        return report()
+        return report(arguments.recipe)
     for seed in arguments.seeds:
         # Each seed in a process of its own: threads and random state begin afresh.
         if len(arguments.seeds) > 1:
-            subprocess.run([sys.executable, __file__, "run", str(seed)], check=True)
+            subprocess.run([sys.executable, __file__, "--recipe", arguments.recipe, "run", str(seed)], check=True)
         else:
-            run(seed)
+            run(arguments.recipe, seed)
     return 0
 
 

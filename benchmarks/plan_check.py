@@ -5,9 +5,10 @@
 `tiny` runs SFT, warm-up, alignment and RLVR of `recipes/tiny/demo.toml` with the shipped base; `wide` runs SFT and RLVR
 of a random model of hidden size 512 and 8 layers, whose rollouts are cut at 48 tokens, and updates of a discriminator
 made of it, on pairs of demonstrations. The machine's speeds are measured before and after each, at the sizes of the
-model's layers, and given to the plan as hardware with nothing assumed. Seconds are of processor time, medians over
-steps after the first. Memory is measured in a second run: the bytes of all tensors that exist at one time, told from
-the inputs and outputs of every operation.
+model's layers, and given to the plan as hardware with nothing assumed; what starting an operation takes, by passes of
+the shipped base over four tokens. The plan is told how long the stage's own rollouts were. Seconds are of processor
+time, medians over steps after the first. Memory is measured in a second run: the bytes of all tensors that exist at one
+time, told from the inputs and outputs of every operation.
 
 `sizes` compares memory alone, at the sizes of Qwen3-VL-4B and of the discriminator made of 2B: forward and backward
 pass over one pack, by the same functions as in training, on tensors that have shapes and no numbers (FakeTensorMode).
@@ -23,6 +24,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,20 +35,29 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-from prism.config import Hardware, MatmulSpeed, PlannedStage, Precision, Recipe, load_recipe, plan_stages
-from prism.models import Discriminator, PromptEncoder, save_policy, upcycle
+from prism.config import (
+    Hardware,
+    MatmulSpeed,
+    PlannedStage,
+    Precision,
+    Recipe,
+    TypicalConfig,
+    load_recipe,
+    plan_stages,
+)
+from prism.models import Discriminator, PromptEncoder, load_policy, save_policy, upcycle
 from prism.models.patches import project_patches
 from prism.models.tiny import build_tiny, tiny_config
 from prism.packing import PackedTrees, branch_logprobs, branch_scores
 from prism.planning import memory
 from prism.planning.estimate import StageEstimate
-from prism.planning.lengths import find_lengths
+from prism.planning.lengths import Lengths, find_lengths
 from prism.planning.packs import Pack
 from prism.planning.plan import estimate, policy_shape
 from prism.planning.shapes import ModelShape, published_config, read_shape, with_experts
-from prism.planning.work import BYTES, Model
+from prism.planning.work import BYTES, Model, forward, forward_backward, seconds
 from prism.runtime.optimizer import make_optimizer
 from prism.runtime.threads import choose_threads
 from prism.stages import align, base, datasets, rlvr, sft, warmup
@@ -68,13 +79,7 @@ SETTINGS = {
     ],
     "wide": [
         *("evaluation=none", "rlvr.baselines=[]", "sft.num_steps=8", "sft.batch_size=8", "warmup.batch_size=8"),
-        *(
-            "rlvr.prompts_per_step=4",
-            "rlvr.max_response_tokens=48",
-            "plan.rollout_tokens=48",
-            "plan.longest_rollout=48",
-            "rlvr.token_budget=480",
-        ),
+        *("rlvr.prompts_per_step=4", "rlvr.max_response_tokens=48", "rlvr.token_budget=480"),
     ],
 }
 TOKENS, SIZE_TOKENS, MIB = 600, 2048, 2**20
@@ -154,17 +159,9 @@ def measure_hardware(shape: ModelShape, tokens: int) -> Hardware:
         kept = [value * value for value in inner]
         kept.clear()
 
-    small = torch.ones(8, requires_grad=True)
-
-    def start() -> None:
-        value = small
-        for _ in range(300):
-            value = value * small
-        value.sum().backward()
-
     speed = 6 * tokens * sum(a * b for a, b in sizes) / median_seconds(multiply) / 1e12
     attention = 3.5 * 4 * tokens**2 * queries / median_seconds(attend) / 1e12
-    return Hardware.model_validate(
+    hardware = Hardware.model_validate(
         {
             "name": "this CPU",
             "memory_gib": 16,
@@ -172,11 +169,39 @@ def measure_hardware(shape: ModelShape, tokens: int) -> Hardware:
             "memory_gb_s": 8 * 64 * inner[0].numel() / median_seconds(move) / 1e9,
             "link_gb_s": 1.0,
             "attention_share": min(1.0, attention / speed),
-            "operation_us": median_seconds(start) / 900 * 1e6,
+            "operation_us": 0.0,
             "is_asynchronous": False,
             **dict.fromkeys(("matmul_share", "memory_share", "usable_share"), 1.0),
         }
     )
+    return hardware.model_copy(update={"operation_us": measure_operation(hardware) * 1e6})
+
+
+def measure_operation(hardware: Hardware) -> float:
+    """Seconds that starting an operation takes on average, its share of the model's Python included.
+
+    Passes over so few tokens that hardly anything is computed, with a gradient and without: their time, less what
+    computing takes by `hardware`, over the operations that the plan counts for them.
+    """
+    policy, shape = load_shipped()
+    packed, pack, model = blank_pack(4), Pack(4, 4, 10), Model(shape, "float32", has_logits=True)
+
+    def train() -> None:
+        branch_logprobs(policy, packed, with_entropy=True).logprobs.sum().backward()
+
+    @torch.no_grad()
+    def score() -> None:
+        branch_logprobs(policy, packed)
+
+    spent = median_seconds(train) + median_seconds(score)
+    work = forward_backward(model, pack, with_entropy=True) + forward(model, pack)
+    return (spent - seconds(work, hardware, "float32")) / work.operations
+
+
+@cache
+def load_shipped() -> tuple[PreTrainedModel, ModelShape]:
+    policy = load_policy(SHIPPED_BASE)
+    return policy, read_shape(policy.config)
 
 
 @dataclass(frozen=True)
@@ -251,10 +276,23 @@ class Check:
         speeds += [measure_hardware(self._shape, self._tokens) for _ in range(3)]
         hardware = mean_hardware(speeds)
         print(describe_hardware(hardware), flush=True)
-        stages = estimate(self._recipe, hardware, self._lengths).stages
+        stages = estimate(self._recipe, hardware, self._rollouts_of(planned)).stages
         [stage] = [stage for stage in stages if stage.name == planned.name]
         measured = step_seconds(self._timed.stage_directory(planned.name))
         return Comparison(planned.name, stage.peak.bytes, self._weigh(planned), planned_step(stage), measured)
+
+    def _rollouts_of(self, planned: PlannedStage) -> Lengths:
+        """With rollouts as long as the stage's were in the mean, and the longest of a step, which is one batch here."""
+        rows = read_rows(self._timed.stage_directory(planned.name) / "metrics.jsonl")
+        if "rollout/longest" not in rows[0]:
+            return self._lengths
+        mean, longest = (
+            round(statistics.fmean(row[f"rollout/{name}"] for row in rows)) for name in ("length", "longest")
+        )
+        typical = (self._recipe.plan or TypicalConfig()).model_copy(
+            update={"rollout_tokens": mean, "longest_rollout": longest}
+        )
+        return find_lengths(self._recipe.model_copy(update={"plan": typical}))
 
     def _weigh(self, planned: PlannedStage) -> int:
         """The stage again, for two steps, from the same inputs."""
@@ -278,8 +316,11 @@ def describe_hardware(hardware: Hardware) -> str:
 
 
 def step_seconds(directory: Path) -> float:
-    rows = [json.loads(line) for line in (directory / "timings.jsonl").read_text().splitlines()]
-    return statistics.median(row["time/step_seconds"] for row in rows[1:])
+    return statistics.median(row["time/step_seconds"] for row in read_rows(directory / "timings.jsonl")[1:])
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def planned_step(stage: StageEstimate) -> float:
@@ -326,8 +367,7 @@ def check_discriminator(recipe: Recipe, directory: Path, tokens: int, steps: int
         step(1)
     hardware = mean_hardware(speeds)
     print(describe_hardware(hardware), flush=True)
-    like_teachers = recipe.model_copy(update={"plan": None})
-    [stage] = [stage for stage in estimate(like_teachers, hardware).stages if stage.name == "warmup"]
+    [stage] = [stage for stage in estimate(recipe, hardware).stages if stage.name == "warmup"]
     phases = [phase for phase in stage.phases if phase.name in ("scoring", "update")]
     planned_seconds, planned_bytes = sum(one.seconds for one in phases), max(one.bytes for one in phases)
     return Comparison("discriminator", planned_bytes, live.peak, planned_seconds, statistics.median(spent[1:]))

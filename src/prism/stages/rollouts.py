@@ -39,12 +39,14 @@ def rollout_metrics(groups: Sequence[RolloutGroup], responses: Sequence[Response
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     valid = [response for response in responses if response.is_valid]
     texts = shape(responses)["whole"]
+    lengths = [len(rollout.token_ids) for rollout in rollouts]
     return {
         "rollout/count": len(responses),
         "rollout/valid_count": len(valid),
         "rollout/valid_fraction": len(valid) / len(responses),
         "rollout/truncated_count": sum(not rollout.is_finished for rollout in rollouts),
-        "rollout/length": mean([len(rollout.token_ids) for rollout in rollouts]),
+        "rollout/length": mean(lengths),
+        "rollout/longest": max(lengths),
         "rollout/num_steps": mean([num_reasoning_steps(response.think or "") for response in valid]),
         "rollout/num_items": mean([num_description_items(response.caption or "") for response in valid]),
         "rollout/repetition": texts["repetition"].mean,

@@ -39,6 +39,7 @@ def test_counts_of_a_step(make_prompt: Make, make_rollout: Make) -> None:
         "rollout/valid_fraction": 0.5,
         "rollout/truncated_count": 1,
         "rollout/length": pytest.approx(sum(lengths) / 4),
+        "rollout/longest": max(lengths),
         "rollout/num_steps": 2,
         "rollout/num_items": 1.5,
     }
