@@ -118,14 +118,14 @@ def plan_recipe(arguments: argparse.Namespace) -> None:
 def ablate(arguments: argparse.Namespace) -> None:
     from prism.config import describe_plan, load_ablation
 
-    ablation = load_ablation(arguments.recipe, arguments.overrides, output=arguments.output)
+    ablation = load_ablation(arguments.recipe, arguments.overrides, output=arguments.output, chosen=arguments.cell)
     if arguments.dry_run:
-        for recipe in ablation.chosen(arguments.cell).values():
+        for recipe in ablation.cells.values():
             print(*describe_plan(recipe), sep="\n")
         return
     from prism.stages.ablation import run_ablation
 
-    run_ablation(ablation, arguments.cell)
+    run_ablation(ablation)
     if not is_first():
         return
     from prism.report import print_ablation_table, render_ablation

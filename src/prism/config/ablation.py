@@ -37,24 +37,22 @@ class AblationFile(Config):
 
 @dataclass(frozen=True)
 class Ablation:
-    """The recipes of the cells, in order; what they have in common is run once, below `directory`."""
+    """The recipes of the chosen cells, in the order of all `names`; what they have in common is run once, below
+    `directory`."""
 
     directory: Path
     reference: str
+    names: Sequence[str]
     cells: Mapping[str, Recipe]
 
-    def chosen(self, names: Sequence[str] = ()) -> Mapping[str, Recipe]:
-        """The cells called `names`, or all of them where none is named; ConfigError for a name that no cell has."""
-        if unknown := sorted(set(names) - set(self.cells)):
-            raise ConfigError(f"--cell: there is no cell {unknown[0]!r}; there are: {', '.join(self.cells)}")
-        return {name: recipe for name, recipe in self.cells.items() if not names or name in names}
 
-
-def load_ablation(path: Path | str, overrides: Sequence[str] = (), *, output: Path | None = None) -> Ablation:
+def load_ablation(
+    path: Path | str, overrides: Sequence[str] = (), *, output: Path | None = None, chosen: Sequence[str] = ()
+) -> Ablation:
     """The ablation described by `path`, or the paper's ablations of the run's recipe at `path`.
 
-    `overrides` change the recipe of every cell, before the cell's own settings. Raises ConfigError for
-    whatever is wrong with any of the cells.
+    `overrides` change the recipe of every cell, before the cell's own settings. Only the `chosen` cells are made, all
+    of them where none is named. Raises ConfigError for a name that no cell has and whatever is wrong with a cell made.
     """
     path = Path(path)
     table = read_table(path)
@@ -68,15 +66,19 @@ def load_ablation(path: Path | str, overrides: Sequence[str] = (), *, output: Pa
         name, reference, cells = f"{recipe.name}-ablations", FULL, paper_cells(recipe)
     if reference not in cells:
         raise ConfigError(f"{path}: reference: there is no cell {reference!r}; there are: {', '.join(cells)}")
+    if unknown := sorted(set(chosen) - set(cells)):
+        raise ConfigError(f"--cell: there is no cell {unknown[0]!r}; there are: {', '.join(cells)}")
     directory = output if output is not None else Path("runs") / name
     recipes = {}
     for cell, changes in cells.items():
+        if chosen and cell not in chosen:
+            continue
         cell_table = read_table(base)
         for override in (*settings, *changes):
             cell_table = merge(cell_table, parse_override(override))
         cell_table |= {"name": cell, "output": str(directory / "cells" / cell)}
         recipes[cell] = build_config(Recipe, cell_table, (), source=f"{path}, cell {cell}")
-    return Ablation(directory, reference, recipes)
+    return Ablation(directory, reference, tuple(cells), recipes)
 
 
 _MODES = {

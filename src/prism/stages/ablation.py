@@ -6,7 +6,6 @@ read, resumed and reported like any run.
 """
 
 import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,14 @@ from prism.stages.workspace import CONSOLE, TRAINING
 STORE, LISTING = "store", "ablation.json"
 
 
-def run_ablation(ablation: Ablation, names: Sequence[str] = ()) -> None:
-    """Runs or resumes the cells called `names`, or all of them, one after the other.
-
-    `ablation.json` lists the cells for the report.
-    """
-    chosen = ablation.chosen(names)
+def run_ablation(ablation: Ablation) -> None:
+    """Runs or resumes the chosen cells, one after the other. `ablation.json` lists all of them for the report."""
     ablation.directory.mkdir(parents=True, exist_ok=True)
-    listing = {"reference": ablation.reference, "cells": list(ablation.cells)}
+    listing = {"reference": ablation.reference, "cells": list(ablation.names)}
     write_json(ablation.directory / LISTING, listing)
     with processes():
-        for number, (name, recipe) in enumerate(chosen.items(), start=1):
-            say(CONSOLE, f"cell {name} ({number} of {len(chosen)})")
+        for number, (name, recipe) in enumerate(ablation.cells.items(), start=1):
+            say(CONSOLE, f"cell {name} ({number} of {len(ablation.cells)})")
             from_first(partial(_link_seeds, ablation.directory, recipe))
             run_recipe(recipe)
 

@@ -1,17 +1,18 @@
-"""What a game that was played to its end shows in hindsight: views in which alignment had nothing to go by.
+"""What a game that was played to its end shows in hindsight: that it led away, or that it had nothing to go by.
 
 No limit stops such a game, since every step of it looks healthy: a discriminator that still tells the rollouts apart
-late in the game does so in a healthy one as well. It is the change that tells. While alignment works, rollouts come
-closer to the teacher's responses and the discriminator, which learns meanwhile, tells fewer of them apart.
-
-The limits lie between games of the built-in world that helped and games that did harm. Where SFT leaves a long way to
-go a game can help and change as little, so a warning asks for a comparison and gives no verdict (`docs/method.md`).
+late in the game does so in a healthy one as well. It is the change that tells. While alignment works, more answers are
+right, as far as the verifier knows. Rollouts come closer to the teacher's responses and the discriminator, which learns
+meanwhile, tells fewer of them apart, unless SFT has left them so far off that it tells all of them to the end: so
+whether it does counts only where answers do not say that the game has helped (`docs/method.md`).
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist, fmean, variance
 
+from prism.evals.statistics import student_t_quantile
 from prism.stages.collapse import MIN_PAIRS, Diagnosis, Row, pooled, views_of_row
 
 MIN_STEPS = 20
@@ -24,11 +25,15 @@ BLIND, SEEING = 0.55, 0.7
 One between them may still be learning what its warm-up did not teach it, and whatever it tells more of says nothing
 about the rollouts.
 """
+ANSWERS = "reward/accuracy"
+"""Right answers over all rollouts of a step; None where the verifier knows none."""
 LEAST_FALL = 0.08
 """Accuracy fell by 0.11 and more in games that brought the policy nearly all the way to the teacher, by 0.04 at most in
 those that did harm, and by as little in some that helped and had far to go."""
-CONFIDENCE = 1.645
-"""Standard errors: a fall is taken to be as large as 19 of 20 like it are."""
+CERTAINTY = 0.95
+"""A fall of accuracy is taken to be as large as 19 of 20 like it are, and answers to have changed where they would seem
+to by chance in one game of 20."""
+_STANDARD_ERRORS = NormalDist().inv_cdf(CERTAINTY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,52 @@ def look_back(rows: Sequence[Row]) -> list[Diagnosis]:
     if len(rows) < MIN_STEPS:
         return []
     size = len(rows) // WINDOW_SHARE
-    return [found for view in views_of_row(rows[-1]) for found in _of_view(view, rows[:size], rows[-size:])]
+    first, last = rows[:size], rows[-size:]
+    before, now = _answers(first), _answers(last)
+    rise = noise = 0.0
+    if before is not None and now is not None:
+        rise, noise = now.share - before.share, _noise(before, now)
+    found = [_answers_worse(before, now)] if before and now and rise < -noise else []
+    for view in views_of_row(rows[-1]):
+        found += _of_view(view, first, last, has_helped=rise > noise)
+    return found
 
 
-def _of_view(view: str, first: Sequence[Row], last: Sequence[Row]) -> Iterator[Diagnosis]:
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """The share of right answers in some steps, and the variance of a step's share."""
+
+    steps: str
+    share: float
+    variance: float
+    num_steps: int
+
+
+def _answers(rows: Sequence[Row]) -> _Answers | None:
+    """None where the verifier could judge the answers of fewer than two steps."""
+    shares = [share for row in rows if (share := row.get(ANSWERS)) is not None]
+    return _Answers(_steps_text(rows), fmean(shares), variance(shares), len(shares)) if len(shares) > 1 else None
+
+
+def _noise(before: _Answers, now: _Answers) -> float:
+    """What the later share of a policy that stays the same exceeds the earlier by in one case of 20: Student's t over
+    steps, each of which has prompts of its own."""
+    freedom = before.num_steps + now.num_steps - 2
+    error = math.sqrt(before.variance / before.num_steps + now.variance / now.num_steps)
+    return student_t_quantile(CERTAINTY, freedom) * error
+
+
+def _answers_worse(before: _Answers, now: _Answers) -> Diagnosis:
+    return Diagnosis(
+        "answers-worse",
+        f"{before.share:.1%} of the answers were right in {before.steps} and {now.share:.1%} in {now.steps}, so that "
+        "the policy follows scores away from what is right; compare its evaluation with that of SFT, audit the run "
+        "(prism audit), lower align.policy_learning_rate, let align.advantage heed the answers (gated, sign-aware or "
+        "added), or leave alignment out",
+    )
+
+
+def _of_view(view: str, first: Sequence[Row], last: Sequence[Row], *, has_helped: bool) -> Iterator[Diagnosis]:
     before, now = _window(view, first), _window(view, last)
     if before is None:
         return
@@ -66,7 +113,8 @@ def _of_view(view: str, first: Sequence[Row], last: Sequence[Row]) -> Iterator[D
             "leave alignment out where rollouts cannot be told from the teacher",
         )
     elif (
-        now is not None
+        not has_helped
+        and now is not None
         and before.accuracy >= SEEING
         and now.gap > before.gap
         and _greatest_fall(before, now) < LEAST_FALL
@@ -86,9 +134,13 @@ def _window(view: str, rows: Sequence[Row]) -> _Window | None:
     gap, _ = pooled(rows, f"gap/{view}")
     if accuracy is None or gap is None or count < MIN_PAIRS:
         return None
-    return _Window(f"steps {rows[0]['step']}–{rows[-1]['step']}", accuracy, gap, count)
+    return _Window(_steps_text(rows), accuracy, gap, count)
+
+
+def _steps_text(rows: Sequence[Row]) -> str:
+    return f"steps {rows[0]['step']}–{rows[-1]['step']}"
 
 
 def _greatest_fall(before: _Window, now: _Window) -> float:
     """The upper limit of what accuracy has fallen by."""
-    return before.accuracy - now.accuracy + CONFIDENCE * math.sqrt(before.variance + now.variance)
+    return before.accuracy - now.accuracy + _STANDARD_ERRORS * math.sqrt(before.variance + now.variance)

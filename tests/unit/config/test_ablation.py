@@ -61,11 +61,22 @@ def test_cells_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_cells_are_chosen_by_name_in_their_own_order(tmp_path: Path) -> None:
-    ablation = load_ablation(FULL, output=tmp_path)
-    assert list(ablation.chosen(["text-only", "dense"])) == ["dense", "text-only"]
-    assert ablation.chosen() == ablation.cells
+    whole = load_ablation(FULL, output=tmp_path)
+    ablation = load_ablation(FULL, output=tmp_path, chosen=["text-only", "dense"])
+    assert ablation.cells == {name: whole.cells[name] for name in ("dense", "text-only")}
+    assert list(ablation.cells) == ["dense", "text-only"]
+    assert ablation.names == whole.names == tuple(whole.cells)
     with pytest.raises(ConfigError, match="there is no cell 'dens'; there are: full, "):
-        ablation.chosen(["dense", "dens"])
+        load_ablation(FULL, output=tmp_path, chosen=["dense", "dens"])
+
+
+def test_a_cell_that_is_not_chosen_is_not_made(tmp_path: Path) -> None:
+    """Without RLVR its settings would contradict it."""
+    file = tmp_path / "mine.toml"
+    file.write_text(f'name = "mine"\nrecipe = "{FULL}"\n[cells]\nfull = []\nlong = ["rlvr.num_steps=80"]\n')
+    assert list(load_ablation(file, ["rlvr=none"], chosen=["full"]).cells) == ["full"]
+    with pytest.raises(ConfigError, match="cell long"):
+        load_ablation(file, ["rlvr=none"])
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,11 @@ def course(accuracy: tuple[float, float], gap: tuple[float, float], *, count: in
     return rows
 
 
+def with_answers(rows: Any, shares: list[float | None]) -> Any:
+    """`rows` with the share of right answers of each step, `shares` over and over."""
+    return [row | {"reward/accuracy": shares[place % len(shares)]} for place, row in enumerate(rows)]
+
+
 def names(rows: Any) -> list[str]:
     return [warning.name for warning in look_back(rows)]
 
@@ -73,6 +78,40 @@ def test_rollouts_that_stay_told_apart_by_more_and_more() -> None:
 )
 def test_its_neighbours(accuracy: tuple[float, float], gap: tuple[float, float]) -> None:
     assert names(course(accuracy, gap)) == []
+
+
+def test_answers_that_rose_say_that_the_game_has_helped() -> None:
+    """Steps of 0.3 and 0.5, later of 0.5 and 0.7: means 0.2 apart, of eight steps each, whose standard error is
+    sqrt(2 · 0.0114 / 8) = 0.0535; t at 14 degrees of freedom is 1.761, so a rise of 0.094 and more counts."""
+    stays = course((0.93, 0.93), (1.0, 2.0))
+    assert names(with_answers(stays, [0.3, 0.5])) == ["rollouts-not-closer"]
+    early, late = with_answers(stays[:32], [0.3, 0.5]), stays[32:]
+    assert names([*early, *with_answers(late, [0.5, 0.7])]) == []
+    assert names([*early, *with_answers(late, [0.396, 0.596])]) == []
+    assert names([*early, *with_answers(late, [0.392, 0.592])]) == ["rollouts-not-closer"]
+
+
+def test_answers_that_fell() -> None:
+    """By as much as would count as a rise, whatever the discriminator told apart."""
+    heals = course((0.93, 0.6), (2.0, 1.0))
+    early, late = with_answers(heals[:32], [0.5, 0.7]), heals[32:]
+    (warning,) = look_back([*early, *with_answers(late, [0.404, 0.604])])
+    assert warning.name == "answers-worse"
+    assert warning.line.startswith("60.0% of the answers were right in steps 1–8 and 50.4% in steps 33–40, so that ")
+    assert names([*early, *with_answers(late, [0.408, 0.608])]) == []
+    stays = course((0.93, 0.93), (1.0, 2.0))
+    fell = [*with_answers(stays[:32], [0.5, 0.7]), *with_answers(stays[32:], [0.1, 0.3])]
+    assert names(fell) == ["answers-worse", "rollouts-not-closer"]
+
+
+def test_answers_that_nobody_can_judge_say_nothing() -> None:
+    stays = course((0.93, 0.93), (1.0, 2.0))
+    unknown = with_answers(stays[:32], [None])
+    assert names(with_answers(stays, [None])) == ["rollouts-not-closer"]
+    assert names([*unknown, *with_answers(stays[32:], [0.9])]) == ["rollouts-not-closer"]
+    once = [*with_answers(stays[:1], [0.1]), *unknown[1:], *with_answers(stays[32:], [0.9])]
+    assert names(once) == ["rollouts-not-closer"], "a single step has no spread"
+    assert names(with_answers(stays, [0.4])) == ["rollouts-not-closer"], "none at all neither"
 
 
 def test_a_discriminator_that_tells_nothing_from_the_start() -> None:
