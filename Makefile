@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# A file's tests stay in one process, which shares what they train. `pytest` by itself runs all in one.
+# A file's tests stay in one process, which shares what they train. `pytest` by itself runs all in one. Files keep their
+# order, integration tests first: by the number of their tests the longest would come last, and one process would wait.
 PROCESSES ?= auto
 
 VLLM_VENV ?= .venv-vllm
@@ -16,7 +17,8 @@ demo: $(INSTALLED)
 	$(BIN)/prism run recipes/tiny/demo.toml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder $(PYTEST_ARGS)
 
 # vLLM brings hundreds of packages, so it has an environment of its own: vLLM for CPUs, about 4 GB.
 test-vllm: $(VLLM_INSTALLED)

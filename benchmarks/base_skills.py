@@ -23,7 +23,7 @@ from prism.data.world.scene import draw_scene
 from prism.models import PromptEncoder, load_policy
 from prism.packing import branch_logprobs
 from prism.records import Example, Prompt
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.stages.base import pack_lessons
 from prism.stages.workspace import SHIPPED_BASE

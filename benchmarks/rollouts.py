@@ -20,7 +20,7 @@ import transformers
 from prism.data.world.datasets import FAITHFUL, ROLLOUT, demonstrations
 from prism.models import PromptEncoder, load_policy
 from prism.records import Prompt
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.runtime.threads import choose_threads
 from prism.stages.workspace import SHIPPED_BASE

@@ -35,7 +35,7 @@ from prism.models.tiny import CHAT_TEMPLATE, build_tiny, tiny_config, train_toke
 from prism.packing import EncodedPrompt
 from prism.records import ImageSource, Prompt, Rollout, RolloutGroup
 from prism.rewards import parse_response
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
 
 PIXELS_PER_TOKEN = 32 * 32

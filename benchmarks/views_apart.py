@@ -21,7 +21,7 @@ from prism.data.world.datasets import DEV, FAITHFUL, demonstrations
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights, load_policy
 from prism.records import Demonstration
 from prism.rewards import parse_response
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.stages.game import game_loss, game_metrics, measure_routing
 from prism.stages.scoring import Contest, ContestBatch, ContestScores, score, score_and_backpropagate

@@ -10,7 +10,7 @@ import sys
 from prism.config import ServedRollout
 from prism.models import checkpoint_weights, load_policy
 from prism.records import Prompt
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.served_engine import ServedEngine
 from prism.runtime.distributed import processes
 from prism.runtime.launch import process_index

@@ -17,7 +17,7 @@ from prism.config import ServedRollout
 from prism.errors import ConfigError, RolloutError
 from prism.models import PromptEncoder, checkpoint_weights, load_policy
 from prism.records import Prompt, RolloutGroup
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.served_engine import ServedEngine
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.stages.workspace import SHIPPED_BASE

@@ -24,8 +24,8 @@ from torch import nn
 
 from prism.runtime import manifest
 from prism.runtime.atomic import atomic_directory
+from prism.runtime.generators import generator
 from prism.runtime.optimizer import clip_gradients, make_optimizer, make_schedule
-from prism.runtime.seeding import generator
 from prism.runtime.stage import StageRun
 
 # The package may be edited while these tests run, which would rightly start every run afresh.

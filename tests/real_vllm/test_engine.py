@@ -13,7 +13,7 @@ from prism.config import VllmRollout
 from prism.errors import DataError, RolloutError
 from prism.models import PromptEncoder, checkpoint_weights
 from prism.records import Prompt, RolloutGroup
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.rollout.vllm_engine import VllmEngine
 from prism.stages.mismatch import Mismatch, check_sampler, sampler_logprobs

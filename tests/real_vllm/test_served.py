@@ -13,7 +13,7 @@ from prism.config import ServedRollout
 from prism.errors import RolloutError
 from prism.models import PromptEncoder, checkpoint_weights
 from prism.records import Prompt
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.served_engine import ServedEngine
 from prism.stages.mismatch import check_sampler
 from prism.stages.workspace import SHIPPED_BASE

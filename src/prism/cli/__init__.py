@@ -179,7 +179,7 @@ def report_run(arguments: argparse.Namespace) -> None:
 
 def sample_checkpoint(arguments: argparse.Namespace) -> None:
     from prism.records import ImageSource, Prompt
-    from prism.rollout.engine import Sampling
+    from prism.rollout.sampling import Sampling
     from prism.rollout.transformers_engine import TransformersEngine
 
     prompt = Prompt("sample", arguments.question, tuple(ImageSource(path=path) for path in arguments.image))

@@ -19,7 +19,7 @@ from prism.errors import DataError
 from prism.records import Prompt
 from prism.rewards import Verdict, answer_of_free_text, parse_response, verify_answer
 from prism.rewards.verdict import Rule
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 
 STEP = "difficulty"
 

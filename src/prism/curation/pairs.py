@@ -18,7 +18,7 @@ from prism.curation.texts import check_response
 from prism.data.rejects import RowError
 from prism.errors import DataError
 from prism.rewards import parse_response
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 
 STEP = "pairs"
 

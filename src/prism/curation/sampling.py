@@ -12,11 +12,10 @@ from prism.curation.asking import chat_servers
 from prism.curation.concurrency import finish_all
 from prism.errors import PrismError
 from prism.records import Prompt
-from prism.rollout.engine import RolloutEngine, Sampling
 from prism.rollout.openai_engine import chat_messages
 from prism.rollout.openai_messages import ChatRequest
 from prism.rollout.openai_pool import ChatPool, InDoubtError, Meter, RequestError
-from prism.rollout.transformers_engine import TransformersEngine
+from prism.rollout.sampling import RolloutEngine, Sampling
 from prism.runtime.hashing import path_sha256
 from prism.runtime.seeding import derive_seed, derive_small_seed
 
@@ -162,6 +161,8 @@ class Reference:
     @asynccontextmanager
     async def open(self, meter: Meter, sampling: Sampling, seed: int) -> AsyncIterator[Sampler]:
         if isinstance(self.config, LocalModel):
+            from prism.rollout.transformers_engine import TransformersEngine
+
             engine = TransformersEngine.of_checkpoint(self.config.path, batch_size=self.config.batch_size)
             yield LocalSampler(engine, sampling, seed)
             return

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from prism.records import Prompt, Rollout
-from prism.rollout.engine import RolloutEngine, Sampling
+from prism.rollout.sampling import RolloutEngine, Sampling
 from prism.runtime.distributed import from_first, spread_out
 from prism.runtime.jsonl import read_jsonl
 from prism.runtime.stage import StageRun

@@ -1,38 +1,13 @@
-"""What every rollout engine offers to the stages."""
+"""What an engine in a training process offers to the stages besides sampling."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from prism.records import Prompt, Rollout, RolloutGroup
+from prism.rollout.sampling import RolloutEngine, Sampling, Stream
 from prism.runtime.distributed import gather, own_slices
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """`temperature` 0 is greedy decoding; `max_tokens` counts the end token."""
-
-    temperature: float
-    max_tokens: int
-
-
-Stream = tuple[int | str, ...]
-"""What the random numbers of one prompt's samples are derived from."""
-
-
-class RolloutEngine(Protocol):
-    """Samples completions from the current weights of the policy.
-
-    The sample with index i of a prompt is decided by (`seed`, prompt id, i) and the weights alone,
-    whatever else is in the batch, up to round-off in the logits.
-    """
-
-    def generate(
-        self, prompts: Sequence[Prompt], *, num_samples: int, sampling: Sampling, seed: int
-    ) -> list[RolloutGroup]: ...
 
 
 class PolicyEngine(RolloutEngine, Protocol):
@@ -65,16 +40,6 @@ class LocalEngine(PolicyEngine, Protocol):
     ) -> list[list[Rollout]]:
         """What `generate` draws for prompts with these streams, whatever other processes do."""
         ...
-
-
-def streams(prompts: Sequence[Prompt], seed: int) -> list[Stream]:
-    """One stream per prompt; a prompt that occurs again in the same call must not repeat its samples."""
-    occurrences: Counter[str] = Counter()
-    found: list[Stream] = []
-    for prompt in prompts:
-        found.append((seed, prompt.id, occurrences[prompt.id]))
-        occurrences[prompt.id] += 1
-    return found
 
 
 def share_out(

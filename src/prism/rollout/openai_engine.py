@@ -9,9 +9,9 @@ from prism.data.images import describe_source, read_bytes
 from prism.data.questions import question_parts
 from prism.errors import DataError
 from prism.records import ImageSource, Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling, streams
 from prism.rollout.openai_client import ChatReply, ChatRequest, chat
 from prism.rollout.openai_server import ChatServer
+from prism.rollout.sampling import Sampling, streams
 from prism.runtime.seeding import derive_small_seed
 
 _MEDIA_TYPES = {

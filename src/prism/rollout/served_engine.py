@@ -15,7 +15,7 @@ from torch import Tensor
 from prism.config import ServedRollout
 from prism.errors import ConfigError, RolloutError
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling, streams
+from prism.rollout.sampling import Sampling, streams
 from prism.rollout.wire import END_OF_WEIGHTS, prompt_table, read_error, read_rollout, weight_message
 from prism.runtime.distributed import from_first, gather, num_processes, wait_for_all
 from prism.runtime.launch import process_index

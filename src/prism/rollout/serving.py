@@ -26,7 +26,8 @@ from aiohttp import web
 from prism.config import ServeConfig, VllmRollout
 from prism.errors import PrismError, RolloutError
 from prism.models import PromptEncoder
-from prism.rollout.engine import LocalEngine, Sampling
+from prism.rollout.engine import LocalEngine
+from prism.rollout.sampling import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.rollout.vllm_engine import VllmEngine
 from prism.rollout.wire import error_table, read_prompt, read_weights, rollout_table

@@ -14,8 +14,9 @@ from prism.models.policy import load_policy, take_weights
 from prism.models.processor import PromptEncoder
 from prism.packing import EncodedPrompt
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling, Stream, share_out, streams
-from prism.runtime.seeding import generator
+from prism.rollout.engine import share_out
+from prism.rollout.sampling import Sampling, Stream, streams
+from prism.runtime.generators import generator
 
 _COMPACT_BELOW = 0.75
 """Finished rows leave the batch once fewer than this share of it is still growing."""

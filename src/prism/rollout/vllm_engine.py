@@ -25,7 +25,8 @@ from prism.errors import ConfigError, DataError, NumericsError, RolloutError
 from prism.models import PromptEncoder
 from prism.models.checkpoint import INPUT_WEIGHT, OUTPUT_WEIGHT, first_line, read_weight_shapes
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling, Stream, share_out, streams
+from prism.rollout.engine import share_out
+from prism.rollout.sampling import Sampling, Stream, streams
 from prism.runtime.distributed import num_processes
 from prism.runtime.launch import was_started_with_others
 from prism.runtime.seeding import derive_seed

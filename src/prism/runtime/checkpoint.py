@@ -29,9 +29,9 @@ from prism.errors import CheckpointError
 from prism.models.sharding import sharded_like, whole
 from prism.runtime.atomic import atomic_directory, discard, remove_temporaries, storage_errors
 from prism.runtime.distributed import wait_for_all
+from prism.runtime.generators import rng_state
 from prism.runtime.hashing import file_sha256
 from prism.runtime.launch import is_first
-from prism.runtime.seeding import rng_state
 from prism.runtime.state_codec import join_tensors, module_tensors, restore_module, split_tensors, storable
 
 FORMAT = 1
@@ -40,7 +40,7 @@ _NAME = re.compile(r"step-(\d{6,})")
 
 @dataclass(frozen=True, slots=True)
 class LoadedCheckpoint:
-    """What `load_latest` cannot put in place by itself. `rng` is for `seeding.restore_rng_state`."""
+    """What `load_latest` cannot put in place by itself. `rng` is for `generators.restore_rng_state`."""
 
     step: int
     state: dict[str, Any]

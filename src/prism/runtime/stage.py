@@ -35,6 +35,7 @@ from prism.errors import StorageError
 from prism.runtime.atomic import discard, remove_temporaries, storage_errors
 from prism.runtime.checkpoint import list_checkpoints, load_latest, save_checkpoint
 from prism.runtime.distributed import from_first, largest
+from prism.runtime.generators import restore_rng_state, seed_globals
 from prism.runtime.interrupt import Interrupted, InterruptFlag
 from prism.runtime.jsonl import JsonlLog, UnwrittenLog
 from prism.runtime.launch import is_first
@@ -50,7 +51,6 @@ from prism.runtime.manifest import (
 )
 from prism.runtime.metrics import metric_row
 from prism.runtime.progress import StepProgress, make_console, say
-from prism.runtime.seeding import restore_rng_state, seed_globals
 
 METRICS, TIMINGS, SAMPLES = "metrics.jsonl", "timings.jsonl", "samples.jsonl"
 

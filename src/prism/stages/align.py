@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from prism.config import AlignConfig, PlannedStage, RolloutConfig
 from prism.errors import ConfigError
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.runtime.distributed import from_first
 from prism.runtime.jsonl import read_jsonl
 from prism.runtime.optimizer import clip_gradients, descend, make_optimizer

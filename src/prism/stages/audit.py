@@ -24,7 +24,7 @@ from prism.evals.audit import audit_document
 from prism.evals.shortcuts import MIN_PROMPTS
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
 from prism.records import Demonstration
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.runtime.atomic import write_json
 from prism.runtime.checkpoint import checkpoint_step, list_checkpoints, load_modules
 from prism.runtime.manifest import read_manifest

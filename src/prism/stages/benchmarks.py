@@ -17,10 +17,10 @@ from prism.evals.runner import Questioning, decodings
 from prism.evals.scorecard import ScoredResponse, ask_judge, score_responses, summarize_benchmark
 from prism.evals.sources import Source, load_benchmark
 from prism.records import Prompt, Rollout
-from prism.rollout.engine import RolloutEngine
 from prism.rollout.openai_client import served_model
 from prism.rollout.openai_engine import OpenAIEngine
 from prism.rollout.openai_server import ChatServer
+from prism.rollout.sampling import RolloutEngine
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.runtime.atomic import write_json, write_text
 from prism.runtime.hashing import path_sha256

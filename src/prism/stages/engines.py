@@ -12,7 +12,8 @@ from prism.models import PromptEncoder
 from prism.models.sharding import is_sharded
 from prism.packing import branch_logprobs
 from prism.records import Prompt, RolloutGroup
-from prism.rollout.engine import PolicyEngine, Sampling
+from prism.rollout.engine import PolicyEngine
+from prism.rollout.sampling import Sampling
 from prism.rollout.served_engine import ServedEngine
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.rollout.vllm_engine import VllmEngine

@@ -16,7 +16,7 @@ from prism.objectives import grpo_advantages, has_signal, overlong_penalty
 from prism.packing import PackedTrees
 from prism.records import Prompt, Response, RolloutGroup
 from prism.rewards import Reward, mix_reward
-from prism.rollout.engine import RolloutEngine, Sampling
+from prism.rollout.sampling import RolloutEngine, Sampling
 from prism.runtime.distributed import spread_out
 from prism.runtime.optimizer import descend, make_optimizer
 from prism.runtime.seeding import derive_seed

@@ -6,7 +6,7 @@ from prism.config import PlannedStage, policy_before_alignment
 from prism.errors import ConfigError, DataError
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
 from prism.records import Demonstration
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.runtime.optimizer import make_optimizer, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
 from prism.stages.datasets import read_alignment

@@ -17,7 +17,7 @@ from prism.curation.sampling import LocalSampler, Sampled
 from prism.curation.spending import count_spending
 from prism.errors import ConfigError, DataError
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from servers.openai_stub import Answer, Received, Reply, Stub, completion, refusal, serving
 
 

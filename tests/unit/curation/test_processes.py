@@ -230,8 +230,10 @@ def is_running(process: int) -> bool:
         return False
 
 
-def test_a_process_that_looks_at_rows_needs_no_torch() -> None:
-    """It would take 400 MB and seconds in each."""
-    steps = "verify, decontaminate, dedup, split, processes"
+@pytest.mark.parametrize(
+    "steps", ["verify, decontaminate, dedup, split, processes", "difficulty, teach, pairs, quality"]
+)
+def test_neither_looking_at_rows_nor_asking_servers_needs_torch(steps: str) -> None:
+    """It would take 400 MB and seconds in each process."""
     code = f"import sys; from prism.curation import {steps}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

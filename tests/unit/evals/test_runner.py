@@ -12,7 +12,7 @@ from prism.evals.grading import grade
 from prism.evals.runner import Decoding, Questioning, decodings
 from prism.evals.summary import summarize
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.runtime.stage import StageRun
 
 GOOD = "<caption>a,\u2028b</caption><think>1. x\n2. y</think><answer>5</answer>"

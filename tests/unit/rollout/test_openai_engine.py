@@ -14,10 +14,10 @@ import pytest
 
 from prism.errors import ConfigError, DataError, PrismError, RolloutError
 from prism.records import ImageSource, Prompt, Rollout
-from prism.rollout.engine import Sampling
 from prism.rollout.openai_client import served_model
 from prism.rollout.openai_engine import OpenAIEngine
 from prism.rollout.openai_server import ChatServer
+from prism.rollout.sampling import Sampling
 from prism.runtime.seeding import derive_seed
 from servers.openai_stub import Received, Reply, Stub, completion, refusal, serving
 

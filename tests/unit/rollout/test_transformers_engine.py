@@ -12,7 +12,7 @@ from prism.models.processor import PromptEncoder
 from prism.packing import Branch, PromptTree, branch_logprobs, pack_trees
 from prism.records import Prompt, RolloutGroup
 from prism.rollout import engine as rollout_engine
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.runtime import distributed
 

@@ -19,7 +19,7 @@ from prism.models.policy import save_policy
 from prism.records import Prompt, RolloutGroup
 from prism.rollout import engine as rollout_engine
 from prism.rollout import vllm_engine
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.vllm_engine import VllmEngine
 from prism.runtime import distributed
 from prism.runtime.seeding import derive_seed

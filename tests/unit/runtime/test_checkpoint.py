@@ -16,8 +16,8 @@ from prism.runtime.checkpoint import (
     load_modules,
     save_checkpoint,
 )
+from prism.runtime.generators import generator, restore_rng_state, seed_globals
 from prism.runtime.optimizer import make_optimizer, make_schedule
-from prism.runtime.seeding import generator, restore_rng_state, seed_globals
 
 # Newer Pythons warn of fork beside threads; the children here only write files and leave.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

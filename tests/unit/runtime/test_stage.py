@@ -13,9 +13,9 @@ from torch import nn
 from prism.errors import CheckpointError, NumericsError, StorageError
 from prism.runtime import manifest as manifest_module
 from prism.runtime.atomic import atomic_directory
+from prism.runtime.generators import generator
 from prism.runtime.interrupt import Interrupted
 from prism.runtime.optimizer import make_optimizer, make_schedule
-from prism.runtime.seeding import generator
 from prism.runtime.stage import StageRun
 
 STEPS = 7

@@ -11,7 +11,7 @@ from prism.config import ImportanceConfig, TransformersRollout, VllmRollout
 from prism.errors import RolloutError
 from prism.models import PromptEncoder, checkpoint_weights
 from prism.records import Prompt, RolloutGroup
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
 from prism.stages import engines
 from prism.stages.engines import open_engine

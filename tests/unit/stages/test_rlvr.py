@@ -10,7 +10,7 @@ from prism.config import Dapo, Grpo, Gspo, RlvrConfig
 from prism.models import PromptEncoder
 from prism.records import Prompt, Rollout, RolloutGroup
 from prism.rewards import mix_reward
-from prism.rollout.engine import Sampling
+from prism.rollout.sampling import Sampling
 from prism.stages.imitation import draw_batch
 from prism.stages.rlvr import (
     PromptSampler,
