@@ -3,9 +3,9 @@
     python benchmarks/effect.py [--recipe effect] run 0 [1 …]    # every cell of these seeds, then their archive
     python benchmarks/effect.py [--recipe effect] report         # the table over all archived seeds, and a page
 
-The recipe is one of `recipes/ablations/`. A seed takes an hour and more of one core and is resumed when it was cut off.
-Its archive in `benchmarks/results/RECIPE/` holds what a report reads, except samples and texts of responses, and no
-weights, so that seeds can be run on several machines, or days.
+The recipe is one of `recipes/ablations/` (`EXPERIMENTS`). A seed takes an hour and more of one core and is resumed when
+it was cut off. Its archive in `benchmarks/results/RECIPE/` holds what a report reads, except samples and texts of
+responses, and no weights, so that seeds can be run on several machines, or days.
 """
 
 import argparse
@@ -23,12 +23,15 @@ from typing import Any
 from prism.cli import main as prism
 from prism.evals.statistics import Interval, mean_interval
 from prism.report import print_ablation_table
+from prism.runtime.jsonl import read_jsonl
 
 RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
 KEPT = {
     *("recipe.json", "ablation.json", "manifest.json", "teacher_distribution.json"),
     *("metrics.jsonl", "timings.jsonl", "events.jsonl", "summary.json", "audit.json"),
 }
+EXPERIMENTS = ("effect", "noisy-effect")
+"""Recipes whose reference is the cell `full`."""
 ITEMS = "items.jsonl"
 PART = 10
 """Steps of alignment that are reported together."""
@@ -61,7 +64,7 @@ def add(archive: tarfile.TarFile, path: Path, name: str) -> None:
     if path.is_symlink() or path.name != ITEMS:
         archive.add(path, name)
         return
-    kept = ({key: value for key, value in row.items() if key != "response"} for row in read_rows(path))
+    kept = ({key: value for key, value in row.items() if key != "response"} for row in read_jsonl(path))
     lines = (json.dumps(row) + "\n" for row in kept)
     data = "".join(lines).encode()
     entry = tarfile.TarInfo(name)
@@ -163,11 +166,7 @@ def means_from(seeds: dict[str, list[dict[str, Any]]], metric: str, start: int) 
 
 def read_games(cell: Path) -> dict[str, list[dict[str, Any]]]:
     """The metrics of every step of alignment, by seed."""
-    return {file.parent.parent.name: read_rows(file) for file in sorted(cell.glob("seed-*/align/metrics.jsonl"))}
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {file.parent.parent.name: read_jsonl(file) for file in sorted(cell.glob("seed-*/align/metrics.jsonl"))}
 
 
 def read_summary(stage: Path) -> dict[str, Any]:
@@ -176,7 +175,7 @@ def read_summary(stage: Path) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="effect", choices=sorted(path.stem for path in RECIPES.glob("*.toml")))
+    parser.add_argument("--recipe", default="effect", choices=EXPERIMENTS)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run").add_argument("seeds", type=int, nargs="+")
     commands.add_parser("report")

@@ -16,7 +16,6 @@ pass over one pack, by the same functions as in training, on tensors that have s
 
 import argparse
 import dataclasses
-import json
 import statistics
 import tempfile
 import time
@@ -58,6 +57,7 @@ from prism.planning.packs import Pack
 from prism.planning.plan import estimate, policy_shape
 from prism.planning.shapes import ModelShape, published_config, read_shape, with_experts
 from prism.planning.work import BYTES, Model, forward, forward_backward, seconds
+from prism.runtime.jsonl import read_jsonl
 from prism.runtime.optimizer import make_optimizer
 from prism.runtime.threads import choose_threads
 from prism.stages import align, base, datasets, rlvr, sft, warmup
@@ -284,7 +284,7 @@ class Check:
 
     def _rollouts_of(self, planned: PlannedStage) -> Lengths:
         """With rollouts as long as the stage's were in the mean, and the longest of a step, which is one batch here."""
-        rows = read_rows(self._timed.stage_directory(planned.name) / "metrics.jsonl")
+        rows = read_jsonl(self._timed.stage_directory(planned.name) / "metrics.jsonl")
         if "rollout/longest" not in rows[0]:
             return self._lengths
         mean, longest = (
@@ -317,11 +317,7 @@ def describe_hardware(hardware: Hardware) -> str:
 
 
 def step_seconds(directory: Path) -> float:
-    return statistics.median(row["time/step_seconds"] for row in read_rows(directory / "timings.jsonl")[1:])
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return statistics.median(row["time/step_seconds"] for row in read_jsonl(directory / "timings.jsonl")[1:])
 
 
 def planned_step(stage: StageEstimate) -> float:

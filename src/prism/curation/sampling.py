@@ -161,6 +161,7 @@ class Reference:
     @asynccontextmanager
     async def open(self, meter: Meter, sampling: Sampling, seed: int) -> AsyncIterator[Sampler]:
         if isinstance(self.config, LocalModel):
+            # Here, since asking servers needs no torch.
             from prism.rollout.transformers_engine import TransformersEngine
 
             engine = TransformersEngine.of_checkpoint(self.config.path, batch_size=self.config.batch_size)

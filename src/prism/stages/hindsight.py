@@ -58,12 +58,10 @@ def look_back(rows: Sequence[Row]) -> list[Diagnosis]:
     size = len(rows) // WINDOW_SHARE
     first, last = rows[:size], rows[-size:]
     before, now = _answers(first), _answers(last)
-    rise = noise = 0.0
-    if before is not None and now is not None:
-        rise, noise = now.share - before.share, _noise(before, now)
-    found = [_answers_worse(before, now)] if before and now and rise < -noise else []
+    rise = _rise(before, now) if before and now else 0.0
+    found = [_answers_worse(before, now)] if before and now and rise < 0 else []
     for view in views_of_row(rows[-1]):
-        found += _of_view(view, first, last, has_helped=rise > noise)
+        found += _of_view(view, first, last, has_helped=rise > 0)
     return found
 
 
@@ -83,12 +81,13 @@ def _answers(rows: Sequence[Row]) -> _Answers | None:
     return _Answers(_steps_text(rows), fmean(shares), variance(shares), len(shares)) if len(shares) > 1 else None
 
 
-def _noise(before: _Answers, now: _Answers) -> float:
-    """What the later share of a policy that stays the same exceeds the earlier by in one case of 20: Student's t over
-    steps, each of which has prompts of its own."""
+def _rise(before: _Answers, now: _Answers) -> float:
+    """How much larger the later share is, negative where it is smaller; 0 where a policy that stays the same would have
+    such a difference in one case of 20, to that side (Student's t over steps, each of which has prompts of its own)."""
     freedom = before.num_steps + now.num_steps - 2
     error = math.sqrt(before.variance / before.num_steps + now.variance / now.num_steps)
-    return student_t_quantile(CERTAINTY, freedom) * error
+    rise = now.share - before.share
+    return rise if abs(rise) > student_t_quantile(CERTAINTY, freedom) * error else 0.0
 
 
 def _answers_worse(before: _Answers, now: _Answers) -> Diagnosis:
