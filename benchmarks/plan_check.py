@@ -425,7 +425,7 @@ def blank_pack(tokens: int) -> PackedTrees:
     places = torch.arange(tokens)
     end, row = torch.tensor([tokens - 1]), torch.tensor([0])
     runs = ((tokens,),)
-    return PackedTrees(ids, places.expand(3, -1), ids, ids, None, None, places, ids, ids, places, end, row, runs)
+    return PackedTrees(ids, places.expand(3, -1), ids, ids, (), None, places, ids, ids, places, end, row, runs)
 
 
 def main() -> None:

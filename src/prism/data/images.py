@@ -6,9 +6,11 @@ Hugging Face's and vLLM's Qwen image processors, so none of them resizes it agai
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from prism.errors import DataError
 from prism.records import ImageSource
@@ -23,6 +25,12 @@ MAX_SOURCE_BYTES = 2**28
 """Larger image files are refused unread."""
 
 MAX_ASPECT_RATIO = 200
+
+_TURNED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+
+_PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""Chunks that may turn a PNG and may stand behind its pixels."""
 
 
 def describe_source(source: ImageSource) -> str:
@@ -56,6 +64,22 @@ def open_image(source: ImageSource) -> Image.Image:
     return _open(source)[0]
 
 
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Width and height of `open_image(source)`, told by the head of a JPEG, WebP or PNG without decoding the rest.
+
+    Raises DataError where the head is broken; what is broken behind it shows when the image is opened.
+    """
+    encoded = read_bytes(source)
+    with _errors_of(source):
+        image = _read_head(encoded)
+        if image.format in ("JPEG", "WEBP"):
+            is_turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+            return (image.height, image.width) if is_turned else image.size
+        if image.format == "PNG" and not any(mark in encoded for mark in _PNG_METADATA):
+            return image.size
+    return open_image(source).size
+
+
 def open_reduced(source: ImageSource, min_side: int) -> tuple[Image.Image, tuple[int, int]]:
     """As `open_image`, with the size of the whole: a JPEG is decoded at a half, a quarter or an eighth of it, as
     long as both sides keep `min_side` pixels, which is several times faster."""
@@ -64,18 +88,31 @@ def open_reduced(source: ImageSource, min_side: int) -> tuple[Image.Image, tuple
 
 def _open(source: ImageSource, min_side: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
     encoded = read_bytes(source)
-    try:
-        image = Image.open(BytesIO(encoded), formats=FORMATS)
+    with _errors_of(source):
+        image = _read_head(encoded)
         size = image.size
-        num_pixels = image.width * image.height
-        if num_pixels > MAX_SOURCE_PIXELS:
-            raise DataError(f"{num_pixels} pixels, more than the {MAX_SOURCE_PIXELS} allowed")
         if image.format == "PNG":  # the one format with checksums, which loading does not look at
             Image.open(BytesIO(encoded), formats=FORMATS).verify()
         if min_side is not None:
             image.draft("RGB", (min_side, min_side))
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image)), size
+
+
+def _read_head(encoded: bytes) -> Image.Image:
+    """The image before it is decompressed."""
+    image = Image.open(BytesIO(encoded), formats=FORMATS)
+    num_pixels = image.width * image.height
+    if num_pixels > MAX_SOURCE_PIXELS:
+        raise DataError(f"{num_pixels} pixels, more than the {MAX_SOURCE_PIXELS} allowed")
+    return image
+
+
+@contextmanager
+def _errors_of(source: ImageSource) -> Iterator[None]:
+    """Whatever is raised by reading an image, as a DataError that names it."""
+    try:
+        yield
     # Broken bytes make Pillow's decoders raise nearly anything: SyntaxError, struct.error, KeyError, EOFError.
     except Exception as error:
         reason = str(error) or type(error).__name__

@@ -5,10 +5,12 @@ without a log it raises DataError naming file, row and field. A file that is wro
 row rejected included, always raises DataError: nothing is ever made up to replace a row.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from prism.data.formats import sharegpt, trl, verl_parquet, warmup_pairs
 from prism.data.formats.fields import ANSWER_FIELDS, Row, is_too_deep, read_id, read_visible_text, with_extra
@@ -16,7 +18,7 @@ from prism.data.formats.parsed import ParsedRow
 from prism.data.formats.warmup_pairs import ParsedPair, ResponsePair
 from prism.data.images import open_image
 from prism.data.rejects import RejectLog, RowError
-from prism.data.row_files import RawRow, RowFile, open_rows
+from prism.data.row_files import RawRow, open_rows
 from prism.errors import DataError
 from prism.records import Demonstration, Example, Prompt, Response
 
@@ -33,7 +35,8 @@ __all__ = [
 ]
 
 Check = Callable[[Prompt | Example | Demonstration | ResponsePair], object]
-"""Looks at a finished record and raises RowError where it cannot be used; its result is not used."""
+"""Looks at a finished record and raises RowError where it cannot be used; its result is not used. Called in several
+threads at a time."""
 
 UNDECODABLE = "has an image that cannot be decoded"
 
@@ -42,6 +45,7 @@ _COMPLETION_COLUMNS = ("messages", "conversations", "completion", "teacher_respo
 _ANSWER_COLUMNS = ("reward_model", *ANSWER_FIELDS)
 _PAIR_COLUMNS = ("teacher_response", "teacher_caption")
 _STUDENT_COLUMNS = ("student_response", "student_caption")
+_ROWS_AHEAD = 64
 
 
 class _HasPrompt(Protocol):
@@ -51,6 +55,14 @@ class _HasPrompt(Protocol):
 
 _Parsed = TypeVar("_Parsed", bound=_HasPrompt)
 _Record = TypeVar("_Record", bound=Prompt | Example | Demonstration | ResponsePair)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[_Record]):
+    """What became of one row, counted as `RawRow` counts."""
+
+    number: int
+    content: _Record | RowError
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,34 +244,64 @@ def _read(
         found = ", ".join(sorted(file.columns))
         raise DataError(f"{file.path}: none of the columns {', '.join(columns)}; found {found}")
 
-    def record(row: RawRow) -> _Record:
-        built = build(parse_row(_fields(row), policy.image_root))
-        if policy.check is not None:
-            policy.check(built)
-        return built
+    def outcome(row: RawRow) -> _Outcome[_Record]:
+        try:
+            return _Outcome(row.number, build(parse_row(_fields(row), policy.image_root)))
+        except RowError as error:
+            return _Outcome(row.number, error)
 
-    return _records(file, record, policy.rejects)
+    return _records(file.path, _checked(map(outcome, file.rows), policy.check), policy.rejects)
 
 
-def _records(file: RowFile, record: Callable[[RawRow], _Record], rejects: RejectLog | None) -> Iterator[_Record]:
+def _checked(outcomes: Iterator[_Outcome[_Record]], check: Check | None) -> Iterator[_Outcome[_Record]]:
+    """The outcomes after `check`, in their order.
+
+    Rows are parsed one after the other and checked in threads, a few ahead of what is asked for: decoding images is
+    nearly all of it, which leaves other threads alone, and where files come over a network they wait for them together.
+    """
+    if check is None:
+        yield from outcomes
+        return
+
+    def checked(outcome: _Outcome[_Record]) -> _Outcome[_Record]:
+        if isinstance(outcome.content, RowError):
+            return outcome
+        try:
+            check(outcome.content)
+        except RowError as error:
+            return _Outcome(outcome.number, error)
+        return outcome
+
+    coming: deque[Future[_Outcome[_Record]]] = deque()
+    threads = ThreadPoolExecutor(thread_name_prefix="rows")
+    try:
+        for outcome in outcomes:
+            coming.append(threads.submit(checked, outcome))
+            if len(coming) > _ROWS_AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _records(path: Path, outcomes: Iterator[_Outcome[_Record]], rejects: RejectLog | None) -> Iterator[_Record]:
     num_rows = num_kept = 0
     first_error = ""
-    for row in file.rows:
+    for outcome in outcomes:
         num_rows += 1
-        try:
-            kept = record(row)
-        except RowError as error:
+        if isinstance(outcome.content, RowError):
             if rejects is None:
-                raise error.at(file.path, row.number) from None
-            rejects.add(file.path, row.number, error)
-            first_error = first_error or f"row {row.number}: {error}"
+                raise outcome.content.at(path, outcome.number) from None
+            rejects.add(path, outcome.number, outcome.content)
+            first_error = first_error or f"row {outcome.number}: {outcome.content}"
             continue
         num_kept += 1
-        yield kept
+        yield outcome.content
     if not num_rows:
-        raise DataError(f"{file.path}: the file has no rows")
+        raise DataError(f"{path}: the file has no rows")
     if not num_kept:
-        raise DataError(f"{file.path}: all {num_rows} rows were rejected; {first_error}")
+        raise DataError(f"{path}: all {num_rows} rows were rejected; {first_error}")
 
 
 def _fields(row: RawRow) -> Row:

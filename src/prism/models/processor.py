@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from prism.data.images import fit_to_grid, grid_size, open_image, read_bytes
+from prism.data.images import fit_to_grid, grid_size, image_size, open_image, read_bytes
 from prism.data.questions import question_parts
 from prism.errors import DataError, ModelError
 from prism.models.checkpoint import first_line, read_config
 from prism.models.hub_processor import Qwen3VLProcessor, read_chat_template, read_video_settings
 from prism.models.tokenization import TextTokenizer, span_mask
 from prism.packing.positions import mrope_positions
-from prism.packing.tree import EncodedPrompt
+from prism.packing.tree import EncodedPrompt, Pixels
 from prism.records import Prompt
 
 IMAGE_TOKEN = "<|image_pad|>"
@@ -95,8 +95,8 @@ class PromptEncoder:
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """The prompt up to the point where the assistant's turn begins. Equal prompts share one result.
 
-        Raises DataError, naming the prompt, for an unusable image or when `<image>` marks and images
-        disagree in number.
+        Images are read as far as their size; `pixels` prepares them. Raises DataError, naming the prompt,
+        for an unusable image or when `<image>` marks and images disagree in number.
         """
         try:
             digests = tuple(hashlib.sha256(read_bytes(source)).digest() for source in prompt.images)
@@ -110,15 +110,21 @@ class PromptEncoder:
         return encoded
 
     def prompt_length(self, prompt: Prompt) -> int:
-        """Tokens of `encode(prompt)`, without preparing its pixels. Raises DataError like `encode`."""
-        sizes = [grid_size(*open_image(source).size, **self._grid) for source in prompt.images]
+        """Tokens of `encode(prompt)`. Raises DataError like `encode`."""
+        sizes = self._image_sizes(prompt)
         num_image_tokens = sum(width * height // self._grid["factor"] ** 2 for width, height in sizes)
         return len(self.unexpanded_ids(prompt)) - len(sizes) + num_image_tokens
 
+    def _image_sizes(self, prompt: Prompt) -> list[tuple[int, int]]:
+        """Of the prompt's images in their final size."""
+        return [grid_size(*image_size(source), **self._grid) for source in prompt.images]
+
     def _encode(self, prompt: Prompt) -> EncodedPrompt:
         token_ids = self.unexpanded_ids(prompt)
-        pixel_values, grid = self._pixels(self.fitted_images(prompt))
-        counts = [] if grid is None else (grid.prod(dim=1) // self.merge_size**2).tolist()
+        patch = self.processor.image_processor.patch_size
+        sizes = [(1, height // patch, width // patch) for width, height in self._image_sizes(prompt)]
+        grid = torch.tensor(sizes) if sizes else None
+        counts = [height * width // self.merge_size**2 for _, height, width in sizes]
         remaining = iter(counts)
         expanded: list[int] = []
         for token_id in token_ids:
@@ -127,7 +133,8 @@ class PromptEncoder:
         positions, following = mrope_positions(
             ids, grid, image_token_id=self.image_token_id, merge_size=self.merge_size
         )
-        return EncodedPrompt(ids, positions, following, pixel_values, grid)
+        pixels = None if grid is None else Pixels(lambda: self._pixels(prompt, grid))
+        return EncodedPrompt(ids, positions, following, pixels, grid)
 
     def fitted_images(self, prompt: Prompt) -> list[Image.Image]:
         """The prompt's images in their final size, as every backend must see them."""
@@ -142,11 +149,15 @@ class PromptEncoder:
             "max_pixels": settings.size["longest_edge"],
         }
 
-    def _pixels(self, images: list[Image.Image]) -> tuple[Tensor | None, Tensor | None]:
-        if not images:
-            return None, None
+    def _pixels(self, prompt: Prompt, grid: Tensor) -> Tensor:
+        try:
+            images = self.fitted_images(prompt)
+        except DataError as error:
+            raise DataError(f"prompt {prompt.id!r}: {error}") from error
         features = self.processor.image_processor(images=images, do_resize=False, return_tensors="pt")
-        return features["pixel_values"], features["image_grid_thw"]
+        if not torch.equal(features["image_grid_thw"], grid):
+            raise DataError(f"prompt {prompt.id!r}: an image has changed its size since the prompt was read")
+        return features["pixel_values"]
 
     def unexpanded_ids(self, prompt: Prompt) -> list[int]:
         """The prompt's tokens with a single placeholder token per image."""

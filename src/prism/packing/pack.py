@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prism.errors import DataError
-from prism.packing.tree import Branch, EncodedPrompt, PromptTree
+from prism.packing.tree import Branch, EncodedPrompt, Pixels, PromptTree
 
 PROMPT = -1
 """The branch id of prompt tokens."""
@@ -36,7 +36,7 @@ class PackedTrees:
     position_ids: Int[Tensor, "3 length"]
     tree_ids: Int[Tensor, "length"]
     branch_ids: Int[Tensor, "length"]
-    pixel_values: Float[Tensor, "patches values"] | None
+    pixels: tuple[Pixels, ...]
     image_grid_thw: Int[Tensor, "images 3"] | None
     target_positions: Int[Tensor, "targets"]
     target_ids: Int[Tensor, "targets"]
@@ -48,6 +48,13 @@ class PackedTrees:
 
     def __len__(self) -> int:
         return self.input_ids.numel()
+
+    @property
+    def pixel_values(self) -> Float[Tensor, "patches values"] | None:
+        """Those of all images, where the other tensors are; None for a sequence without images."""
+        if not self.pixels:
+            return None
+        return torch.cat([pixels.values for pixels in self.pixels]).to(self.input_ids.device)
 
     def to(self, device: torch.device | str) -> "PackedTrees":
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -134,18 +141,14 @@ def _assemble(pieces: list[_Piece]) -> PackedTrees:
             rows.append(row)
             offset += length
         tree_ids.append(torch.full((piece.length,), tree_index))
-    images = [piece.prompt for piece in pieces if piece.prompt.pixel_values is not None]
+    grids = [piece.prompt.image_grid_thw for piece in pieces if piece.prompt.image_grid_thw is not None]
     return PackedTrees(
         input_ids=torch.cat(ids),
         position_ids=torch.cat(positions, dim=1),
         tree_ids=torch.cat(tree_ids),
         branch_ids=torch.cat(branch_ids),
-        pixel_values=torch.cat([prompt.pixel_values for prompt in images if prompt.pixel_values is not None])
-        if images
-        else None,
-        image_grid_thw=torch.cat([prompt.image_grid_thw for prompt in images if prompt.image_grid_thw is not None])
-        if images
-        else None,
+        pixels=tuple(piece.prompt.pixels for piece in pieces if piece.prompt.pixels is not None),
+        image_grid_thw=torch.cat(grids) if grids else None,
         target_positions=torch.cat(sources),
         target_ids=torch.cat(targets),
         target_rows=torch.cat(target_rows),

@@ -1,9 +1,28 @@
 """Prompt trees: one prompt and the branches that continue it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+
+
+class Pixels:
+    """What the vision tower reads of a prompt's images, prepared when first asked for and then kept.
+
+    Every process knows all prompts of a step, and prepares the images only of those that it runs itself.
+    """
+
+    def __init__(self, prepare: Callable[[], Float[Tensor, "patches values"]]) -> None:
+        self._prepare = prepare
+
+    @cached_property
+    def values(self) -> Float[Tensor, "patches values"]:
+        """May be asked for in several threads. Raises DataError, naming the prompt, for an image that cannot be read
+        to its end."""
+        return self._prepare()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -11,15 +30,19 @@ class EncodedPrompt:
     """A prompt ready for the model: tokens with image placeholders expanded, positions, pixels.
 
     `token_ids` (tokens,), `position_ids` (3, tokens) for time, height and width, `next_position` the
-    position of the first token after the prompt. `pixel_values` (patches, values) and
-    `image_grid_thw` (images, 3) are None for a prompt without images.
+    position of the first token after the prompt. `pixels` and `image_grid_thw` (images, 3) are None
+    for a prompt without images.
     """
 
     token_ids: Tensor
     position_ids: Tensor
     next_position: int
-    pixel_values: Tensor | None = None
+    pixels: Pixels | None = None
     image_grid_thw: Tensor | None = None
+
+    @property
+    def pixel_values(self) -> Float[Tensor, "patches values"] | None:
+        return None if self.pixels is None else self.pixels.values
 
     def __len__(self) -> int:
         return self.token_ids.numel()

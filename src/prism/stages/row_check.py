@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from prism.data.images import open_image
 from prism.data.readers import UNDECODABLE, ResponsePair
 from prism.data.rejects import RowError
 from prism.errors import DataError
@@ -35,6 +36,8 @@ class RowCheck:
         if self.max_images is not None and len(prompt.images) > self.max_images:
             raise RowError("images", "are more than rollout.max_images", f"{len(prompt.images)} > {self.max_images}")
         try:
+            for image in prompt.images:
+                open_image(image)
             length = self.encoder.prompt_length(prompt)
         except DataError as error:
             raise RowError("images", UNDECODABLE, str(error)) from None

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from prism.data.images import fit_to_grid, grid_size, image_hash, open_image
+from prism.data.images import fit_to_grid, grid_size, image_hash, image_size, open_image
 from prism.errors import DataError
 from prism.records import ImageSource
 
@@ -64,6 +65,54 @@ def test_exif_rotation_is_applied() -> None:
     exif[0x0112] = 6  # the camera was turned: shown rotated by 90° clockwise
     opened = open_image(encode(gradient(), exif=exif))
     assert np.array_equal(np.asarray(opened), np.rot90(np.asarray(gradient()), k=-1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+def test_the_head_tells_the_size_of_the_upright_image(kind: str, orientation: int | None) -> None:
+    options = {}
+    if orientation is not None and kind not in ("GIF", "BMP", "PPM"):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options["exif"] = exif
+    source = encode(gradient(24, 16), kind, **options)
+    assert image_size(source) == open_image(source).size
+    assert image_size(source) == ((16, 24) if options and orientation in (6, 8) else (24, 16))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_xmp_turns_an_image_as_exif_does(kind: str) -> None:
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    if kind == "PNG":
+        metadata = PngInfo()
+        metadata.add_itxt("XML:com.adobe.xmp", xmp, zip=True)
+        source = encode(gradient(24, 16), kind, pnginfo=metadata)
+    else:
+        source = encode(gradient(24, 16), kind, xmp=xmp.encode())
+    assert image_size(source) == open_image(source).size == (16, 24)
+
+
+def test_a_png_turned_behind_its_pixels() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain, turned = encode(gradient(24, 16)).data or b"", encode(gradient(24, 16), exif=exif).data or b""
+    start = turned.index(b"eXIf") - 4
+    length = int.from_bytes(turned[start : start + 4], "big")
+    chunk = turned[start : start + length + 12]
+    behind = plain.index(b"IEND") - 4
+    source = ImageSource(data=plain[:behind] + chunk + plain[behind:])
+    assert image_size(source) == open_image(source).size == (16, 24)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_no_more_than_the_head_is_read_for_the_size(kind: str) -> None:
+    whole = encode(gradient(200, 150), kind).data or b""
+    cut = ImageSource(data=whole[: len(whole) * 9 // 10])
+    assert image_size(cut) == (200, 150)
+    with pytest.raises(DataError, match="embedded image"):
+        open_image(cut)
+    with pytest.raises(DataError, match="embedded image"):
+        image_size(ImageSource(data=whole[:10]))
 
 
 def test_sixteen_bit_grey_keeps_its_range() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from prism.data.readers import check_images, read_demonstrations, read_examples, read_pairs, read_prompts
-from prism.data.rejects import RejectLog
+from prism.data.rejects import RejectLog, RowError
 from prism.errors import DataError
 from prism.rewards.format import parse_response
 from strange_rows import any_json_row
@@ -203,6 +204,29 @@ def test_undecodable_images_are_found_when_asked_for(folder: Path, damage: str) 
     assert (entry["row"], entry["field"]) == (2, "images")
     assert entry["reason"] == "has an image that cannot be decoded"
     assert "broken.png" in entry["detail"]
+
+
+def test_rows_are_checked_together_and_keep_their_order(folder: Path) -> None:
+    """Each of two rows waits until the other is being checked; the first of ten takes longest."""
+    rows = [GOOD | {"id": str(place)} for place in range(10)]
+    file = write_lines(folder / "sft.jsonl", rows)
+    both, rest = threading.Barrier(2, timeout=30), threading.Event()
+
+    def check(example: Any) -> None:
+        place = int(example.prompt.id)
+        if place < 2:
+            both.wait()
+        if place == 0:
+            assert rest.wait(30)
+        if place == 9:
+            rest.set()
+        if place % 3 == 2:
+            raise RowError("images", "are not wanted", str(place))
+
+    with RejectLog(folder / "rejects.jsonl") as rejects:
+        kept = [example.prompt.id for example in read_examples(file, rejects=rejects, check=check)]
+    assert kept == ["0", "1", "3", "4", "6", "7", "9"]
+    assert [json.loads(line)["row"] for line in rejects.path.read_text().splitlines()] == [3, 6, 9]
 
 
 def test_an_unreadable_line_is_a_rejected_row(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,37 @@ def test_broken_image_names_prompt_and_file(encoder: PromptEncoder, tmp_path: Pa
         encoder.encode(Prompt("p9", "x", (ImageSource(path=path),)))
 
 
+def test_pixels_are_the_same_from_several_threads(tokenizer: PreTrainedTokenizerFast, picture: Picture) -> None:
+    prompts = [Prompt(str(seed), "x", (picture(60 + seed, 90, seed), picture(50, 40, seed))) for seed in range(24)]
+    made = [[PromptEncoder(tokenizer, Qwen2VLImageProcessorPil(), vocab_size=400)] * 24 for _ in range(2)]
+    alone, together = ([one.encode(prompt) for one, prompt in zip(ones, prompts, strict=True)] for ones in made)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda encoded: encoded.pixel_values, together))
+    for pixels, encoded in zip(found, alone, strict=True):
+        assert pixels is not None and encoded.pixel_values is not None
+        assert torch.equal(pixels, encoded.pixel_values)
+
+
+def test_an_image_that_breaks_off_is_found_when_it_is_prepared(
+    encoder: PromptEncoder, picture: Picture, tmp_path: Path
+) -> None:
+    whole = picture(64, 64).data or b""
+    path = tmp_path / "cut.png"
+    path.write_bytes(whole[: len(whole) // 2])
+    encoded = encoder.encode(Prompt("p9", "x", (ImageSource(path=path),)))
+    with pytest.raises(DataError, match=r"prompt 'p9'.*cut\.png"):
+        _ = encoded.pixel_values
+
+
+def test_an_image_that_changed_meanwhile_is_refused(encoder: PromptEncoder, picture: Picture, tmp_path: Path) -> None:
+    path = tmp_path / "page.png"
+    path.write_bytes(picture(32, 32).data or b"")
+    encoded = encoder.encode(Prompt("p9", "x", (ImageSource(path=path),)))
+    path.write_bytes(picture(16, 64).data or b"")
+    with pytest.raises(DataError, match=r"prompt 'p9': an image has changed its size"):
+        _ = encoded.pixel_values
+
+
 def test_equal_prompts_are_encoded_once(
     encoder: PromptEncoder, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +180,8 @@ def test_equal_prompts_are_encoded_once(
     monkeypatch.setattr(processor_module, "open_image", lambda source: opened.append(source) or original(source))
     first = encoder.encode(Prompt("p", "x", (picture(8, 8),)))
     assert encoder.encode(Prompt("p", "x", (picture(8, 8),))) is first
+    assert not opened
+    assert first.pixel_values is first.pixel_values
     assert len(opened) == 1
     # The same id with another picture, or another question, is another prompt.
     other = encoder.encode(Prompt("p", "x", (picture(8, 8, seed=1),)))

@@ -18,6 +18,7 @@ from prism.errors import DataError
 from prism.packing import (
     Branch,
     EncodedPrompt,
+    Pixels,
     PromptTree,
     branch_logprobs,
     branch_scores,
@@ -95,7 +96,10 @@ def draw_prompt(model, grids: list[tuple[int, int]], generator: torch.Generator)
     positions, _ = model.model.get_rope_index(
         token_ids[None], mm_token_type_ids=(token_ids == IMAGE).int()[None], image_grid_thw=grid
     )
-    return EncodedPrompt(token_ids, positions[:, 0], int(positions.max()) + 1, pixels, grid)
+    following = int(positions.max()) + 1
+    return EncodedPrompt(
+        token_ids, positions[:, 0], following, None if pixels is None else Pixels(lambda: pixels), grid
+    )
 
 
 def draw_branch(length: int, generator: torch.Generator) -> Branch:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from prism.models import upcycle
-from prism.packing import Branch, EncodedPrompt, PackedTrees, PromptTree, pack_trees, packed_hidden
+from prism.packing import Branch, EncodedPrompt, PackedTrees, Pixels, PromptTree, pack_trees, packed_hidden
 from prism.planning.packs import Pack, Tree, pack_lengths
 
 IMAGE_TOKEN = 5
@@ -82,8 +82,9 @@ def _packed(*, image: bool) -> PackedTrees:
     first, second = _tree(*BRANCHING), _tree(*SINGLE)
     if image:
         first.prompt.token_ids[: PATCHES // 4] = IMAGE_TOKEN
-        pictures = {"pixel_values": torch.randn(PATCHES, 1536), "image_grid_thw": torch.tensor([[1, 8, 8]])}
-        first = replace(first, prompt=replace(first.prompt, **pictures))
+        values = torch.randn(PATCHES, 1536)
+        prompt = replace(first.prompt, pixels=Pixels(lambda: values), image_grid_thw=torch.tensor([[1, 8, 8]]))
+        first = replace(first, prompt=prompt)
     [packed] = pack_trees([first, second], token_budget=TOKENS)
     return packed
 

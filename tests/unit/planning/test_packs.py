@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prism.packing import Branch, EncodedPrompt, PackedTrees, PromptTree, attention, pack_trees
+from prism.packing import Branch, EncodedPrompt, PackedTrees, Pixels, PromptTree, attention, pack_trees
 from prism.packing.attention import attend, tree_block_mask
 from prism.planning.packs import Pack, Tree, expected_longest, own_share, pack_lengths
 
@@ -18,7 +18,7 @@ def real(tree: Tree) -> PromptTree:
         torch.zeros(tree.prompt, dtype=torch.long),
         torch.zeros(3, tree.prompt, dtype=torch.long),
         tree.prompt,
-        torch.zeros(patches, 2) if patches else None,
+        Pixels(lambda: torch.zeros(patches, 2)) if patches else None,
         torch.tensor([[1, 1, count] for count in tree.images]) if patches else None,
     )
     return PromptTree(prompt, tuple(Branch.of([0] * length) for length in tree.branches))

@@ -1,0 +1,68 @@
+"""Which images a process prepares, and when."""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from prism.errors import DataError
+from prism.packing import Branch, EncodedPrompt, PackedTrees, Pixels, PromptTree, pack_trees
+from prism.runtime import distributed
+from prism.stages.shares import share_packs
+
+
+def packs_of(prepared: list[Callable[[], Tensor]]) -> list[PackedTrees]:
+    """A pack for each image, the first the longest."""
+    trees = []
+    for place, prepare in enumerate(prepared):
+        length = 40 - place
+        ids, positions = torch.zeros(length, dtype=torch.long), torch.zeros(3, length, dtype=torch.long)
+        prompt = EncodedPrompt(ids, positions, length, Pixels(prepare), torch.tensor([[1, 2, 2]]))
+        trees.append(PromptTree(prompt, (Branch.of([1, 2]),)))
+    packs = pack_trees(trees, token_budget=50)
+    assert len(packs) == len(prepared)
+    return packs
+
+
+def remember(seen: list[int], place: int) -> Tensor:
+    seen.append(place)
+    return torch.ones(4, 3)
+
+
+def test_a_process_prepares_the_images_of_its_own_packs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
+    for index in range(2):
+        monkeypatch.setattr(distributed, "process_index", lambda index=index: index)
+        seen: list[int] = []
+        packs = packs_of([partial(remember, seen, place) for place in range(6)])
+        own = [part.index for part in share_packs(packs)]
+        assert len(own) == 3
+        assert seen == own
+
+
+def test_the_next_images_are_prepared_while_a_pack_is_run() -> None:
+    begun = [threading.Event() for _ in range(3)]
+    packs = packs_of([lambda event=event: event.set() or torch.ones(4, 3) for event in begun])
+    parts = share_packs(packs)
+    first = next(parts)
+    assert begun[1].wait(10)
+    assert not begun[2].is_set()
+    assert first.item.pixel_values is not None
+    assert [part.index for part in parts] == [1, 2]
+
+
+def test_an_image_that_cannot_be_prepared_is_its_own_packs_error() -> None:
+    def fail() -> Tensor:
+        raise DataError("prompt 'p': broken image")
+
+    parts = share_packs(packs_of([lambda: torch.ones(4, 3), fail]))
+    assert next(parts).index == 0
+    with pytest.raises(DataError, match="'p'"):
+        next(parts)
+
+
+def test_no_packs_are_no_parts() -> None:
+    assert list(share_packs([])) == []
