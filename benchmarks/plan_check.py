@@ -5,10 +5,11 @@
 `tiny` runs SFT, warm-up, alignment and RLVR of `recipes/tiny/demo.toml` with the shipped base; `wide` runs SFT and RLVR
 of a random model of hidden size 512 and 8 layers, whose rollouts are cut at 48 tokens, and updates of a discriminator
 made of it, on pairs of demonstrations. The machine's speeds are measured before and after each, at the sizes of the
-model's layers, and given to the plan as hardware with nothing assumed; what starting an operation takes, by passes of
-the shipped base over four tokens. The plan is told how long the stage's own rollouts were. Seconds are of processor
-time, medians over steps after the first. Memory is measured in a second run: the bytes of all tensors that exist at one
-time, told from the inputs and outputs of every operation.
+model's layers and of the branches' calls of attention, and given to the plan as hardware with nothing assumed; what
+starting an operation takes, by passes of the shipped base over four tokens. The plan is told how long the stage's own
+rollouts were. Seconds are of processor time, medians over the steps between the first and the last, which do more than
+others. Memory is measured in a second run: the bytes of all tensors that exist at one time, told from the inputs and
+outputs of every operation.
 
 `sizes` compares memory alone, at the sizes of Qwen3-VL-4B and of the discriminator made of 2B: forward and backward
 pass over one pack, by the same functions as in training, on tensors that have shapes and no numbers (FakeTensorMode).
@@ -20,25 +21,22 @@ import statistics
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from machine import describe_machine
+from speeds import blank_pack, mean_hardware, measured_around
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModelForImageTextToText
 
 from prism.config import (
-    Hardware,
-    MatmulSpeed,
     PlannedStage,
     Precision,
     Recipe,
@@ -46,17 +44,17 @@ from prism.config import (
     load_recipe,
     plan_stages,
 )
-from prism.models import Discriminator, PromptEncoder, load_policy, save_policy, upcycle
+from prism.models import Discriminator, PromptEncoder, save_policy, upcycle
 from prism.models.patches import project_patches
 from prism.models.tiny import build_tiny, tiny_config
-from prism.packing import PackedTrees, branch_logprobs, branch_scores
+from prism.packing import branch_logprobs, branch_scores
 from prism.planning import memory
 from prism.planning.estimate import StageEstimate
 from prism.planning.lengths import Lengths, find_lengths
 from prism.planning.packs import Pack
 from prism.planning.plan import estimate, policy_shape
-from prism.planning.shapes import ModelShape, published_config, read_shape, with_experts
-from prism.planning.work import BYTES, Model, forward, forward_backward, seconds
+from prism.planning.shapes import published_config, read_shape, with_experts
+from prism.planning.work import BYTES, Model
 from prism.runtime.jsonl import read_jsonl
 from prism.runtime.optimizer import make_optimizer
 from prism.runtime.threads import choose_threads
@@ -75,7 +73,8 @@ STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
 SETTINGS = {
     "tiny": [
         *("evaluation=none", "rlvr.baselines=[]", "sft.num_steps=60", "sft.batch_size=8"),
-        *("warmup.batch_size=8", "warmup.num_heldout=4", "align.prompts_per_step=4", "rlvr.prompts_per_step=4"),
+        *("warmup.batch_size=8", "warmup.num_heldout=4", "warmup.evaluate_every=1000"),
+        *("align.prompts_per_step=4", "rlvr.prompts_per_step=4"),
     ],
     "wide": [
         *("evaluation=none", "rlvr.baselines=[]", "sft.num_steps=8", "sft.batch_size=8", "warmup.batch_size=8"),
@@ -121,90 +120,6 @@ class LiveBytes(TorchDispatchMode):
         self._live -= size
 
 
-def median_seconds(function: Callable[[], object], runs: int = 15) -> float:
-    """Of processor time: what else runs on the machine does not count."""
-    found = []
-    for _ in range(runs):
-        started = time.process_time()
-        function()
-        found.append(time.process_time() - started)
-    return statistics.median(found)
-
-
-def measure_hardware(shape: ModelShape, tokens: int) -> Hardware:
-    """This machine as `prism plan` wants it: speeds at the size of one pack and one layer, shares of 1."""
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    sizes = [(shape.hidden, queries), (queries, shape.hidden), (shape.hidden, keys), (shape.hidden, keys)]
-    sizes += [(shape.hidden, shape.intermediate)] * 2 + [(shape.intermediate, shape.hidden)]
-    products = [(torch.randn(tokens, a), torch.randn(b, a), torch.randn(tokens, b)) for a, b in sizes]
-
-    def multiply() -> None:
-        for given, weight, gradient in products:
-            # Forward, and both products of the backward pass.
-            torch.mm(given, weight.T)
-            torch.mm(gradient, weight)
-            torch.mm(gradient.T, given)
-
-    heads = torch.randn(1, shape.heads, tokens, shape.head_dim, requires_grad=True)
-    mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool).tril()
-
-    def attend() -> None:
-        scaled_dot_product_attention(heads, heads, heads, attn_mask=mask).sum().backward()
-
-    # As many as a pass has, so that they come from memory and not from a cache.
-    inner = [torch.randn(tokens, shape.intermediate) for _ in range(64)]
-    outer = [torch.empty_like(value) for value in inner]
-
-    def move() -> None:
-        # Into memory that is there: a pass takes what the last one gave back, and new pages are several times slower.
-        for value, place in zip(inner, outer, strict=True):
-            torch.mul(value, value, out=place)
-
-    speed = 6 * tokens * sum(a * b for a, b in sizes) / median_seconds(multiply) / 1e12
-    attention = 3.5 * 4 * tokens**2 * queries / median_seconds(attend) / 1e12
-    hardware = Hardware.model_validate(
-        {
-            "name": "this CPU",
-            "memory_gib": 16,
-            "tflops": {"float32": speed, "bfloat16": speed},
-            "memory_gb_s": 8 * 64 * inner[0].numel() / median_seconds(move) / 1e9,
-            "link_gb_s": 1.0,
-            "attention_share": min(1.0, attention / speed),
-            "operation_us": 0.0,
-            "is_asynchronous": False,
-            **dict.fromkeys(("matmul_share", "memory_share", "usable_share"), 1.0),
-        }
-    )
-    return hardware.model_copy(update={"operation_us": measure_operation(hardware) * 1e6})
-
-
-def measure_operation(hardware: Hardware) -> float:
-    """Seconds that starting an operation takes on average, its share of the model's Python included.
-
-    Passes over so few tokens that hardly anything is computed, with a gradient and without: their time, less what
-    computing takes by `hardware`, over the operations that the plan counts for them.
-    """
-    policy, shape = load_shipped()
-    packed, pack, model = blank_pack(4), Pack(4, 4, 10), Model(shape, "float32", has_logits=True)
-
-    def train() -> None:
-        branch_logprobs(policy, packed, with_entropy=True).logprobs.sum().backward()
-
-    @torch.no_grad()
-    def score() -> None:
-        branch_logprobs(policy, packed)
-
-    spent = median_seconds(train) + median_seconds(score)
-    work = forward_backward(model, pack, with_entropy=True) + forward(model, pack)
-    return (spent - seconds(work, hardware, "float32")) / work.operations
-
-
-@cache
-def load_shipped() -> tuple[PreTrainedModel, ModelShape]:
-    policy = load_policy(SHIPPED_BASE)
-    return policy, read_shape(policy.config)
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Of a stage's step; without seconds where only memory is compared."""
@@ -228,23 +143,6 @@ HEADING = """| | s a step, planned | measured | ratio | MiB, planned | measured 
 | --- | --- | --- | --- | --- | --- | --- |"""
 
 
-def mean_hardware(found: Sequence[Hardware]) -> Hardware:
-    """Medians of measurements around what is compared: the machine is not the same from one minute to the next."""
-
-    def middle(read: Callable[[Hardware], float]) -> float:
-        return statistics.median(map(read, found))
-
-    speed = middle(lambda one: one.tflops.float32)
-    return found[0].model_copy(
-        update={
-            "tflops": MatmulSpeed(float32=speed, bfloat16=speed),
-            "attention_share": middle(lambda one: one.attention_share),
-            "memory_gb_s": middle(lambda one: one.memory_gb_s),
-            "operation_us": middle(lambda one: one.operation_us),
-        }
-    )
-
-
 @contextmanager
 def processor_clock() -> Iterator[None]:
     """Stages time their steps by this process's processor time: what else runs on the machine does not count."""
@@ -261,6 +159,7 @@ class Check:
         self._weighed = directory / "weighed"
         self._shape = policy_shape(recipe)
         self._lengths = find_lengths(recipe)
+        self._call = typical_call(self._lengths)
         datasets.prepare(self._timed)
 
     def run(self) -> Iterator[Comparison]:
@@ -271,12 +170,9 @@ class Check:
                 yield self._compare(planned)
 
     def _compare(self, planned: PlannedStage) -> Comparison:
-        speeds = [measure_hardware(self._shape, self._tokens) for _ in range(3)]
-        with processor_clock():
+        with measured_around(self._shape, self._tokens, self._call) as speeds, processor_clock():
             STAGES[planned.kind](self._timed, planned)
-        speeds += [measure_hardware(self._shape, self._tokens) for _ in range(3)]
         hardware = mean_hardware(speeds)
-        print(describe_hardware(hardware), flush=True)
         stages = estimate(self._recipe, hardware, self._rollouts_of(planned)).stages
         [stage] = [stage for stage in stages if stage.name == planned.name]
         measured = step_seconds(self._timed.stage_directory(planned.name))
@@ -309,15 +205,15 @@ class Check:
         return live.peak
 
 
-def describe_hardware(hardware: Hardware) -> str:
-    return (
-        f"{hardware.tflops.float32 * 1000:.0f} GFLOP/s in the layers' products, {hardware.attention_share:.0%} of it "
-        f"in attention, {hardware.memory_gb_s:.0f} GB/s, {hardware.operation_us:.1f} µs an operation"
-    )
+def typical_call(lengths: Lengths) -> tuple[int, int]:
+    """Tokens of a part of the teacher's response, and those with its prompt: queries and keys of most calls."""
+    rows = lengths.rows["alignment"]
+    branch = statistics.fmean(length for row in rows for length in (row.caption, row.reasoning))
+    return round(branch), round(branch + statistics.fmean(map(lengths.prompt, rows)))
 
 
 def step_seconds(directory: Path) -> float:
-    return statistics.median(row["time/step_seconds"] for row in read_jsonl(directory / "timings.jsonl")[1:])
+    return statistics.median(row["time/step_seconds"] for row in read_jsonl(directory / "timings.jsonl")[1:-1])
 
 
 def planned_step(stage: StageEstimate) -> float:
@@ -351,19 +247,16 @@ def check_discriminator(recipe: Recipe, directory: Path, tokens: int, steps: int
         batch = ContestBatch(encoder, chosen, config.token_budget, discriminator.mode)
         update_discriminator(discriminator, optimizer, batch, step=place, max_grad_norm=1.0, balance_coefficient=0.01)
 
-    shape = policy_shape(recipe)
-    speeds = [measure_hardware(shape, tokens) for _ in range(3)]
     spent = []
-    for place in range(steps):
-        started = time.process_time()
-        step(place)
-        spent.append(time.process_time() - started)
-    speeds += [measure_hardware(shape, tokens) for _ in range(3)]
+    with measured_around(policy_shape(recipe), tokens, typical_call(find_lengths(recipe))) as speeds:
+        for place in range(steps):
+            started = time.process_time()
+            step(place)
+            spent.append(time.process_time() - started)
     with LiveBytes() as live:
         step(0)
         step(1)
     hardware = mean_hardware(speeds)
-    print(describe_hardware(hardware), flush=True)
     [stage] = [stage for stage in estimate(recipe, hardware).stages if stage.name == "warmup"]
     phases = [phase for phase in stage.phases if phase.name in ("scoring", "update")]
     planned_seconds, planned_bytes = sum(one.seconds for one in phases), max(one.bytes for one in phases)
@@ -417,15 +310,6 @@ def check_size(
     )
     weights_and_gradients = 2 * BYTES[precision] * shape.total
     return Comparison(name, weights_and_gradients + sum(planned.values()), live.peak)
-
-
-def blank_pack(tokens: int) -> PackedTrees:
-    """One branch without a prompt, every token of it a target."""
-    ids = torch.zeros(tokens, dtype=torch.long)
-    places = torch.arange(tokens)
-    end, row = torch.tensor([tokens - 1]), torch.tensor([0])
-    runs = ((tokens,),)
-    return PackedTrees(ids, places.expand(3, -1), ids, ids, (), None, places, ids, ids, places, end, row, runs)
 
 
 def main() -> None:

@@ -97,17 +97,18 @@ def vision_forward(shape: ModelShape, images: tuple[int, ...], precision: Precis
     """The vision tower over images of so many patches, each of which attends to its own image alone.
 
     2 · (block matrices · depth + patch projection) · P + 2 · merger matrices · P / merge² + 4 · depth · hidden · Σ p²;
-    moved per patch and block (104 + 16b) · hidden + 2b · intermediate.
+    moved per patch and block 132 · hidden + 2b · intermediate, and outside of them 120 · hidden and the pixels twice.
     """
     if not images:
         return NOTHING
     b, patches = BYTES[precision], sum(images)
     matrices = shape.depth * shape.block_matrices + shape.patch_matrix + shape.merger_matrices / shape.merge**2
-    per_block = (104 + 16 * b) * shape.vision_hidden + 2 * b * shape.vision_intermediate
+    per_block = 132 * shape.vision_hidden + 2 * b * shape.vision_intermediate
+    outside = 120 * shape.vision_hidden + 2 * FLOAT * shape.patch_matrix / shape.vision_hidden
     return Work(
         matmul=2.0 * matrices * patches,
         attention=4.0 * shape.depth * shape.vision_hidden * sum(count**2 for count in images),
-        moved=float(shape.depth * per_block * patches),
+        moved=float((shape.depth * per_block + outside) * patches),
         operations=shape.depth * BLOCK_OPERATIONS + VISION_OPERATIONS,
     )
 
@@ -155,7 +156,9 @@ def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) ->
     """A pass and its gradient.
 
     Backward: matrix products twice (that of the pixels, which have no gradient, once), attention 2.5 times (it computes
-    its scores again), moving and operations twice, but those of calls for branches once.
+    its scores again), moving and operations twice, but those of calls for branches once. Moved besides, per token and
+    layer: (8 + 21b) · hidden to add up gradients of numbers that several products read, and for each expert used
+    2b · hidden + 3.5b · intermediate to scatter and to join them.
     With adapters frozen matrices cost once and images nothing, and the adapters' products, 6 · their parameters · T,
     are added. Activation checkpointing adds a forward pass of the layers, and logits of more than one chunk are
     computed again, too. Gradients are added to those of earlier packs, 12 bytes moved per trained parameter. A sharded
@@ -166,7 +169,7 @@ def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) ->
     vision = vision_forward(shape, pack.images, precision)
     layers = language if has_adapters else language + vision
     work = language + vision + _backward(layers, is_frozen=has_adapters)
-    work += Work(operations=-_call_operations(model, pack))
+    work += Work(moved=_gradient_bytes(shape, precision) * pack.tokens, operations=-_call_operations(model, pack))
     if not has_adapters:
         work += Work(matmul=-2.0 * shape.patch_matrix * pack.patches)
     if model.is_checkpointing:
@@ -210,6 +213,15 @@ def _backward(forward: Work, *, is_frozen: bool) -> Work:
         moved=forward.moved * 2,
         operations=forward.operations * 2,
     )
+
+
+def _gradient_bytes(shape: ModelShape, precision: Precision) -> float:
+    """Moved per token by the backward pass of the language layers beyond twice what the forward pass moves."""
+    b = BYTES[precision]
+    per_layer = (8 + 21 * b) * shape.hidden
+    if shape.num_experts:
+        per_layer += shape.top_k * b * (2 * shape.hidden + 3.5 * shape.intermediate)
+    return shape.layers * per_layer
 
 
 def _gathering(model: Model) -> Work:

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from prism.config import Hardware, load_hardware
@@ -51,6 +55,43 @@ def test_logits_are_products_with_the_whole_vocabulary(make_small: Make) -> None
     hidden = torch.randn(7, 64)
     expected = counted(lambda: small.model.lm_head(hidden))
     assert logits_forward(read_shape(small.model.config), 7, with_entropy=False).matmul == expected
+
+
+class Traffic(TorchDispatchMode):
+    """Operations, and the bytes that they read and write unless they are products of matrices or make a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        self.operations += 1
+        if not func.is_view and not func.name().startswith(STILL):
+            tensors = (value for value in tree_leaves((args, kwargs, output)) if isinstance(value, Tensor))
+            self.bytes += sum(min(value.nbytes, value.untyped_storage().nbytes()) for value in tensors)
+        return output
+
+
+STILL = tuple(f"aten::{name}" for name in ("mm", "addmm", "bmm", "_grouped_mm", "_scaled", "_unsafe_view", "empty"))
+
+
+@pytest.mark.parametrize("experts", [False, True])
+@pytest.mark.parametrize("image", [False, True])
+def test_what_is_moved_and_started_is_near_what_runs(make_small: Make, experts: bool, image: bool) -> None:
+    """Of a model so small that numbers left out of account, as of positions, are up to a fifth."""
+    small = make_small(experts=experts, image=image)
+    model = Model(read_shape(small.model.config), "float32", has_logits=False)
+    small.run().sum().backward()  # so that gradients are there, and added to
+    with Traffic() as ahead:
+        total = small.run().sum()
+    with Traffic() as back:
+        total.backward()
+    first, both = forward(model, small.pack), forward_backward(model, small.pack)
+    assert first.moved == pytest.approx(ahead.bytes, rel=0.2)
+    assert both.moved - first.moved == pytest.approx(back.bytes, rel=0.2)
+    assert first.operations == pytest.approx(ahead.operations, rel=0.1)
 
 
 def test_attention_by_hand(make_small: Make) -> None:
