@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "prism"
 
 LAYERS = (
     {"__init__"},
-    {"records", "errors"},
+    {"records", "errors", "parallel"},
     {"config"},
     {"objectives", "rewards", "packing", "data"},
     {"models"},

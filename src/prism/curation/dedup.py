@@ -26,10 +26,10 @@ from prism.curation.candidates import (
 )
 from prism.curation.fingerprints import Fingerprint, Pictures, take_fingerprint
 from prism.curation.rows import Outcome, Row
-from prism.curation.threads import in_threads
 from prism.data.image_likeness import MAX_DIFFERENCE, could_be_copies
 from prism.data.question_likeness import MIN_SHARED_PAIRS, MIN_SHARED_WORDS
 from prism.errors import DataError
+from prism.parallel import in_threads, num_processors
 from prism.rewards import verify_answer
 
 STEP = "dedup"
@@ -104,7 +104,7 @@ class Dedup:
             return self._compare(*(members[position].fingerprint for position in pair))
 
         matches: dict[int, dict[int, _Match]] = defaultdict(dict)
-        for (a, b), match in zip(pairs, in_threads(compare, pairs), strict=True):
+        for (a, b), match in zip(pairs, in_threads(compare, pairs, num_processors(), at_once=32), strict=True):
             if match is not None:
                 matches[a][b] = matches[b][a] = match
         return matches

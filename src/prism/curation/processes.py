@@ -20,7 +20,7 @@ from multiprocessing.reduction import ForkingPickler
 from prism.curation.rows import Outcome, Row
 from prism.curation.running import Work
 from prism.errors import StorageError
-from prism.runtime.processors import num_processors
+from prism.parallel import num_processors
 
 BATCH_ROWS = 64
 """Rows that are handed over together, as that costs as much as some of them."""

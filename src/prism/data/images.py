@@ -29,8 +29,8 @@ MAX_ASPECT_RATIO = 200
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
-_PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
-"""Chunks that may turn a PNG and may stand behind its pixels."""
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 
 def describe_source(source: ImageSource) -> str:
@@ -65,18 +65,17 @@ def open_image(source: ImageSource) -> Image.Image:
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
-    """Width and height of `open_image(source)`, told by the head of a JPEG, WebP or PNG without decoding the rest.
+    """Width and height of `open_image(source)` without its pixels being decoded, other than those of a TIFF.
 
     Raises DataError where the head is broken; what is broken behind it shows when the image is opened.
     """
     encoded = read_bytes(source)
     with _errors_of(source):
         image = _read_head(encoded)
-        if image.format in ("JPEG", "WEBP"):
-            is_turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+        if image.format in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM"):
+            described = Image.open(BytesIO(_png_metadata(encoded))) if image.format == "PNG" else image
+            is_turned = described.getexif().get(ExifTags.Base.Orientation) in _TURNED
             return (image.height, image.width) if is_turned else image.size
-        if image.format == "PNG" and not any(mark in encoded for mark in _PNG_METADATA):
-            return image.size
     return open_image(source).size
 
 
@@ -106,6 +105,21 @@ def _read_head(encoded: bytes) -> Image.Image:
     if num_pixels > MAX_SOURCE_PIXELS:
         raise DataError(f"{num_pixels} pixels, more than the {MAX_SOURCE_PIXELS} allowed")
     return image
+
+
+def _png_metadata(encoded: bytes) -> bytes:
+    """A PNG of one pixel that says of itself what `encoded` does, also what stands there behind the pixels."""
+    found, start = [], len(_PNG_START)
+    while start + 12 <= len(encoded):
+        end = start + 12 + int.from_bytes(encoded[start : start + 4], "big")
+        if encoded[start + 4 : start + 8] in _PNG_METADATA:
+            found.append(encoded[start:end])
+        start = end
+    stream = BytesIO()
+    Image.new("L", (1, 1)).save(stream, "PNG")
+    whole = stream.getvalue()
+    behind_header = len(_PNG_START) + 25
+    return b"".join([whole[:behind_header], *found, whole[behind_header:]])
 
 
 @contextmanager

@@ -5,12 +5,11 @@ without a log it raises DataError naming file, row and field. A file that is wro
 row rejected included, always raises DataError: nothing is ever made up to replace a row.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from prism.data.formats import sharegpt, trl, verl_parquet, warmup_pairs
 from prism.data.formats.fields import ANSWER_FIELDS, Row, is_too_deep, read_id, read_visible_text, with_extra
@@ -20,6 +19,7 @@ from prism.data.images import open_image
 from prism.data.rejects import RejectLog, RowError
 from prism.data.row_files import RawRow, open_rows
 from prism.errors import DataError
+from prism.parallel import in_threads
 from prism.records import Demonstration, Example, Prompt, Response
 
 __all__ = [
@@ -45,7 +45,6 @@ _COMPLETION_COLUMNS = ("messages", "conversations", "completion", "teacher_respo
 _ANSWER_COLUMNS = ("reward_model", *ANSWER_FIELDS)
 _PAIR_COLUMNS = ("teacher_response", "teacher_caption")
 _STUDENT_COLUMNS = ("student_response", "student_caption")
-_ROWS_AHEAD = 64
 
 
 class _HasPrompt(Protocol):
@@ -57,8 +56,7 @@ _Parsed = TypeVar("_Parsed", bound=_HasPrompt)
 _Record = TypeVar("_Record", bound=Prompt | Example | Demonstration | ResponsePair)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome(Generic[_Record]):
+class _Outcome(NamedTuple, Generic[_Record]):
     """What became of one row, counted as `RawRow` counts."""
 
     number: int
@@ -253,11 +251,11 @@ def _read(
     return _records(file.path, _checked(map(outcome, file.rows), policy.check), policy.rejects)
 
 
-def _checked(outcomes: Iterator[_Outcome[_Record]], check: Check | None) -> Iterator[_Outcome[_Record]]:
+def _checked(outcomes: Iterator[_Outcome[_Record]], check: Check | None) -> Generator[_Outcome[_Record]]:
     """The outcomes after `check`, in their order.
 
     Rows are parsed one after the other and checked in threads, a few ahead of what is asked for: decoding images is
-    nearly all of it, which leaves other threads alone, and where files come over a network they wait for them together.
+    nearly all of it.
     """
     if check is None:
         yield from outcomes
@@ -272,32 +270,24 @@ def _checked(outcomes: Iterator[_Outcome[_Record]], check: Check | None) -> Iter
             return _Outcome(outcome.number, error)
         return outcome
 
-    coming: deque[Future[_Outcome[_Record]]] = deque()
-    threads = ThreadPoolExecutor(thread_name_prefix="rows")
-    try:
-        for outcome in outcomes:
-            coming.append(threads.submit(checked, outcome))
-            if len(coming) > _ROWS_AHEAD:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
-    finally:
-        threads.shutdown(cancel_futures=True)
+    with closing(in_threads(checked, outcomes)) as results:
+        yield from results
 
 
-def _records(path: Path, outcomes: Iterator[_Outcome[_Record]], rejects: RejectLog | None) -> Iterator[_Record]:
+def _records(path: Path, outcomes: Generator[_Outcome[_Record]], rejects: RejectLog | None) -> Iterator[_Record]:
     num_rows = num_kept = 0
     first_error = ""
-    for outcome in outcomes:
-        num_rows += 1
-        if isinstance(outcome.content, RowError):
-            if rejects is None:
-                raise outcome.content.at(path, outcome.number) from None
-            rejects.add(path, outcome.number, outcome.content)
-            first_error = first_error or f"row {outcome.number}: {outcome.content}"
-            continue
-        num_kept += 1
-        yield outcome.content
+    with closing(outcomes):
+        for number, content in outcomes:
+            num_rows += 1
+            if isinstance(content, RowError):
+                if rejects is None:
+                    raise content.at(path, number) from None
+                rejects.add(path, number, content)
+                first_error = first_error or f"row {number}: {content}"
+                continue
+            num_kept += 1
+            yield content
     if not num_rows:
         raise DataError(f"{path}: the file has no rows")
     if not num_kept:

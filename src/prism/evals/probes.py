@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image, ImageStat
 
-from prism.data.images import image_hash, open_image
+from prism.data.images import image_hash, image_size, open_image
 from prism.evals.statistics import NOTHING_MEASURED, Interval, mean_interval, share_interval
 from prism.records import ImageSource, Prompt, Response
 from prism.rewards import parse_response
@@ -144,7 +144,7 @@ def blank_images(prompt: Prompt) -> Prompt | None:
 def swap_images(prompts: Sequence[Prompt]) -> list[Prompt | None]:
     """Each prompt with the images of another: the next one, in the given order and round the end, that has
     other images of the same sizes, so that as many image tokens are read. None where there is no such one."""
-    sizes = [tuple(open_image(source).size for source in prompt.images) for prompt in prompts]
+    sizes = [tuple(map(image_size, prompt.images)) for prompt in prompts]
     hashes = [tuple(map(image_hash, prompt.images)) for prompt in prompts]
     swapped: list[Prompt | None] = []
     for index, prompt in enumerate(prompts):

@@ -95,8 +95,8 @@ class PromptEncoder:
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """The prompt up to the point where the assistant's turn begins. Equal prompts share one result.
 
-        Images are read as far as their size; `pixels` prepares them. Raises DataError, naming the prompt,
-        for an unusable image or when `<image>` marks and images disagree in number.
+        Of images only the sizes are found; `pixels` decodes them. Raises DataError, naming the prompt, for
+        an unusable image or when `<image>` marks and images disagree in number.
         """
         try:
             digests = tuple(hashlib.sha256(read_bytes(source)).digest() for source in prompt.images)
@@ -109,20 +109,21 @@ class PromptEncoder:
             self._cache.popitem(last=False)
         return encoded
 
-    def prompt_length(self, prompt: Prompt) -> int:
-        """Tokens of `encode(prompt)`. Raises DataError like `encode`."""
-        sizes = self._image_sizes(prompt)
+    def prompt_length(self, prompt: Prompt, *, is_decoding: bool = False) -> int:
+        """Tokens of `encode(prompt)`. Raises DataError like it, and by decoding also for an image broken further on."""
+        sizes = self.image_sizes(prompt, is_decoding=is_decoding)
         num_image_tokens = sum(width * height // self._grid["factor"] ** 2 for width, height in sizes)
         return len(self.unexpanded_ids(prompt)) - len(sizes) + num_image_tokens
 
-    def _image_sizes(self, prompt: Prompt) -> list[tuple[int, int]]:
-        """Of the prompt's images in their final size."""
-        return [grid_size(*image_size(source), **self._grid) for source in prompt.images]
+    def image_sizes(self, prompt: Prompt, *, is_decoding: bool = False) -> list[tuple[int, int]]:
+        """Width and height of each of `fitted_images`."""
+        found = (open_image(source).size if is_decoding else image_size(source) for source in prompt.images)
+        return [grid_size(*size, **self._grid) for size in found]
 
     def _encode(self, prompt: Prompt) -> EncodedPrompt:
         token_ids = self.unexpanded_ids(prompt)
         patch = self.processor.image_processor.patch_size
-        sizes = [(1, height // patch, width // patch) for width, height in self._image_sizes(prompt)]
+        sizes = [(1, height // patch, width // patch) for width, height in self.image_sizes(prompt)]
         grid = torch.tensor(sizes) if sizes else None
         counts = [height * width // self.merge_size**2 for _, height, width in sizes]
         remaining = iter(counts)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from threading import Lock
 
 import torch
 from jaxtyping import Float
@@ -15,14 +15,23 @@ class Pixels:
     Every process knows all prompts of a step, and prepares the images only of those that it runs itself.
     """
 
-    def __init__(self, prepare: Callable[[], Float[Tensor, "patches values"]]) -> None:
-        self._prepare = prepare
+    def __init__(self, read: Callable[[], Float[Tensor, "patches values"]]) -> None:
+        self._read: Callable[[], Tensor] | None = read
+        self._values: Tensor | None = None
+        self._lock = Lock()
 
-    @cached_property
+    def prepare(self) -> None:
+        """Makes `values` ready, once, whichever threads ask."""
+        with self._lock:
+            if self._read is not None:
+                self._values, self._read = self._read(), None
+
+    @property
     def values(self) -> Float[Tensor, "patches values"]:
-        """May be asked for in several threads. Raises DataError, naming the prompt, for an image that cannot be read
-        to its end."""
-        return self._prepare()
+        """Raises DataError, naming the prompt, for an image that cannot be read to its end."""
+        self.prepare()
+        assert self._values is not None
+        return self._values
 
 
 @dataclass(frozen=True, slots=True, eq=False)

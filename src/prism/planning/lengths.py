@@ -173,7 +173,7 @@ def _count_rows(encoder: PromptEncoder, records: Iterable[Prompt | Example | Dem
 def _count_row(encoder: PromptEncoder, record: Prompt | Example | Demonstration) -> Row:
     prompt = record if isinstance(record, Prompt) else record.prompt
     patch = encoder.processor.image_processor.patch_size
-    images = tuple(image.width * image.height // patch**2 for image in encoder.fitted_images(prompt))
+    images = tuple(width * height // patch**2 for width, height in encoder.image_sizes(prompt))
     row = Row(len(encoder.unexpanded_ids(prompt)) - len(images), images)
     if isinstance(record, Prompt):
         return row

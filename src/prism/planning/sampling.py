@@ -18,6 +18,7 @@ from prism.planning.work import (
     Model,
     Work,
     language_forward,
+    layer_bytes,
     seconds,
     vision_forward,
 )
@@ -149,13 +150,12 @@ def decoding_step(shape: ModelShape, sequences: float, context: float, precision
     b = BYTES[precision]
     queries = shape.heads * shape.head_dim
     output = shape.hidden * shape.vocab
-    per_layer = (56 + 6 * b) * shape.hidden + (28 + 13 * b) * queries + 5 * b * shape.intermediate * shape.top_k
     return Work(
         matmul=2.0 * (shape.layers * shape.active_matrices + output) * sequences,
         attention=4.0 * shape.layers * queries * sequences * context,
         moved=b * (shape.layers * shape.layer + output)
         + _cache_bytes(shape, sequences, context, b)
-        + shape.layers * per_layer * sequences,
+        + shape.layers * layer_bytes(shape, precision) * sequences,
         operations=shape.layers * LAYER_OPERATIONS + TOP_OPERATIONS + _DRAW_OPERATIONS,
     )
 

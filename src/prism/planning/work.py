@@ -71,26 +71,27 @@ def language_forward(shape: ModelShape, tokens: int, pairs: int, precision: Prec
 
     `pairs` of query and key are computed, those that masks of `mask` numbers forbid among them.
 
-    Moved per token and layer, reads and writes: two norms and residuals (56 + 6b) · hidden, norm, rotation and copies
-    of queries (28 + 13b) · heads · head_dim, of keys (28 + 11b) · kv_heads · head_dim, activation 5b · intermediate for
-    each expert used, 7b · hidden for a token sent to an expert; and in every layer masks in its precision, 1 + b.
+    Moved in every layer besides `layer_bytes` are masks in its precision, 1 + b.
     """
     b = BYTES[precision]
-    queries, keys_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    per_layer = (
-        (56 + 6 * b) * shape.hidden
-        + (28 + 13 * b) * queries
-        + (28 + 11 * b) * keys_width
-        + 5 * b * shape.intermediate * shape.top_k
-        + (7 * b * shape.hidden * shape.top_k if shape.num_experts else 0)
-    )
+    queries = shape.heads * shape.head_dim
     operations = LAYER_OPERATIONS + (EXPERT_OPERATIONS if shape.num_experts else 0)
     return Work(
         matmul=2.0 * shape.layers * shape.active_matrices * tokens,
         attention=4.0 * shape.layers * queries * pairs,
-        moved=float(shape.layers * (per_layer * tokens + (1 + b) * mask)),
+        moved=float(shape.layers * (layer_bytes(shape, precision) * tokens + (1 + b) * mask)),
         operations=shape.layers * operations + TOP_OPERATIONS,
     )
+
+
+def layer_bytes(shape: ModelShape, precision: Precision) -> float:
+    """Moved per token and language layer, reads and writes: two norms and residuals 82 · hidden; norm, rotation and
+    copies of queries (45 + 8b) · heads · head_dim, of keys (45 + 8b) · kv_heads · head_dim; activation
+    5b · intermediate for each expert used, 7b · hidden for a token sent to an expert."""
+    b = BYTES[precision]
+    moved = 82 * shape.hidden + (45 + 8 * b) * (shape.heads + shape.kv_heads) * shape.head_dim
+    moved += 5 * b * shape.intermediate * shape.top_k
+    return moved + (7 * b * shape.hidden * shape.top_k if shape.num_experts else 0)
 
 
 def vision_forward(shape: ModelShape, images: tuple[int, ...], precision: Precision) -> Work:
@@ -157,7 +158,7 @@ def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) ->
 
     Backward: matrix products twice (that of the pixels, which have no gradient, once), attention 2.5 times (it computes
     its scores again), moving and operations twice, but those of calls for branches once. Moved besides, per token and
-    layer: (8 + 21b) · hidden to add up gradients of numbers that several products read, and for each expert used
+    layer: (20 + 17b) · hidden to add up gradients of numbers that several products read, and for each expert used
     2b · hidden + 3.5b · intermediate to scatter and to join them.
     With adapters frozen matrices cost once and images nothing, and the adapters' products, 6 · their parameters · T,
     are added. Activation checkpointing adds a forward pass of the layers, and logits of more than one chunk are
@@ -218,7 +219,7 @@ def _backward(forward: Work, *, is_frozen: bool) -> Work:
 def _gradient_bytes(shape: ModelShape, precision: Precision) -> float:
     """Moved per token by the backward pass of the language layers beyond twice what the forward pass moves."""
     b = BYTES[precision]
-    per_layer = (8 + 21 * b) * shape.hidden
+    per_layer = (20 + 17 * b) * shape.hidden
     if shape.num_experts:
         per_layer += shape.top_k * b * (2 * shape.hidden + 3.5 * shape.intermediate)
     return shape.layers * per_layer

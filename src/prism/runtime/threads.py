@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from prism.runtime.processors import num_processors
+from prism.parallel import num_processors
 
 SMALL_MODEL_PARAMETERS = 100_000_000
 """Below this a step is so short that handing work to threads costs more than it saves."""

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from prism.data.images import open_image
 from prism.data.readers import UNDECODABLE, ResponsePair
 from prism.data.rejects import RowError
 from prism.errors import DataError
@@ -36,9 +35,7 @@ class RowCheck:
         if self.max_images is not None and len(prompt.images) > self.max_images:
             raise RowError("images", "are more than rollout.max_images", f"{len(prompt.images)} > {self.max_images}")
         try:
-            for image in prompt.images:
-                open_image(image)
-            length = self.encoder.prompt_length(prompt)
+            length = self.encoder.prompt_length(prompt, is_decoding=True)
         except DataError as error:
             raise RowError("images", UNDECODABLE, str(error)) from None
         if length > self.max_prompt_tokens:

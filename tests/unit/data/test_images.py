@@ -104,6 +104,18 @@ def test_a_png_turned_behind_its_pixels() -> None:
     assert image_size(source) == open_image(source).size == (16, 24)
 
 
+@pytest.mark.parametrize("keyword", ["exif", "Raw profile type exif", "Comment"])
+def test_a_png_turned_by_a_text(keyword: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = exif.tobytes()
+    text = raw.decode("latin-1") if keyword == "exif" else f"\nexif\n{len(raw):8d}\n{raw.hex()}\n"
+    metadata = PngInfo()
+    metadata.add_text(keyword, text)
+    source = encode(gradient(24, 16), pnginfo=metadata)
+    assert image_size(source) == open_image(source).size == ((24, 16) if keyword == "Comment" else (16, 24))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_no_more_than_the_head_is_read_for_the_size(kind: str) -> None:
     whole = encode(gradient(200, 150), kind).data or b""

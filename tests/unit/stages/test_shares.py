@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -43,15 +44,39 @@ def test_a_process_prepares_the_images_of_its_own_packs_alone(monkeypatch: pytes
         assert seen == own
 
 
-def test_the_next_images_are_prepared_while_a_pack_is_run() -> None:
-    begun = [threading.Event() for _ in range(3)]
+def test_the_next_images_are_prepared_while_a_pack_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")  # which leaves two threads
+    begun = [threading.Event() for _ in range(16)]
     packs = packs_of([lambda event=event: event.set() or torch.ones(4, 3) for event in begun])
     parts = share_packs(packs)
     first = next(parts)
     assert begun[1].wait(10)
-    assert not begun[2].is_set()
+    assert not begun[10].is_set()
     assert first.item.pixel_values is not None
-    assert [part.index for part in parts] == [1, 2]
+    assert [part.index for part in parts] == list(range(1, 16))
+    assert all(event.is_set() for event in begun)
+
+
+def test_images_of_a_prompt_in_two_packs_are_prepared_once() -> None:
+    """Two threads ask at the same time."""
+    both, made = threading.Barrier(2), []
+    pixels = Pixels(lambda: made.append(1) or torch.ones(4, 3))
+
+    def ask() -> Tensor:
+        both.wait(10)
+        return pixels.values
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = (threads.submit(ask) for _ in range(2))
+        assert first.result() is second.result()
+    assert made == [1]
+
+
+def test_images_are_prepared_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
+    both = threading.Barrier(2)
+    packs = packs_of([lambda: both.wait(10) * 0 + torch.ones(4, 3) for _ in range(2)])
+    assert [part.index for part in share_packs(packs)] == [0, 1]
 
 
 def test_an_image_that_cannot_be_prepared_is_its_own_packs_error() -> None:
