@@ -229,6 +229,23 @@ def test_rows_are_checked_together_and_keep_their_order(folder: Path) -> None:
     assert [json.loads(line)["row"] for line in rejects.path.read_text().splitlines()] == [3, 6, 9]
 
 
+def test_rows_before_a_tear_are_read_and_rejected(folder: Path) -> None:
+    file = folder / "sft.json"
+    file.write_text(json.dumps([GOOD | {"id": str(place)} for place in range(40)])[:-9])
+
+    def check(example: Any) -> None:
+        if example.prompt.id == "3":
+            raise RowError("images", "are not wanted")
+
+    kept = []
+    with RejectLog(folder / "rejects.jsonl") as rejects:
+        examples = read_examples(file, rejects=rejects, check=check)
+        with pytest.raises(DataError, match=r"sft\.json.*JSON"):
+            kept.extend(example.prompt.id for example in examples)
+    assert kept == [str(place) for place in range(39) if place != 3]
+    assert rejects.counts == {"images are not wanted": 1}
+
+
 def test_an_unreadable_line_is_a_rejected_row(folder: Path) -> None:
     file = folder / "sft.jsonl"
     file.write_text(json.dumps(GOOD) + '\n{"messages": [')
