@@ -30,7 +30,7 @@ from unittest.mock import patch
 
 import torch
 from machine import describe_machine
-from speeds import blank_pack, mean_hardware, measured_around
+from speeds import blank_pack, measured_around, median_hardware
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -172,7 +172,7 @@ class Check:
     def _compare(self, planned: PlannedStage) -> Comparison:
         with measured_around(self._shape, self._tokens, self._call) as speeds, processor_clock():
             STAGES[planned.kind](self._timed, planned)
-        hardware = mean_hardware(speeds)
+        hardware = median_hardware(speeds)
         stages = estimate(self._recipe, hardware, self._rollouts_of(planned)).stages
         [stage] = [stage for stage in stages if stage.name == planned.name]
         measured = step_seconds(self._timed.stage_directory(planned.name))
@@ -256,7 +256,7 @@ def check_discriminator(recipe: Recipe, directory: Path, tokens: int, steps: int
     with LiveBytes() as live:
         step(0)
         step(1)
-    hardware = mean_hardware(speeds)
+    hardware = median_hardware(speeds)
     [stage] = [stage for stage in estimate(recipe, hardware).stages if stage.name == "warmup"]
     phases = [phase for phase in stage.phases if phase.name in ("scoring", "update")]
     planned_seconds, planned_bytes = sum(one.seconds for one in phases), max(one.bytes for one in phases)

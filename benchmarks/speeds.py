@@ -109,8 +109,8 @@ def load_shipped() -> tuple[PreTrainedModel, ModelShape]:
     return policy, read_shape(policy.config)
 
 
-def mean_hardware(found: Sequence[Hardware]) -> Hardware:
-    """Medians of measurements around what is compared: the machine is not the same from one minute to the next."""
+def median_hardware(found: Sequence[Hardware]) -> Hardware:
+    """Each speed the median of those found."""
 
     def middle(read: Callable[[Hardware], float]) -> float:
         return statistics.median(map(read, found))
@@ -128,11 +128,12 @@ def mean_hardware(found: Sequence[Hardware]) -> Hardware:
 
 @contextmanager
 def measured_around(shape: ModelShape, tokens: int, call: tuple[int, int]) -> Iterator[list[Hardware]]:
-    """What is measured before the block and after it: the machine is not the same from one minute to the next."""
+    """Measured three times before the block and three times after it, medians shown: the machine is not the same from
+    one minute to the next."""
     found = [measure_hardware(shape, tokens, call) for _ in range(3)]
     yield found
     found += [measure_hardware(shape, tokens, call) for _ in range(3)]
-    print(describe_hardware(mean_hardware(found)), flush=True)
+    print(describe_hardware(median_hardware(found)), flush=True)
 
 
 def describe_hardware(hardware: Hardware) -> str:

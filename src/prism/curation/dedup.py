@@ -38,6 +38,7 @@ UNREADABLE = "has an image that cannot be decoded"
 
 _RULES = 2
 """Raised when the same rows would be judged otherwise."""
+_PAIRS_AT_ONCE = 32
 
 Feature = tuple[str, Mapping[str, Any]]
 
@@ -104,7 +105,8 @@ class Dedup:
             return self._compare(*(members[position].fingerprint for position in pair))
 
         matches: dict[int, dict[int, _Match]] = defaultdict(dict)
-        for (a, b), match in zip(pairs, in_threads(compare, pairs, num_processors(), at_once=32), strict=True):
+        matched = in_threads(compare, pairs, num_processors(), at_once=_PAIRS_AT_ONCE)
+        for (a, b), match in zip(pairs, matched, strict=True):
             if match is not None:
                 matches[a][b] = matches[b][a] = match
         return matches

@@ -31,6 +31,7 @@ _TURNED = (5, 6, 7, 8)
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+"""Chunks in which Pillow looks for an orientation."""
 
 
 def describe_source(source: ImageSource) -> str:
@@ -118,7 +119,7 @@ def _png_metadata(encoded: bytes) -> bytes:
     stream = BytesIO()
     Image.new("L", (1, 1)).save(stream, "PNG")
     whole = stream.getvalue()
-    behind_header = len(_PNG_START) + 25
+    behind_header = len(_PNG_START) + 25  # the header's length, kind, 13 bytes and checksum
     return b"".join([whole[:behind_header], *found, whole[behind_header:]])
 
 
