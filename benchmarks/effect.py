@@ -21,8 +21,12 @@ from statistics import fmean
 from typing import Any
 
 from prism.cli import main as prism
+from prism.config import SAMPLES_PER_PROMPT, Recipe, plan_stages
 from prism.evals.statistics import Interval, mean_interval
 from prism.report import print_ablation_table
+from prism.report.ablation import OVERALL, averaged
+from prism.report.results import ACCURACIES, MODES, gain_over_seeds, item_means
+from prism.report.rundir import Run, read_run
 from prism.runtime.jsonl import read_jsonl
 
 RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
@@ -104,8 +108,56 @@ def report(recipe: str) -> int:
     united = RUNS / f"tiny-{recipe}-united"
     unite(archives, united)
     print(print_ablation_table(united))
-    print("\n".join(drift_lines(united) + game_lines(united)))
+    print("\n".join(budget_lines(united) + drift_lines(united) + game_lines(united)))
     return prism(["report", str(united)])
+
+
+def budget_lines(united: Path) -> list[str]:
+    """Rollouts that each arm sampled, means over seeds, and what the aligned policies are ahead before any RLVR.
+
+    The warm-up's rollouts count: a baseline of as many steps as alignment and RLVR together has fewer than
+    PRISM → RLVR, and more than PRISM alone. What equal rollouts would show lies between the two comparisons.
+    """
+    full, baseline = (read_run(united / "cells" / name) for name in ("full", "baseline"))
+    aligned = warmup_rollouts(full.recipe) + sampled(full, "align")
+    stages = plan_stages(baseline.recipe)
+    algorithms = [stage.algorithm.name for stage in stages if stage.algorithm is not None]
+    lines = [
+        "",
+        f"rollouts sampled, means over seeds: warm-up and alignment {aligned:,.0f}; then with RLVR, and without",
+    ]
+    for name in algorithms:
+        ours, theirs = aligned + sampled(full, f"prism-{name}"), sampled(baseline, f"sft-{name}")
+        lines.append(f"  {name}: {ours:,.0f} and {theirs:,.0f}")
+    lines.append("  full before RLVR less baseline behind it, all sub-benchmarks, points, paired by question")
+    for mode in MODES:
+        before = {stage.seed: item_means(stage, mode) for stage in full.over_seeds("align")}
+        behind = [{s.seed: item_means(s, mode) for s in baseline.over_seeds(f"sft-{name}")} for name in algorithms]
+        pairs = [(ours, averaged([seeds[seed] for seeds in behind])) for seed, ours in before.items()]
+        gain = gain_over_seeds(pairs, ACCURACIES[OVERALL])
+        assert gain is not None
+        lines.append(
+            f"    {mode}: {100 * gain.mean:+.1f} [{100 * (gain.low or 0.0):.1f}, {100 * (gain.high or 0.0):.1f}]"
+        )
+    return lines
+
+
+def warmup_rollouts(recipe: Recipe) -> int:
+    return recipe.warmup.num_prompts * SAMPLES_PER_PROMPT if recipe.warmup else 0
+
+
+def sampled(run: Run, name: str) -> float:
+    """Rollouts of a stage, those included that dynamic sampling discards; the mean over its seeds."""
+    per_step = [
+        [
+            row["dapo/generated_prompts"] * run.recipe.rlvr.group_size
+            if run.recipe.rlvr and row.get("dapo/generated_prompts") is not None
+            else row["rollout/count"]
+            for row in stage.metrics
+        ]
+        for stage in run.over_seeds(name)
+    ]
+    return fmean(sum(counts) for counts in per_step)
 
 
 def drift_lines(united: Path) -> list[str]:

@@ -63,3 +63,26 @@ def test_a_discriminator_of_whole_responses_has_one_score(ablation: Path) -> Non
 def test_an_unknown_cell_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["ablate", str(MICRO), "--cell", "fulll", "--output", str(tmp_path)]) == 2
     assert "there is no cell 'fulll'" in capsys.readouterr().err
+
+
+def test_a_cell_that_fails_does_not_end_the_others(
+    ablation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The built-in base writes in no format: without SFT nothing that it samples can be paired with a teacher."""
+    file = tmp_path / "cells.toml"
+    settings = json.dumps([*SMALL, ONE, "rlvr.baselines=[]"])
+    file.write_text(
+        f'name = "failing"\nrecipe = "{MICRO}"\nreference = "later"\nsettings = {settings}\n'
+        '[cells]\nwithout = ["sft=none"]\nlater = []\n'
+    )
+    arguments = ["ablate", str(file), "--output", str(ablation)]
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert "prism: without, seed 0: warmup: 0 of the prompts drew a valid rollout" in printed.err
+    assert "prism: later" not in printed.err
+    assert "without: Seed 0 ended with an error: warmup: 0 of the prompts" in printed.out
+    assert (ablation / "cells/later/seed-0/align/model").is_dir()
+    # Mended, it is a cell like any other; here all that it needs is there already.
+    file.write_text(file.read_text().replace('without = ["sft=none"]', "without = []"))
+    assert main([*arguments, "--cell", "without"]) == 0
+    assert "ended with an error" not in capsys.readouterr().out

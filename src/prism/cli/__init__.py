@@ -29,6 +29,8 @@ STAGE_COMMANDS = {
 }
 
 
+FAILED = 2
+"""Exit status of what is the user's to mend."""
 FLAGGED = 3
 """Exit status where an audit raised a flag."""
 
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FLAGGED
     except PrismError as error:
         print(f"prism: {error}", file=sys.stderr)
-        return 2
+        return FAILED
     except Interrupted as stop:
         print(f"prism: {stop.message}", file=sys.stderr)
         return 128 + stop.signal_number
@@ -115,23 +117,28 @@ def plan_recipe(arguments: argparse.Namespace) -> None:
     print_estimate(found, () if found.fits else find_remedies(recipe, hardware))
 
 
-def ablate(arguments: argparse.Namespace) -> None:
+def ablate(arguments: argparse.Namespace) -> int:
     from prism.config import describe_plan, load_ablation
 
     ablation = load_ablation(arguments.recipe, arguments.overrides, output=arguments.output, chosen=arguments.cell)
+    if is_first():
+        for reason in ablation.omitted.values():
+            print(f"left out: {reason}")
     if arguments.dry_run:
         for recipe in ablation.cells.values():
             print(*describe_plan(recipe), sep="\n")
-        return
+        return 0
     from prism.stages.ablation import run_ablation
 
-    run_ablation(ablation)
-    if not is_first():
-        return
-    from prism.report import print_ablation_table, render_ablation
+    failures = run_ablation(ablation)
+    if is_first():
+        from prism.report import print_ablation_table, render_ablation
 
-    print(print_ablation_table(ablation.directory))
-    print(f"report: {render_ablation(ablation.directory)}")
+        print(print_ablation_table(ablation.directory))
+        print(f"report: {render_ablation(ablation.directory)}")
+    for failure in failures:
+        print(f"prism: {failure}", file=sys.stderr)
+    return FAILED if failures else 0
 
 
 def audit_run(arguments: argparse.Namespace) -> int:

@@ -40,6 +40,7 @@ from prism.config.models import (
 from prism.config.plan import (
     PlannedStage,
     describe_plan,
+    matched_steps,
     plan_audit,
     plan_stages,
     policy_before_alignment,
@@ -58,6 +59,7 @@ from prism.config.rollout import (
 )
 from prism.config.selection import PairsRecipe, QualityWeights, SplitConfig
 from prism.config.training import (
+    SAMPLES_PER_PROMPT,
     AddedAdvantage,
     Advantage,
     AlignConfig,
@@ -73,6 +75,7 @@ from prism.config.typical import TypicalConfig
 
 __all__ = [
     "DEVICES",
+    "SAMPLES_PER_PROMPT",
     "Ablation",
     "AddedAdvantage",
     "Advantage",
@@ -143,6 +146,7 @@ __all__ = [
     "load_hardware",
     "load_recipe",
     "load_settings",
+    "matched_steps",
     "plan_audit",
     "plan_stages",
     "policy_before_alignment",

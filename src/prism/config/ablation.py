@@ -1,22 +1,28 @@
 """Ablations: one recipe in several variants, the paper's table by default."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from prism.config.base import Config, PathSafeName
+from prism.config.data import FilesData, WorldData
 from prism.config.loading import build_config, load_recipe, read_table
-from prism.config.merging import merge, parse_override
+from prism.config.merging import Table, merge, parse_override
 from prism.config.models import (
     DedicatedDiscriminator,
     DenseDiscriminator,
+    ExpertSettings,
+    MoeDiscriminator,
     TextOnlyDiscriminator,
     WholeResponseDiscriminator,
 )
+from prism.config.plan import matched_steps
 from prism.config.recipe import Recipe
+from prism.config.training import BranchAdvantage, MixedAdvantage
 from prism.errors import ConfigError
 
 FULL = "full"
@@ -38,12 +44,13 @@ class AblationFile(Config):
 @dataclass(frozen=True)
 class Ablation:
     """The recipes of the chosen cells, in the order of all `names`; what they have in common is run once, below
-    `directory`."""
+    `directory`. `omitted` are the paper's ablations that this recipe cannot have, and why."""
 
     directory: Path
     reference: str
     names: Sequence[str]
     cells: Mapping[str, Recipe]
+    omitted: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_ablation(
@@ -51,37 +58,72 @@ def load_ablation(
 ) -> Ablation:
     """The ablation described by `path`, or the paper's ablations of the run's recipe at `path`.
 
-    `overrides` change the recipe of every cell, before the cell's own settings. Only the `chosen` cells are made, all
-    of them where none is named. Raises ConfigError for a name that no cell has and whatever is wrong with a cell made.
+    `overrides` change the recipe of every cell, before the cell's own settings. Of the cells that `path` describes only
+    the `chosen` ones are made, all of them where none is named. Raises ConfigError for a name that no cell has and
+    whatever is wrong with a cell made; the paper's cells are left out where the recipe does not admit them.
     """
     path = Path(path)
     table = read_table(path)
-    if "cells" in table:
-        file = build_config(AblationFile, table, (), source=str(path))
-        base, settings = path.parent / file.recipe, (*file.settings, *overrides)
-        name, reference, cells = file.name, file.reference, dict(file.cells)
-    else:
-        base, settings = path, tuple(overrides)
-        recipe = load_recipe(base, settings)
-        name, reference, cells = f"{recipe.name}-ablations", FULL, paper_cells(recipe)
-    if reference not in cells:
-        raise ConfigError(f"{path}: reference: there is no cell {reference!r}; there are: {', '.join(cells)}")
-    if unknown := sorted(set(chosen) - set(cells)):
-        raise ConfigError(f"--cell: there is no cell {unknown[0]!r}; there are: {', '.join(cells)}")
-    directory = output if output is not None else Path("runs") / name
-    recipes = {}
-    for cell, changes in cells.items():
-        if chosen and cell not in chosen:
+    ablation = _described(path, table, overrides, output, chosen) if "cells" in table else None
+    ablation = ablation or _papers(path, overrides, output)
+    for name in chosen:
+        if name in ablation.omitted:
+            raise ConfigError(f"--cell {name}: {ablation.omitted[name]}")
+        if name not in ablation.names:
+            raise ConfigError(f"--cell: there is no cell {name!r}; there are: {', '.join(ablation.names)}")
+    cells = {name: recipe for name, recipe in ablation.cells.items() if name in chosen or not chosen}
+    return replace(ablation, cells=cells)
+
+
+def _described(
+    path: Path, table: Table, overrides: Sequence[str], output: Path | None, chosen: Sequence[str]
+) -> Ablation:
+    file = build_config(AblationFile, table, (), source=str(path))
+    if file.reference not in file.cells:
+        names = ", ".join(file.cells)
+        raise ConfigError(f"{path}: reference: there is no cell {file.reference!r}; there are: {names}")
+    directory = output if output is not None else Path("runs") / file.name
+    base = read_table(path.parent / file.recipe)
+    made = {name: changes for name, changes in file.cells.items() if name in chosen or not chosen}
+    settings = (*file.settings, *overrides)
+    cells = {name: _cell(base, name, (*settings, *made[name]), directory, source=path) for name in made}
+    return Ablation(directory, file.reference, tuple(file.cells), cells)
+
+
+def _papers(path: Path, overrides: Sequence[str], output: Path | None) -> Ablation:
+    recipe = load_recipe(path, overrides)
+    directory = output if output is not None else Path("runs") / f"{recipe.name}-ablations"
+    table, cells, omitted = read_table(path), {}, {}
+    for name, changes in paper_cells(recipe).items():
+        try:
+            cell = _cell(table, name, (*overrides, *changes), directory, source=path)
+        except ConfigError as error:
+            if name == FULL:
+                raise
+            omitted[name] = str(error)
             continue
-        cell_table = read_table(base)
-        for override in (*settings, *changes):
-            cell_table = merge(cell_table, parse_override(override))
-        cell_table |= {"name": cell, "output": str(directory / "cells" / cell)}
-        recipes[cell] = build_config(Recipe, cell_table, (), source=f"{path}, cell {cell}")
-    return Ablation(directory, reference, tuple(cells), recipes)
+        # What the recipe has already, another discriminator or α for instance, is the reference.
+        if name == FULL or not _are_alike(cell, cells[FULL]):
+            cells[name] = cell
+    return Ablation(directory, FULL, tuple(cells), cells, omitted)
+
+
+def _cell(base: Table, name: str, changes: Sequence[str], directory: Path, *, source: Path) -> Recipe:
+    table = base
+    for change in changes:
+        table = merge(table, parse_override(change))
+    table = table | {"name": name, "output": str(directory / "cells" / name)}
+    return build_config(Recipe, table, (), source=f"{source}, cell {name}")
+
+
+def _are_alike(first: Recipe, second: Recipe) -> bool:
+    """Whether both ask for the same, but for name and place."""
+    one, other = (each.model_dump(exclude={"name", "output"}) for each in (first, second))
+    return one == other
 
 
 _MODES = {
+    "moe": MoeDiscriminator,
     "dense": DenseDiscriminator,
     "text-only": TextOnlyDiscriminator,
     "whole-response": WholeResponseDiscriminator,
@@ -90,34 +132,51 @@ _MODES = {
 
 
 def _in_mode(recipe: Recipe, mode: str) -> tuple[str, ...]:
-    """The recipe's discriminator in another mode: another type starts afresh, so what both know is repeated."""
-    known = recipe.discriminator.model_dump(mode="json", exclude={"type", "checkpoint"}, exclude_none=True)
+    """The recipe's discriminator in another mode, with the same active compute: another type starts afresh, so what
+    both know is repeated."""
+    discriminator = recipe.discriminator
+    known = discriminator.model_dump(mode="json", exclude={"type", "checkpoint"}, exclude_none=True)
     kept = {name: value for name, value in known.items() if name in _MODES[mode].model_fields}
+    if mode == "dense" and isinstance(discriminator, ExpertSettings):
+        kept["width"] = discriminator.top_k
+    elif mode != "dense" and isinstance(discriminator, DenseDiscriminator):
+        kept["top_k"] = discriminator.width
     return (f"discriminator.type={mode}", *(f"discriminator.{name}={value}" for name, value in kept.items()))
 
 
 def paper_cells(recipe: Recipe) -> dict[str, tuple[str, ...]]:
-    """The paper's ablations of a recipe with alignment and RLVR, and the modes and mixtures it leaves out.
+    """The settings of the paper's ablations of a recipe with alignment and RLVR, and of the modes and mixtures it
+    leaves out. Some may ask for what the recipe has, or cannot have.
 
-    Without alignment RLVR gets as many steps more as alignment had (the same rollouts), and in a second
-    control as many as before (the same RLVR updates).
+    Without alignment RLVR gets as many rollouts as warm-up, alignment and RLVR together, and in a second control as
+    many steps as before (the same RLVR updates).
     """
     if recipe.align is None or recipe.rlvr is None:
         raise ConfigError(f"recipe {recipe.name}: an ablation needs the stages align and rlvr")
-    matched = recipe.rlvr.num_steps + recipe.align.num_steps
     without = ("align=none", "warmup=none", *(("audit=none",) if recipe.audit else ()))
+    advantage = recipe.align.advantage
+    alpha = (
+        "align.advantage.alpha"
+        if isinstance(advantage, BranchAdvantage | MixedAdvantage)
+        else "align.advantage.base.alpha"
+    )
     cells: dict[str, tuple[str, ...]] = {
         FULL: (),
-        "no-alignment": (*without, f"rlvr.num_steps={matched}"),
+        "no-alignment": (*without, f"rlvr.num_steps={matched_steps(recipe)}"),
         "no-alignment-same-updates": without,
         **{mode: _in_mode(recipe, mode) for mode in _MODES},
-        **{f"alpha-{alpha}": (f"align.advantage.alpha={alpha}",) for alpha in ("0.0", "0.25", "0.75", "1.0")},
+        **{f"alpha-{share}": (f"{alpha}={share}",) for share in ("0.0", "0.25", "0.5", "0.75", "1.0")},
         "kl": ("align.kl.coefficient=0.01",),
+        "no-warmup": ("warmup=none",),
+        "no-sft": ("sft=none",),
     }
-    if recipe.warmup is not None:
-        cells["no-warmup"] = ("warmup=none",)
-    if recipe.sft is not None:
-        cells["no-sft"] = ("sft=none",)
-    if recipe.data.type == "world":
-        cells["small-sft"] = ("data.public=0",)
+    if small := _small_sft(recipe.data):
+        cells["small-sft"] = (small,)
     return {name: (*changes, "rlvr.baselines=[]") for name, changes in cells.items()}
+
+
+def _small_sft(data: WorldData | FilesData) -> str | None:
+    """SFT on the curated demonstrations alone: of files, those in the last of several."""
+    if isinstance(data, WorldData):
+        return "data.public=0"
+    return f"data.sft={json.dumps([str(data.sft[-1])])}" if len(data.sft) > 1 else None

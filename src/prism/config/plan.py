@@ -8,6 +8,7 @@ from prism.config.data import WorldData
 from prism.config.models import CheckpointBase, TinyBase
 from prism.config.recipe import Recipe
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
+from prism.config.training import SAMPLES_PER_PROMPT
 from prism.errors import ConfigError
 
 StageKind = Literal["base", "sft", "warmup", "audit", "align", "rlvr"]
@@ -20,7 +21,7 @@ class PlannedStage:
     `start` is the stage, or the directory, whose weights it goes on from. `inputs` are all the stages
     it reads, and come earlier in the plan. `num_steps` is None where it is known only once the data
     are read, and 0 where nothing is trained. `is_evaluated` says that its model answers the test set,
-    `is_baseline` that it is RLVR without alignment for as many steps as alignment and RLVR together.
+    `is_baseline` that it is RLVR without alignment for `matched_steps`.
     """
 
     name: str
@@ -53,6 +54,23 @@ def plan_stages(recipe: Recipe) -> list[PlannedStage]:
     if recipe.rlvr:
         stages += _plan_rlvr(recipe, recipe.rlvr, policy)
     return stages
+
+
+def matched_steps(recipe: Recipe) -> int:
+    """The fewest steps of RLVR that sample as many rollouts as warm-up, alignment and RLVR of `recipe` together.
+
+    Prompts that DAPO's dynamic sampling discards are left out on both sides: how many there are, only the run knows.
+    Of files it is assumed that they hold as many prompts as the warm-up takes.
+    """
+    rlvr, align, warmup = recipe.rlvr, recipe.align, recipe.warmup
+    assert rlvr is not None
+    spent = align.num_steps * align.prompts_per_step * align.group_size if align else 0
+    if warmup:
+        num_prompts = warmup.num_prompts
+        if isinstance(recipe.data, WorldData):
+            num_prompts = min(num_prompts, recipe.data.alignment)
+        spent += num_prompts * SAMPLES_PER_PROMPT
+    return rlvr.num_steps + math.ceil(spent / (rlvr.prompts_per_step * rlvr.group_size))
 
 
 def select_stages(recipe: Recipe, name: str) -> list[PlannedStage]:
@@ -109,11 +127,11 @@ def _plan_rlvr(recipe: Recipe, config: RlvrConfig, policy: str) -> list[PlannedS
     is_evaluated = bool(recipe.evaluation)
     planned = []
     if recipe.align:
-        matched_steps = config.num_steps + recipe.align.num_steps
+        num_steps = matched_steps(recipe)
         for algorithm in config.baseline_algorithms:
             name = f"{policy}-{algorithm.name}"
             planned.append(
-                PlannedStage(name, "rlvr", policy, (policy,), matched_steps, is_evaluated, algorithm, is_baseline=True)
+                PlannedStage(name, "rlvr", policy, (policy,), num_steps, is_evaluated, algorithm, is_baseline=True)
             )
     start, prefix = ("align", "prism") if recipe.align else (policy, policy)
     for algorithm in config.algorithms:

@@ -85,8 +85,8 @@ Algorithm = Annotated[Grpo | Dapo | Gspo, Field(discriminator="type")]
 class RlvrConfig(Config):
     """RLVR of the aligned policy by each of `algorithms`, all under the same settings.
 
-    `baselines` names the algorithms that are also run straight from the unaligned policy, for as many
-    extra steps as alignment took (matched budget): the first algorithm by default, none if empty.
+    `baselines` names the algorithms that are also run straight from the unaligned policy, with as many rollouts as
+    warm-up, alignment and RLVR together (matched budget): the first algorithm by default, none if empty.
     A step's rollouts are used in `num_mini_batches` optimizer steps, one part of the prompts each; with
     one, every ratio is 1 and clipping never acts, so that GRPO and GSPO coincide.
     The reward is `accuracy_weight` × accuracy + `format_weight` × format.

@@ -47,6 +47,10 @@ class SftConfig(OptimizerSettings):
         return self
 
 
+SAMPLES_PER_PROMPT = 2
+"""Rollouts that the warm-up draws for a pair; the first valid one is the student's."""
+
+
 class WarmupConfig(OptimizerSettings):
     """Discriminator warm-up on (teacher, SFT rollout) pairs, one per branch and prompt.
 
@@ -67,6 +71,11 @@ class WarmupConfig(OptimizerSettings):
     temperature: Positive = 1.0
     token_budget: Count = 16384
     checkpoint_every: Count = 100
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts that are sampled, if the data have so many."""
+        return self.num_heldout + self.num_steps * self.batch_size
 
     @model_validator(mode="after")
     def _check(self) -> "WarmupConfig":

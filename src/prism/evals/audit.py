@@ -140,8 +140,8 @@ def _judge_grounding(view: str, probes: Mapping[str, ProbeResult], inputs: Input
         measured = f"{inputs.num_images_read} of {inputs.num_images} images are read"
         yield _check("images-ignored", view, "flag", measured, "fewer than all")
         return
-    # Where every picture has a size of its own, none can stand in for another.
-    name = SWAPPED if probes[SWAPPED].num_pairs else BLANKED
+    # Where few pictures share a size, too few can stand in for one another.
+    name = SWAPPED if probes[SWAPPED].fallen.count >= MIN_PROMPTS else BLANKED
     yield from _judge_probes("images-ignored", "captions-unchecked", view, {name: probes[name]})
 
 

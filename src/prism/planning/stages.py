@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from prism.config import (
+    SAMPLES_PER_PROMPT,
     AlignConfig,
     Dapo,
     EvaluationConfig,
@@ -32,7 +33,6 @@ from prism.planning.work import (
     trained_parameters,
 )
 from prism.stages.rollouts import SAMPLE_EVERY
-from prism.stages.warmup import SAMPLES_PER_PROMPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,8 @@ def sft_phases(context: Context, config: SftConfig, num_steps: int) -> list[Phas
 def warmup_phases(context: Context, config: WarmupConfig) -> list[Phase]:
     """Rollouts for all pairs come first, by a policy that does not train and is whole on every rank."""
     model = _the_discriminator(context)
-    num_pairs = config.num_heldout + config.num_steps * config.batch_size
     whole = replace(context.policy, shards=None, rank=None)
-    draw = _draw(context, "alignment", num_pairs, SAMPLES_PER_PROMPT, config.max_response_tokens)
+    draw = _draw(context, "alignment", config.num_prompts, SAMPLES_PER_PROMPT, config.max_response_tokens)
     sampling = plan_sampling(whole, draw, context.lengths, context.recipe.rollout, context.hardware)
     state = {"weights": float(memory.BYTES[context.recipe.precision] * whole.shape.total)}
     phases = [_sampling(context, sampling, state, times=1)]

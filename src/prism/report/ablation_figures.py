@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from prism.config import BranchAdvantage, MixedAdvantage
 from prism.report.ablation import OVERALL, Cell, Group, Listing
 from prism.report.charts import Line, Marks, line_chart, percent
-from prism.report.curves import DISCRIMINATOR_BAND, stage_lines
+from prism.report.curves import stage_lines
 from prism.report.distributions import distribution_panels, distributions_legend
 from prism.report.identity import VIEWS
 from prism.report.markup import Html, element
@@ -50,11 +50,11 @@ def game_lines(cell: Cell, run: Run) -> GameLines:
     return lines
 
 
-def game_section(found: Sequence[GameLines]) -> Html | None:
-    """None where no discriminator was trained."""
+def game_section(found: Sequence[GameLines], band: tuple[float, float]) -> Html | None:
+    """None where no discriminator was trained; `band` is where the reference is to keep accuracy."""
     if not any(found):
         return None
-    low, high = DISCRIMINATOR_BAND
+    low, high = band
     lead = (
         "The reference and the cells that change the discriminator, by mode; means over the seeds where every seed "
         "has a value. The gap is the teacher's mean score minus the policy's. Scores of different discriminators "
@@ -71,7 +71,7 @@ def game_section(found: Sequence[GameLines]) -> Html | None:
             lines,
             y_range=(0.0, 1.0),
             label=percent,
-            marks=Marks(band=DISCRIMINATOR_BAND, level=0.5),
+            marks=Marks(band=band, level=0.5),
             is_named=True,
         )
         for title, lines in _by_view(found, "accuracy").items()
@@ -93,7 +93,7 @@ def _by_view(found: Sequence[GameLines], prefix: str) -> dict[str, list[Line]]:
 
 
 def cell_distributions(run: Run) -> Html | None:
-    """Panels of the checkpoints after SFT, alignment and RLVR; None where none was evaluated."""
+    """Panels and distances of the checkpoints after SFT, alignment and RLVR; None where none was evaluated."""
     names = [name for name in run.evaluated_names if run.kind(name) in ("sft", "align", "rlvr")]
     return distribution_panels(run, names) if names else None
 

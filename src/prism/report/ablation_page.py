@@ -23,6 +23,7 @@ from prism.report.ablation_text import (
     without_checkpoint,
     worth_of_alignment,
 )
+from prism.report.curves import accuracy_band
 from prism.report.document import document, page_header, status, write_page
 from prism.report.markup import Html, element, join
 from prism.report.page import code_versions, describe_base, describe_discriminator, dev_note
@@ -75,7 +76,7 @@ def _page(listing: Listing) -> str:
     opened = [listing.reference, *(cell.name for cell in controls(listing, cells))]
     sections = {
         "results": _results_section(listing, cells),
-        "game": game_section(games),
+        "game": game_section(games, accuracy_band(listing.recipes[listing.reference])),
         "distributions": cell_distributions_section(panels, opened),
         "alpha": alpha_section(listing, cells),
         "cells": _cells_section(listing, cells),

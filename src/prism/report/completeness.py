@@ -19,7 +19,8 @@ def missing_parts(run: Run) -> list[str]:
         stage = run.stages.get((seed, name))
         return run.planned[name].is_evaluated and stage is not None and stage.is_complete and stage.summary is None
 
-    lines = [
+    lines = [f"Seed {seed} ended with an error: {error}" for seed, error in run.failures.items()]
+    lines += [
         _line("Missing stages", run, is_missing),
         _line("Not finished", run, is_unfinished),
         _line("Not evaluated", run, is_unevaluated),

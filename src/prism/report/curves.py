@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import fmean, median
 
+from prism.config import Recipe
+from prism.config.control import ControlConfig
 from prism.report.charts import Line, Marks, Point, line_chart, percent, plain
 from prism.report.identity import OTHER, VIEWS, stage_colour, stage_title
 from prism.report.markup import Html, element
 from prism.report.rundir import Run, Stage, metric_value
-
-DISCRIMINATOR_BAND = (0.65, 0.85)
-"""Accuracy on fresh rollouts that leaves the policy a signal: above it the discriminator wins, below it guesses."""
 
 _MANY_POINTS = 160
 _SHARE = (0.0, 1.0)
@@ -81,11 +80,22 @@ def _view_lines(run: Run, stage: str, prefix: str, suffix: str = "") -> list[Lin
     ]
 
 
+def accuracy_band(recipe: Recipe | None) -> tuple[float, float]:
+    """Accuracy on fresh rollouts that leaves the policy a signal: above it the discriminator wins, below it guesses.
+
+    The band of the recipe's collapse control, that control's default where the recipe has none.
+    """
+    control = recipe.align.control if recipe and recipe.align else None
+    band = control or ControlConfig()
+    return band.low, band.high
+
+
 def alignment_section(run: Run) -> Html | None:
     """Score gaps, discriminator accuracy and valid share over the alignment steps; None without alignment."""
     if not run.over_seeds("align"):
         return None
-    low, high = DISCRIMINATOR_BAND
+    band = accuracy_band(run.recipe)
+    low, high = band
     lead = (
         "The adversarial game. The gap is the teacher's mean score minus the policy's, per view of a response; it "
         "closes as rollouts come to look like the teacher's. Accuracy is measured on fresh rollouts before the "
@@ -95,7 +105,6 @@ def alignment_section(run: Run) -> Html | None:
     valid = stage_lines(
         run, "align", "rollout/valid_fraction", label="valid rollouts", colour=stage_colour(run, "align")
     )
-    band = Marks(band=DISCRIMINATOR_BAND, level=0.5)
     charts = (
         line_chart(
             "Score gap, teacher − policy", _view_lines(run, "align", "gap"), marks=Marks(level=0.0), is_named=True
@@ -105,7 +114,7 @@ def alignment_section(run: Run) -> Html | None:
             _view_lines(run, "align", "accuracy"),
             y_range=_SHARE,
             label=percent,
-            marks=band,
+            marks=Marks(band=band, level=0.5),
             is_named=True,
         ),
         line_chart("Rollouts in valid format", valid, y_range=_SHARE, label=percent),
@@ -184,7 +193,8 @@ def policy_section(run: Run) -> Html | None:
     boundary = " The dashed line marks the end of alignment." if marks.boundary else ""
     lead = (
         f"Rollouts during training, in steps after {start}: a PRISM run first spends its alignment steps, "
-        f"the baseline spends as many on RLVR.{boundary} Training prompts differ between alignment and RLVR."
+        f"the baseline spends their rollouts and the warm-up's on RLVR.{boundary} Training prompts differ between "
+        "alignment and RLVR."
     )
     return element(
         "section",

@@ -1,7 +1,8 @@
-"""How many reasoning steps and described items responses have, beside the teacher's distribution."""
+"""How many reasoning steps and described items responses have, and how far they are from the teacher's."""
 
 from collections.abc import Mapping, Sequence
 
+from prism.report.drift import drift_tables
 from prism.report.identity import stage_colour, stage_title
 from prism.report.markup import Html, element, join
 from prism.report.plots import histogram, integer_bins, shares
@@ -35,13 +36,13 @@ def distributions_legend() -> Html:
 
 
 def distribution_panels(run: Run, names: Sequence[str]) -> Html:
-    """A panel for each of the checkpoints called `names`, in both modes."""
+    """A panel for each of the checkpoints called `names`, in both modes, and their distances to the teacher."""
     absent = None if run.teacher else element("p", "The teacher's distribution was not recorded.", class_="absent")
     views = [
         element("div", *(_field_panels(run, names, field, mode) for field in _FIELDS), class_=f"only-{mode}")
         for mode in MODES
     ]
-    return join(absent, *views)
+    return join(absent, *views, drift_tables(run, names))
 
 
 def teacher_counts(run: Run, field: str) -> dict[int, int]:

@@ -18,6 +18,8 @@ AUDIT = "audit.json"
 """What marks the directory of an audit, which is no stage of training."""
 LISTING, CELLS = "ablation.json", "cells"
 """What marks the directory of an ablation: its list of cells, and the directory of their runs."""
+FAILURE = "failure.json"
+"""The error that a seed of an ablation's cell ended with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Stage:
 @dataclass(frozen=True)
 class Run:
     """`seeds` are those the recipe asks for, then others that are there; `stages` and `audits`, by seed and
-    directory, hold only what is there."""
+    directory, hold only what is there. `failures` are the errors that seeds ended with."""
 
     directory: Path
     recipe: Recipe
@@ -69,6 +71,7 @@ class Run:
     teacher: Mapping[int, Row] = field(default_factory=dict)
     audits: Mapping[tuple[int, str], Row] = field(default_factory=dict)
     dates: tuple[datetime, datetime] | None = None
+    failures: Mapping[int, str] = field(default_factory=dict)
 
     @cached_property
     def planned(self) -> Mapping[str, PlannedStage]:
@@ -140,6 +143,7 @@ def read_run(directory: Path) -> Run:
         teacher=teacher,
         audits=audits,
         dates=_date_range(files),
+        failures={seed: str(found["error"]) for seed, path in seeds.items() if (found := read_object(path / FAILURE))},
     )
 
 

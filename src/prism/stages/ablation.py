@@ -11,27 +11,64 @@ from pathlib import Path
 from typing import Any
 
 from prism.config import Ablation, PlannedStage, Recipe, plan_stages
-from prism.errors import StorageError
+from prism.errors import AlignmentCollapseError, AuditError, ConfigError, DataError, NumericsError, StorageError
 from prism.runtime.atomic import write_json
-from prism.runtime.distributed import from_first, processes
+from prism.runtime.distributed import from_first, num_processes, processes
 from prism.runtime.hashing import config_sha256
 from prism.runtime.progress import say
 from prism.stages.pipeline import run_recipe
-from prism.stages.workspace import CONSOLE, TRAINING
+from prism.stages.workspace import CONSOLE, Workspace
 
-STORE, LISTING = "store", "ablation.json"
+STORE, LISTING, FAILURE = "store", "ablation.json", "failure.json"
+OWN_ERRORS = (ConfigError, DataError, NumericsError, AlignmentCollapseError, AuditError)
+"""What a cell's own settings can lead to; a full disk or a lost server would end the next cell as well."""
 
 
-def run_ablation(ablation: Ablation) -> None:
-    """Runs or resumes the chosen cells, one after the other. `ablation.json` lists all of them for the report."""
+def run_ablation(ablation: Ablation) -> list[str]:
+    """Runs or resumes the chosen cells, one after the other. `ablation.json` lists all of them for the report.
+
+    A cell leaves out what the others have, and may fail for want of it: a seed of it that ends with an error of its own
+    (`OWN_ERRORS`) keeps none of the others from running. The error is kept for the report; those of this call are
+    returned, a line each. Under torchrun, where a process that fails ends the run, it is raised, and the same command
+    begins with the other cells.
+    """
     ablation.directory.mkdir(parents=True, exist_ok=True)
     listing = {"reference": ablation.reference, "cells": list(ablation.names)}
     write_json(ablation.directory / LISTING, listing)
+    failures = []
     with processes():
-        for number, (name, recipe) in enumerate(ablation.cells.items(), start=1):
-            say(CONSOLE, f"cell {name} ({number} of {len(ablation.cells)})")
+        names = from_first(lambda: sorted(ablation.cells, key=lambda name: _has_failed(ablation.cells[name])))
+        for number, name in enumerate(names, start=1):
+            say(CONSOLE, f"cell {name} ({number} of {len(names)})")
+            recipe = ablation.cells[name]
             from_first(partial(_link_seeds, ablation.directory, recipe))
-            run_recipe(recipe)
+            for seed in recipe.seeds:
+                if (error := _run_seed(recipe, seed)) is not None:
+                    failures.append(f"{name}, seed {seed}: {error}")
+                    say(CONSOLE, f"{failures[-1]}; on to the next")
+    return failures
+
+
+def _run_seed(recipe: Recipe, seed: int) -> str | None:
+    """The line of the error that one seed of a cell ended with, None where it came to its end."""
+    path = _failure_path(recipe, seed)
+    try:
+        run_recipe(recipe, seeds=(seed,))
+    except OWN_ERRORS as error:
+        write_json(path, {"error": str(error)})
+        if num_processes() > 1:
+            raise
+        return str(error)
+    from_first(lambda: path.unlink(missing_ok=True))
+    return None
+
+
+def _has_failed(recipe: Recipe) -> bool:
+    return any(_failure_path(recipe, seed).exists() for seed in recipe.seeds)
+
+
+def _failure_path(recipe: Recipe, seed: int) -> Path:
+    return recipe.run_directory / f"seed-{seed}" / FAILURE
 
 
 def _link_seeds(directory: Path, recipe: Recipe) -> None:
@@ -56,19 +93,23 @@ def link_stages(directory: Path, recipe: Recipe, seed: int) -> None:
 
 
 def stage_keys(recipe: Recipe, seed: int) -> dict[str, str]:
-    """For the data and every planned stage a hash of all that its results depend on, by the recipe alone."""
+    """For the data and every planned stage a hash of all that its results depend on, by the recipe alone.
+
+    Whatever is part of a stage's identity must be part of its key: two cells would else write to one place by turns.
+    """
+    workspace = Workspace(recipe, seed, recipe.run_directory / f"seed-{seed}")
     keys = {"data": config_sha256({"data": recipe.data.model_dump(mode="json"), "seed": seed})}
     common = {"evaluation": _dumped(recipe.evaluation), "max_prompt_tokens": recipe.max_prompt_tokens}
-    common["rollout"] = recipe.rollout.model_dump(mode="json", exclude={"type"})
+    common["rollout"] = _dumped(recipe.rollout)
     for stage in plan_stages(recipe):
-        own = {"stage": _settings(recipe, stage), "inputs": [keys[name] for name in ("data", *stage.inputs)]}
+        settings = _settings(recipe, stage) | workspace.training_settings(stage.kind)
+        own = {"stage": settings, "inputs": [keys[name] for name in ("data", *stage.inputs)]}
         keys[stage.name] = config_sha256(common | own)
     return keys
 
 
 def _settings(recipe: Recipe, stage: PlannedStage) -> dict[str, Any]:
     parts: dict[str, Any] = {"kind": stage.kind, "start": stage.start, "num_steps": stage.num_steps}
-    parts |= {"lora": _dumped(recipe.lora)} if recipe.lora and stage.kind in TRAINING else {}
     if stage.kind == "rlvr" and recipe.rlvr is not None:
         shared = recipe.rlvr.model_dump(mode="json", exclude={"algorithms", "baselines", "num_steps"})
         return parts | {"rlvr": shared, "algorithm": _dumped(stage.algorithm)}

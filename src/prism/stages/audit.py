@@ -178,8 +178,8 @@ def _in_warmup(workspace: Workspace) -> set[str]:
     config = workspace.recipe.warmup
     if config is None:
         return set()
-    last = config.num_heldout + config.num_steps * config.batch_size
-    return {demonstration.prompt.id for demonstration in read_pool(workspace)[config.num_heldout : last]}
+    pool = read_pool(workspace)[config.num_heldout : config.num_prompts]
+    return {demonstration.prompt.id for demonstration in pool}
 
 
 def _in_steps(workspace: Workspace, demonstrations: list[Demonstration], step: int) -> set[str]:

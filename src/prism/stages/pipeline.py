@@ -27,12 +27,14 @@ _SAMPLING = ("warmup", "audit", "align", "rlvr")
 TINY_PARAMETERS = 2_000_000
 
 
-def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | None = None) -> Path:
+def run_recipe(
+    recipe: Recipe, *, only: str | None = None, stop_after: str | None = None, seeds: Sequence[int] | None = None
+) -> Path:
     """Runs `recipe` and evaluates its checkpoints; returns the run directory.
 
     A stage that is complete and unchanged is not run again, one that was cut off goes on. `only` is
     the name or kind of stages to run alone ("eval" for the evaluations), `stop_after` that of the
-    last stages to run.
+    last stages to run, `seeds` some of the recipe's.
     """
     _choose_threads(recipe)
     planned = plan_stages(recipe)
@@ -46,7 +48,7 @@ def run_recipe(recipe: Recipe, *, only: str | None = None, stop_after: str | Non
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "recipe.json", recipe.model_dump(mode="json"))
     with processes(also_alone=recipe.precision == "bfloat16"):
-        for seed in recipe.seeds:
+        for seed in recipe.seeds if seeds is None else seeds:
             workspace = Workspace(recipe, seed, directory / f"seed-{seed}")
             datasets.prepare(workspace)
             for stage in selected:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prism.config import AlignConfig
 from prism.errors import DataError
+from prism.evals.drift import plug_in_distances
 from prism.records import Demonstration, Response, RolloutGroup
 from prism.rewards import Verdict, num_description_items, num_reasoning_steps, parse_response
 from prism.stages.control import Control
@@ -39,7 +40,8 @@ class Round:
     def metrics(self, config: AlignConfig) -> dict[str, float | None]:
         metrics = rollout_metrics(self.groups, self.responses) | game_metrics(self.pairs)
         metrics |= discriminator_metrics(self.pairs, config) | answer_metrics(self.verdicts)
-        return metrics | description_metrics(self.groups, self.responses) | teacher_metrics(self.demonstrations)
+        metrics |= description_metrics(self.groups, self.responses) | teacher_metrics(self.demonstrations)
+        return metrics | drift_metrics(self.demonstrations, self.responses)
 
 
 def make_contest(demonstration: Demonstration, group: RolloutGroup) -> Contest:
@@ -121,3 +123,13 @@ def teacher_metrics(demonstrations: Sequence[Demonstration]) -> dict[str, float 
         "teacher/num_steps": mean([num_reasoning_steps(response.think or "") for response in responses]),
         "teacher/num_items": mean([num_description_items(response.caption or "") for response in responses]),
     }
+
+
+def drift_metrics(demonstrations: Sequence[Demonstration], responses: Sequence[Response]) -> dict[str, float | None]:
+    """How far the step's rollouts are from the teacher's responses to the same prompts, of which each has one.
+    `responses` holds as many to each demonstration's prompt, in their order."""
+    size = len(responses) // len(demonstrations)
+    # By place: a batch that goes over the end of the data may hold a prompt twice.
+    students = {str(place): responses[place * size : (place + 1) * size] for place in range(len(demonstrations))}
+    teacher = {str(place): [demonstration.response] for place, demonstration in enumerate(demonstrations)}
+    return {f"drift/{name}": distance for name, distance in plug_in_distances(students, teacher).items()}

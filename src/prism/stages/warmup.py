@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prism.config import PlannedStage, policy_before_alignment
+from prism.config import SAMPLES_PER_PROMPT, PlannedStage, policy_before_alignment
 from prism.errors import ConfigError, DataError
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
 from prism.records import Demonstration
@@ -17,9 +17,6 @@ from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.rollouts import parse_rollout
 from prism.stages.scoring import Contest, ContestBatch, score
 from prism.stages.workspace import Workspace
-
-SAMPLES_PER_PROMPT = 2
-"""Rollouts drawn for a pair; the first valid one is the student's."""
 
 
 def run(workspace: Workspace, planned: PlannedStage) -> None:
@@ -89,7 +86,7 @@ def sample_pairs(workspace: Workspace, pool: Sequence[Demonstration]) -> tuple[l
     config = recipe.warmup
     assert config is not None
     policy, encoder = workspace.load_policy(policy_before_alignment(recipe))
-    pool = pool[: config.num_heldout + config.num_steps * config.batch_size]
+    pool = pool[: config.num_prompts]
     limit = config.max_response_tokens
     with open_engine(workspace, policy, encoder, max_response_tokens=limit, is_checked=True) as engine:
         engine.update_weights(checkpoint_weights(policy))

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from prism.config import DenseDiscriminator, TextOnlyDiscriminator, load_ablation, load_recipe
+from prism.config import (
+    DenseDiscriminator,
+    FilesData,
+    MoeDiscriminator,
+    TextOnlyDiscriminator,
+    load_ablation,
+    load_recipe,
+    matched_steps,
+)
 from prism.errors import ConfigError
 
 FULL = Path(__file__).parents[3] / "recipes" / "tiny" / "full.toml"
@@ -20,13 +28,60 @@ def test_the_papers_cells_change_one_thing_each(tmp_path: Path) -> None:
         name: {key for key in type(full).model_fields if getattr(cell, key) != getattr(full, key)} - {"name", "output"}
         for name, cell in ablation.cells.items()
     }
-    assert changed["dense"] == changed["text-only"] == {"discriminator"}
+    modes = ("dense", "text-only", "whole-response", "dedicated")
+    assert all(changed[mode] == {"discriminator"} for mode in modes)
     assert changed["no-warmup"] == {"warmup"} and changed["no-sft"] == {"sft"} and changed["small-sft"] == {"data"}
     assert all(changed[name] == {"align"} for name in ("alpha-0.0", "alpha-0.25", "alpha-0.75", "alpha-1.0", "kl"))
     assert changed["no-alignment"] == {"align", "warmup", "rlvr"}
     assert changed["no-alignment-same-updates"] == {"align", "warmup"}
     matched = ablation.cells["no-alignment"].rlvr
-    assert matched is not None and matched.num_steps == full.rlvr.num_steps + full.align.num_steps
+    assert matched is not None and matched.num_steps == matched_steps(full)
+    # The recipe's own mode and α are the reference.
+    assert "moe" not in ablation.names and "alpha-0.5" not in ablation.names and not ablation.omitted
+
+
+def test_what_a_recipe_has_already_is_its_reference(tmp_path: Path) -> None:
+    dense = load_ablation(FULL, ["discriminator.type=dense", "align.advantage.alpha=0.25"], output=tmp_path)
+    assert "dense" not in dense.names and {"moe", "text-only", "alpha-0.5"} <= set(dense.names)
+    assert "alpha-0.25" not in dense.names and not {"no-warmup", "no-sft"} - set(dense.names)
+    bare = load_ablation(FULL, ["sft=none", "warmup=none"], output=tmp_path)
+    assert not {"no-warmup", "no-sft"} & set(bare.names)
+
+
+def test_another_mode_has_the_same_active_compute(tmp_path: Path) -> None:
+    experts = ["discriminator.num_experts=8", "discriminator.top_k=4"]
+    dense = load_ablation(FULL, experts, output=tmp_path).cells["dense"].discriminator
+    assert isinstance(dense, DenseDiscriminator) and dense.width == 4
+    wide = ["discriminator.type=dense", "discriminator.width=1"]
+    moe = load_ablation(FULL, wide, output=tmp_path).cells["moe"].discriminator
+    assert isinstance(moe, MoeDiscriminator) and moe.top_k == 1
+
+
+@pytest.mark.parametrize("form", ["branch", "mixed", "added", "gated", "sign-aware"])
+def test_every_advantage_has_cells_for_alpha(form: str, tmp_path: Path) -> None:
+    ablation = load_ablation(FULL, [f'align.advantage={{type="{form}"}}'], output=tmp_path)
+    shares = []
+    for name in ("alpha-0.0", "alpha-0.25", "alpha-0.75", "alpha-1.0"):
+        align = ablation.cells[name].align
+        assert align is not None and align.advantage.type == form
+        chosen = align.advantage.model_dump()
+        shares.append(chosen.get("base", chosen)["alpha"])
+    assert shares == [0.0, 0.25, 0.75, 1.0]
+
+
+def test_a_cell_that_the_recipe_cannot_have_is_left_out_and_named(tmp_path: Path) -> None:
+    ablation = load_ablation(FULL, ["discriminator.num_experts=3"], output=tmp_path)
+    assert list(ablation.omitted) == ["dedicated"] and "dedicated" not in ablation.names
+    assert "must be even" in ablation.omitted["dedicated"]
+    with pytest.raises(ConfigError, match=r"--cell dedicated: .*must be even"):
+        load_ablation(FULL, ["discriminator.num_experts=3"], output=tmp_path, chosen=["dedicated"])
+
+
+def test_small_sft_of_files_takes_the_last(tmp_path: Path) -> None:
+    cells = load_ablation(FULL.parents[1] / "paper" / "qwen3-vl-4b.toml", output=tmp_path).cells
+    small, full = cells["small-sft"].data, cells["full"].data
+    assert isinstance(small, FilesData) and isinstance(full, FilesData)
+    assert small.sft == full.sft[-1:] == (Path("data/curated.parquet"),) and len(full.sft) == 2
 
 
 def test_a_recipe_that_audits_itself_has_the_same_cells(tmp_path: Path) -> None:

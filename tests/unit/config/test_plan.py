@@ -1,8 +1,9 @@
+import math
 from pathlib import Path
 
 import pytest
 
-from prism.config import describe_plan, load_recipe, plan_stages, select_stages
+from prism.config import describe_plan, load_recipe, matched_steps, plan_stages, select_stages
 from prism.errors import ConfigError
 
 DEMO = Path(__file__).with_name("example.toml")
@@ -20,7 +21,7 @@ def test_the_whole_method() -> None:
         "sft": ("base", ("base",), 250),
         "warmup": ("base", ("base", "sft"), 16),
         "align": ("sft", ("sft", "warmup"), 40),
-        "sft-grpo": ("sft", ("sft",), 70),
+        "sft-grpo": ("sft", ("sft",), 79),
         "prism-grpo": ("align", ("align",), 30),
         "prism-dapo": ("align", ("align",), 30),
         "prism-gspo": ("align", ("align",), 30),
@@ -36,9 +37,15 @@ def test_an_audit_comes_before_the_game_and_reads_what_the_game_starts_from() ->
     assert plan("audit.num_prompts=32", "sft=none")["audit"] == ("base", ("base", "warmup"), 0)
 
 
-def test_the_baseline_gets_the_steps_that_alignment_took() -> None:
-    stages = {stage.name: stage for stage in plan_stages(load_recipe(DEMO, ["align.num_steps=7", "rlvr.num_steps=11"]))}
-    assert stages["sft-grpo"].num_steps == 7 + 11
+def test_the_baseline_gets_the_rollouts_of_warmup_alignment_and_rlvr() -> None:
+    """The warm-up draws two rollouts of each of 32 + 3 · 16 prompts, alignment 7 times 4 · 8; a step of RLVR has 64."""
+    settings = ("warmup.num_steps=3", "align.num_steps=7", "align.prompts_per_step=4", "rlvr.num_steps=11")
+    recipe = load_recipe(DEMO, settings)
+    stages = {stage.name: stage for stage in plan_stages(recipe)}
+    assert stages["sft-grpo"].num_steps == matched_steps(recipe) == 11 + math.ceil((2 * 80 + 224) / 64)
+    assert matched_steps(load_recipe(DEMO, [*settings, "warmup=none"])) == 11 + math.ceil(224 / 64)
+    # The world has no more prompts than it is told to make.
+    assert matched_steps(load_recipe(DEMO, [*settings, "data.alignment=64"])) == 11 + math.ceil((2 * 64 + 224) / 64)
     assert [name for name, stage in stages.items() if stage.is_baseline] == ["sft-grpo"]
 
 
@@ -115,5 +122,5 @@ def test_stages_are_selected_by_name_or_kind() -> None:
 def test_the_printed_plan_names_what_each_stage_starts_from() -> None:
     lines = describe_plan(load_recipe(DEMO, ["seeds=[0, 4]"]))
     assert lines[0] == "plan for runs/tiny-demo, once for each of the seeds 0, 4:"
-    assert lines[5] == "  sft-grpo    70 steps from sft (matched budget, no alignment; evaluated)"
+    assert lines[5] == "  sft-grpo    79 steps from sft (matched budget, no alignment; evaluated)"
     assert lines[6] == "  prism-grpo  30 steps from align (evaluated)"

@@ -95,8 +95,8 @@ def test_inputs_are_judged_however_few_the_prompts_are() -> None:
 
 @pytest.mark.parametrize(
     ("swapped", "ignored", "unchecked"),
-    [(NOTICED, "ok", "ok"), (UNNOTICED, "ok", "warning"), (STILL, "flag", None), (FEW, "inconclusive", None)],
-    ids=["falls", "changes", "stays", "too few"],
+    [(NOTICED, "ok", "ok"), (UNNOTICED, "ok", "warning"), (STILL, "flag", None)],
+    ids=["falls", "changes", "stays"],
 )
 def test_other_images_must_make_the_perception_score_fall(
     swapped: ProbeResult, ignored: str, unchecked: str | None
@@ -108,10 +108,13 @@ def test_other_images_must_make_the_perception_score_fall(
     assert (found["images-ignored"], found.get("captions-unchecked")) == (ignored, unchecked)
 
 
-def test_blank_images_serve_where_no_other_ones_fit() -> None:
-    probes = {"perception": {SWAPPED: NOTHING, BLANKED: STILL, MISDESCRIBED: NOTICED}}
+@pytest.mark.parametrize("swapped", [NOTHING, FEW], ids=["none", "too few"])
+def test_blank_images_serve_where_other_ones_do_not_fit(swapped: ProbeResult) -> None:
+    probes = {"perception": {SWAPPED: swapped, BLANKED: STILL, MISDESCRIBED: NOTICED}}
     [check] = [check for check in judge(measures(probes=probes)) if check.name == "images-ignored"]
     assert check.verdict == "flag" and BLANKED in check.measured
+    few = {"perception": {SWAPPED: swapped, BLANKED: FEW, MISDESCRIBED: NOTICED}}
+    assert verdicts(measures(probes=few))["images-ignored"] == "inconclusive"
 
 
 def test_missing_images_are_ignored_whatever_the_scores_do() -> None:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from prism.errors import DataError
-from prism.evals.drift import MEASURES, MIN_PROMPTS, Distance, closer, drift, jensen_shannon, wasserstein
+from prism.evals.drift import MEASURES, MIN_PROMPTS, Distance, drift, jensen_shannon, plug_in_distances, wasserstein
 from prism.records import Response
 from prism.rewards import parse_response
 
@@ -178,31 +177,18 @@ def test_limits_hold_the_true_distance():
     assert all(distance.plug_in > distance.floor for distance in found)  # type: ignore[operator]
 
 
-def test_closer_is_the_paired_difference_of_the_distances():
-    teacher = with_steps([3] * 12)
-    near, far = with_steps([3, 2] * 6), with_steps([1, 2, 1] * 4)
-    found = closer(near, far, teacher)
-    steps = found["reasoning/steps"]
-    assert steps.mean == pytest.approx(0.5 - (2 + 1 + 2) / 3, abs=0.02)
-    assert steps.high is not None and steps.high < 0
-    assert steps.count == 12
-
-
-def test_closer_the_other_way_round_has_the_opposite_sign():
-    generator = np.random.default_rng(6)
-    first, second, teacher = (varied(generator, 12, more=more) for more in (0.5, 1.5, 0.0))
-    there, back = closer(first, second, teacher), closer(second, first, teacher)
-    for name in ("reasoning/steps", "reasoning/unigrams"):
-        ours, theirs = there[name], back[name]
-        assert [ours.mean, ours.low, ours.high] == pytest.approx([-theirs.mean, -theirs.high, -theirs.low])  # type: ignore[operator]
-    same = closer(first, first, teacher)["reasoning/steps"]
-    assert (same.mean, same.low, same.high, same.count) == (0, None, None, 12)
-
-
-def test_closer_needs_the_same_prompts_and_something_to_measure():
-    teacher = with_steps([2] * 10)
-    with pytest.raises(DataError, match=r"2 are on one side only, e\.g\. 'p1'; evaluate both"):
-        closer(with_steps([1]), with_steps([1, 1, 1]), teacher)
-    silent = {"p0": [parse_response("no format")]}
-    found = closer(with_steps([1]), silent, teacher)["reasoning/steps"]
-    assert (found.mean, found.count) == (None, 0)
+def test_distances_of_one_step_are_the_plug_in_ones_with_every_ngram_told_apart():
+    generator = np.random.default_rng(4)
+    side, teacher = varied(generator, 12, more=1.0), varied(generator, 12, more=0.0)
+    whole = {name: distance.plug_in for name, distance in drift(side, teacher).items()}
+    found = plug_in_distances(side, teacher)
+    for name, measure in MEASURES.items():
+        if measure.is_number:
+            assert found[name] == pytest.approx(whole[name])
+    # Two prompts are too few for `drift` to tell any n-gram apart.
+    few, few_teacher = with_steps([1, 2]), with_steps([3, 3])
+    assert drift(few, few_teacher)["reasoning/unigrams"].plug_in is None
+    assert plug_in_distances(few, few_teacher)["reasoning/steps"] == 1.5
+    assert (plug_in_distances(few, few_teacher)["reasoning/unigrams"] or 0) > 0
+    assert plug_in_distances(few, few)["reasoning/unigrams"] == 0
+    assert plug_in_distances({"p0": [parse_response("no format")]}, few)["reasoning/unigrams"] is None

@@ -325,6 +325,41 @@ def test_curves_of_the_game_are_means_over_seeds_for_each_mode(tmp_path: Path) -
     assert "Score gap, reasoning" not in page
 
 
+def test_the_band_of_accuracy_is_that_of_the_reference(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "dense"))
+    control = {"control": {"low": 0.5, "high": 0.9}}
+    full = write_cell(tmp_path, "full", align=RECIPE["align"] | control)
+    dense = write_cell(tmp_path, "dense", discriminator={"type": "dense"})
+    for cell in (full, dense):
+        write_game(cell, 0, [{"accuracy/perception": 0.9}, {"accuracy/perception": 0.7}])
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert "the band is 50% to 90%" in page
+    [(bottom, level)] = [
+        (float(top) + float(height), float(level))
+        for top, height, level in re.findall(
+            r'y="([\d.]+)" [^>]*height="([\d.]+)" class="band"/><line [^>]*y1="([\d.]+)"', page
+        )
+    ]
+    assert bottom == pytest.approx(level, abs=0.02), "its lower edge is chance"
+    write_cell(tmp_path, "full")
+    assert "the band is 65% to 85%" in render_ablation(tmp_path).read_text(encoding="utf-8")
+
+
+def test_each_cell_shows_its_own_drift(tmp_path: Path) -> None:
+    root = two_seeds(tmp_path)
+    steps = {"mean": 1.5, "low": None, "high": None, "count": 6, "plug_in": 1.5, "floor": 0.1}
+    for seed in (0, 1):
+        path = root / "cells" / "full" / f"seed-{seed}" / "prism-grpo" / "evaluation" / "summary.json"
+        drift = {"reference": "test", "greedy": {"reasoning/steps": steps}, "sampled": {}}
+        write(path, json.loads(path.read_text(encoding="utf-8")) | {"drift": drift})
+    page = render_ablation(root).read_text(encoding="utf-8")
+    section = page[page.index('<section id="distributions">') : page.index('<section id="cells">')]
+    ours, theirs = section.split("Cell no-alignment")
+    assert "<td>1.50<small>[–]</small></td>" in ours
+    assert "Drift from the teacher, greedy" in ours and "PRISM → GRPO<small>n = 12</small>" in ours
+    assert "Drift" not in theirs, "its evaluations hold none"
+
+
 def test_accuracy_against_alpha(tmp_path: Path) -> None:
     write_listing(tmp_path, ("full", "alpha-1", "alpha-0", "kl"))
     right = {"full": [1, 1, 0, 0], "alpha-1": [1, 0, 0, 0], "alpha-0": [1, 1, 1, 0], "kl": [1, 1, 1, 1]}

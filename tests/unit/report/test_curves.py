@@ -1,11 +1,16 @@
 """Series: gaps, means over seeds, and the common axis of steps after SFT."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from prism.config import Recipe
 from prism.report.curves import (
+    accuracy_band,
     alignment_section,
     losses_section,
     mean_over_seeds,
@@ -89,6 +94,40 @@ def test_missing_discriminator_accuracy_is_a_gap_in_the_chart(single_seed_run: P
     chart = section[section.index("Discriminator accuracy") : section.index("Rollouts in valid format")]
     assert chart.count("<polyline") == 4, "two branches, each in two stretches"
     assert "least 0" in section
+
+
+@pytest.mark.parametrize(
+    ("align", "band"),
+    [
+        (None, (0.65, 0.85)),
+        ({}, (0.65, 0.85)),
+        ({"control": {}}, (0.65, 0.85)),
+        ({"control": {"low": 0.4, "high": 0.8}}, (0.4, 0.8)),
+    ],
+)
+def test_the_band_is_that_of_the_recipes_control(align: dict[str, Any] | None, band: tuple[float, float]) -> None:
+    table: dict[str, Any] = {"name": "r", "data": {}, "base": {}, "warmup": {"num_steps": 1}}
+    table |= {} if align is None else {"align": {"num_steps": 1} | align}
+    assert accuracy_band(Recipe.model_validate(table)) == band
+
+
+def test_without_a_recipe_the_band_is_the_default() -> None:
+    assert accuracy_band(None) == (0.65, 0.85)
+
+
+def test_the_configured_band_is_drawn_and_described(make_run: MakeRun) -> None:
+    path = make_run(seeds=(0,), stages=("align",))
+    recipe = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
+    recipe["align"]["control"] = {"low": 0.4, "high": 0.8}
+    (path / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+    section = str(alignment_section(read_run(path)))
+    assert "inside the shaded band, 40% to 80%, neither side has won" in section
+    [(top, height, level)] = [
+        tuple(map(float, found))
+        for found in re.findall(r'y="([\d.]+)" [^>]*height="([\d.]+)" class="band"/><line [^>]*y1="([\d.]+)"', section)
+    ]
+    # Chance, 0.5, lies a quarter of the way up from 0.4 to 0.8.
+    assert (top + height - level) / height == pytest.approx(0.25, abs=0.001)
 
 
 @pytest.mark.parametrize("section", [alignment_section, policy_section])

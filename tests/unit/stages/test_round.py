@@ -21,6 +21,7 @@ from prism.stages.round import (
     answer_metrics,
     by_prompt_id,
     discriminator_metrics,
+    drift_metrics,
     make_contest,
     make_round,
     replayed_contests,
@@ -268,3 +269,17 @@ def test_replay_needs_prompts_it_can_tell_apart(make_prompt: Make) -> None:
     twice = [Demonstration(make_prompt(place), parse_response("")) for place in (0, 1, 0)]
     with pytest.raises(DataError, match="1 rows have the prompt id of another row"):
         by_prompt_id(twice)
+
+
+def test_drift_of_a_step_is_measured_prompt_by_prompt(make_prompt: Make) -> None:
+    """Each teacher reasons in two steps; the rollouts in two and four, then in two and two: half a step too many in
+    the mean. One without the format has no reasoning to count."""
+    teacher = parse_response(TEXT.format("- a star", "1. so\n2. so", "4"))
+    demonstrations = [Demonstration(make_prompt(0), teacher)] * 2
+    texts = ["1. so\n2. so", "1. so\n2. so\n3. so\n4. so", "1. so\n2. so", "1. so\n2. so"]
+    responses = [parse_response(TEXT.format("- a star", text, "4")) for text in texts]
+    found = drift_metrics(demonstrations, responses)
+    assert found["drift/reasoning/steps"] == 0.5
+    assert found["drift/description/items"] == found["drift/description/unigrams"] == 0
+    broken = [parse_response("no format")] * 4
+    assert drift_metrics(demonstrations, broken)["drift/reasoning/steps"] is None

@@ -13,6 +13,7 @@ import torch
 
 from prism.config import plan_stages
 from prism.errors import DataError
+from prism.evals.drift import MEASURES
 from prism.models import Discriminator, Mode, load_policy
 from prism.records import Prompt, Response, RolloutGroup
 from prism.rewards import parse_response
@@ -54,6 +55,7 @@ ALIGN_METRICS = {
     "discriminator/weight_change",
     "rollout/repetition",
     "rollout/distinct_2",
+    *(f"drift/{measure}" for measure in MEASURES),
 }
 RLVR_METRICS = {
     "reward/total",
