@@ -86,14 +86,17 @@ def merged_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Adds the adapters to the weights and takes them out: what is left is a plain model that computes the same.
+    """Adds the adapters to the weights and takes them out: what is left, on the CPU, is a plain model that computes
+    the same.
 
     In float32 at least: an adapter may be smaller than what bfloat16 rounds away.
     """
+    # A device that holds frozen weights in bfloat16, other models and optimizer states has no room for these in float32.
+    # Moving them takes none there and frees theirs weight by weight.
+    model.cpu()
     for parameter in model.parameters():
         parameter.data = at_least_float32(parameter.data)
-    layers = _adapted_layers(model)
-    for layer in layers:
+    for layer in _adapted_layers(model):
         layer.merge(safe_merge=True)
     # Adapters around the matrices of experts are one inside the other: the innermost holds the plain module.
     for parent in list(model.modules()):

@@ -189,20 +189,29 @@ class Workspace:
 
     def save_models(self, run: StageRun, models: Mapping[str, nn.Module], encoder: PromptEncoder) -> None:
         """Writes the final weights of `models`, each with its processor to the directory of its name, and marks the
-        stage complete. Adapters are merged into `models`, and written by themselves as well."""
+        stage complete. Adapters are merged, and written by themselves as well; a model that had some is used up."""
         outputs = list(models)
         for name, model in models.items():
             if has_adapters(model):
                 outputs.append(f"{name}-adapter")
                 if is_first():
-                    with atomic_directory(run.directory / outputs[-1]) as path:
-                        save_adapters(model, path)
-                merge_adapters(model)
+                    _write_adapted(model, encoder, run.directory, name)
+                continue
             weights = whole_weights(model, is_kept=is_first())
             if is_first():
                 with atomic_directory(run.directory / name) as path:
                     _write(model, encoder, path, weights)
         run.finish({name: name for name in outputs})
+
+
+def _write_adapted(model: nn.Module, encoder: PromptEncoder, directory: Path, name: str) -> None:
+    with atomic_directory(directory / f"{name}-adapter") as path:
+        save_adapters(model, path)
+    merge_adapters(model)
+    with atomic_directory(directory / name) as path:
+        _write(model, encoder, path, None)
+    # The host has to have room for one merged model, not for all of them.
+    model.to("meta")
 
 
 def _write(model: Any, encoder: PromptEncoder, path: Path, weights: dict[str, Tensor] | None) -> None:

@@ -1,5 +1,6 @@
 """Adapters: nothing changes when they come, what they learned stays when they are merged, and stages train them."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import peft
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from prism.config import plan_stages
 from prism.errors import ConfigError
@@ -104,6 +107,51 @@ def test_a_discriminator_of_any_mode_likewise(discriminator: Discriminator, judg
     torch.testing.assert_close(judge(discriminator), trained, atol=1e-4, rtol=1e-4)
 
 
+class MetaAsDevice(TorchDispatchMode):
+    """The meta device in a GPU's place: what is copied from it to the CPU is zeros; `made` are the tensors that
+    operations put on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("device") == torch.device("cpu"):
+            return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+        output = func(*args, **kwargs)
+        # A view takes no memory of its own.
+        given = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_meta]
+        self.made += [leaf for leaf in leaves if id(leaf.untyped_storage()) not in given]
+        return output
+
+
+@pytest.mark.parametrize("has_experts", [False, True])
+def test_merging_takes_no_memory_on_the_device(make_policy: Make, make_discriminator: Make, has_experts: bool) -> None:
+    model = make_discriminator("moe").model if has_experts else make_policy()
+    model.to(torch.bfloat16)
+    add_adapters(model, rank=2, alpha=8.0, seed=1)
+    model.to("meta")
+    with MetaAsDevice() as device:
+        merge_adapters(model)
+    assert device.made == []
+    assert {(weight.device.type, weight.dtype) for weight in model.parameters()} == {("cpu", torch.float32)}
+
+
+@pytest.mark.parametrize("has_experts", [False, True])
+def test_rounded_weights_are_merged_in_float32(make_policy: Make, make_discriminator: Make, has_experts: bool) -> None:
+    model = make_discriminator("moe").model if has_experts else make_policy()
+    model.to(torch.bfloat16)
+    add_adapters(model, rank=2, alpha=8.0, seed=1)
+    teach(model)
+    expected = dict(merged_parameters(copy.deepcopy(model).float()))
+    merge_adapters(model)
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, expected[name]), name
+    assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in model.parameters())
+
+
 def test_each_expert_has_an_adapter_of_its_own(make_discriminator: Make) -> None:
     body = make_discriminator("moe").model
     add_adapters(body, rank=2, alpha=8.0, seed=1)
@@ -182,14 +230,24 @@ def test_a_stage_that_was_cut_off_ends_in_the_same_bytes_and_its_checkpoint_hold
         torch.testing.assert_close(tensor, expected[name])
 
 
-def test_the_game_and_rlvr_train_adapters(make_workspace: Make) -> None:
+def test_the_game_and_rlvr_train_adapters(make_workspace: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"prompts_per_step": 2, "group_size": 2, "max_response_tokens": 170, "token_budget": 2300, "num_steps": 1}
     workspace = make_workspace(
         lora=LORA,
         align=sizes | {"policy_learning_rate": 1e-3, "discriminator_learning_rate": 1e-3},
         rlvr=sizes | {"algorithms": ({"type": "grpo"},), "learning_rate": 1e-3},
     )
+    write, written = workspaces._write, []
+
+    def write_when_others_are_gone(model: Any, *arguments: Any) -> None:
+        assert not any(weight.is_meta for weight in model.parameters())
+        assert all(weight.is_meta for other in written for weight in other.parameters())
+        written.append(model)
+        write(model, *arguments)
+
+    monkeypatch.setattr(workspaces, "_write", write_when_others_are_gone)
     run_stages(workspace)
+    assert len(written) == 4
     for stage in plan_stages(workspace.recipe)[1:]:
         manifest = json.loads((workspace.stage_directory(stage.name) / "manifest.json").read_text())
         assert manifest["config"]["LoraConfig"] == LORA | {"policy": True, "discriminator": True}
