@@ -91,8 +91,8 @@ def merge_adapters(model: nn.Module) -> None:
 
     In float32 at least: an adapter may be smaller than what bfloat16 rounds away.
     """
-    # A device that holds frozen weights in bfloat16, other models and optimizer states has no room for these in float32.
-    # Moving them takes none there and frees theirs weight by weight.
+    # A device that holds frozen weights in bfloat16, other models and optimizer states has no room for float32 copies.
+    # Moving the weights takes none there and frees theirs one by one.
     model.cpu()
     for parameter in model.parameters():
         parameter.data = at_least_float32(parameter.data)

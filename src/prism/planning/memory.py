@@ -9,6 +9,9 @@ from prism.planning.packs import Pack
 from prism.planning.shapes import ModelShape
 from prism.planning.work import BYTES, FLOAT, Model, trained_parameters
 
+_IDS = 32
+"""Bytes of a token's id and of its three positions."""
+
 
 def weights(model: Model) -> float:
     """4 · parameters / ranks; with adapters b · parameters + 4 · those of the adapters, on every rank."""
@@ -129,7 +132,26 @@ def kv_cache(shape: ModelShape, sequences: int, length: int, b: int) -> float:
     return 2.0 * shape.layers * shape.kv_heads * shape.head_dim * b * sequences * length
 
 
-def sampling_logits(shape: ModelShape, prompts: int, longest_prompt: int, sequences: int, b: int) -> float:
-    """What `TransformersEngine` has of logits: those of all tokens of a batch's prompts while it reads them, later some
-    four copies in float64 of those of every sequence's next token."""
-    return max(float(b * shape.vocab * prompts * longest_prompt), 32.0 * shape.vocab * sequences)
+def reading(model: Model, prompts: int, longest: int, patches: int) -> float:
+    """What `TransformersEngine` takes to read a batch's prompts, padded to `longest`, besides keys and values.
+
+    Per token of a layer b · (4 · heads · head_dim + 3 · hidden) in attention, keys and values being repeated to all
+    heads, and b for each pair in a mask; or its MLP, if that takes more. The vision tower comes before: it takes
+    (5b + 24) · hidden per patch where it rotates queries and keys, in float32. Pixels stay throughout, also in float32,
+    and so does a mask of booleans. Logits are those of each prompt's last token, no more than are drawn from later.
+    """
+    shape, b = model.shape, BYTES[model.precision]
+    tokens, pairs = prompts * longest, prompts * longest**2
+    attention = tokens * (b * (4 * shape.heads * shape.head_dim + 3 * shape.hidden) + FLOAT * shape.heads) + b * pairs
+    layer = max(attention, passing(model, tokens)) + tokens * (2 * b * shape.head_dim + _IDS) + pairs
+    features = b * (shape.vision_hidden + 2 * shape.num_mergers * shape.hidden / shape.merge**2)
+    tower = (5 * b + 6 * FLOAT) * shape.vision_hidden + 3 * FLOAT * shape.vision_hidden / shape.vision_heads
+    tower += b * pixels(shape) if b < FLOAT else 0
+    return patches * FLOAT * pixels(shape) + max(layer + patches * features, patches * tower)
+
+
+def growing(shape: ModelShape, sequences: int, length: int, b: int) -> float:
+    """What one token more of each sequence takes besides the cache: one layer's keys, copied to have room for it, or,
+    when it is drawn, its logits and three copies of them in float64."""
+    copied = kv_cache(shape, sequences, length, b) / (2 * shape.layers)
+    return max(copied, (b + 24.0) * shape.vocab * sequences)

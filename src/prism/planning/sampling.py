@@ -89,7 +89,7 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
     pairs = per_batch * longest**2
     reading = language_forward(shape, per_batch * longest, pairs, policy.precision, mask=pairs)
     reading += vision_forward(shape, images, policy.precision)
-    reading += Work(matmul=2.0 * shape.hidden * shape.vocab * per_batch * longest)
+    reading += Work(matmul=2.0 * shape.hidden * shape.vocab * per_batch)
     step = decoding_step(shape, growing, longest + fmean(draw.responses) / 2, policy.precision)
     step += Work(moved=2 * _cache_bytes(shape, growing, longest + fmean(draw.responses) / 2, b))
     step += Work(moved=_SAMPLING_BYTES * shape.vocab * growing, operations=_CACHE_OPERATIONS * shape.layers)
@@ -100,10 +100,21 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
         copy = float(b * shape.total)
         update = _copying(policy, b)
         work, spent = work + update, spent + seconds(update, hardware, policy.precision)
-    cache = memory.kv_cache(shape, sequences, draw.longest_prompt + draw.longest_response, b)
-    cache += memory.sampling_logits(shape, per_batch, draw.longest_prompt, sequences, b)
+    cache = _batch_bytes(policy, draw, per_batch, sequences)
     ranks = min(hardware.ranks, batches)
     return SamplingEstimate(work, spent, copy, cache, ranks, _num_tokens(draw, lengths))
+
+
+def _batch_bytes(policy: Model, draw: Draw, prompts: int, sequences: int) -> float:
+    """What a batch of the longest prompts, with the most images, and of the longest responses takes: while the prompts
+    are read or at the end, whichever is more."""
+    shape, b = policy.shape, BYTES[policy.precision]
+    patches = prompts * max(sum(row.images) for row in draw.prompts)
+    length = draw.longest_prompt + draw.longest_response
+    start = memory.kv_cache(shape, prompts, draw.longest_prompt, b)
+    start += memory.reading(policy, prompts, draw.longest_prompt, patches)
+    end = memory.kv_cache(shape, sequences, length, b) + memory.growing(shape, sequences, length, b)
+    return max(start, end)
 
 
 def _by_vllm(

@@ -30,10 +30,10 @@ class Small:
 
 @pytest.fixture
 def make_small() -> Callable[..., Small]:
-    def make(*, experts: bool = False, image: bool = True) -> Small:
+    def make(*, experts: bool = False, image: bool = True, vocab: int = 1000) -> Small:
         config = Qwen3VLConfig(
             text_config={
-                "vocab_size": 1000,
+                "vocab_size": vocab,
                 "hidden_size": 64,
                 "intermediate_size": 160,
                 "num_hidden_layers": 3,
