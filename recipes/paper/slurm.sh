@@ -24,6 +24,9 @@ set -uo pipefail
 
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export OMP_NUM_THREADS=8
+# A step and its checkpoint may take minutes: so long torchrun waits for the processes after the signal. It reads this
+# since torch 2.12; 2.11 always waits 30 seconds.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=840
 
 is_out_of_time=false
 stop() {
@@ -32,14 +35,14 @@ stop() {
 }
 trap stop USR1
 
-# A step and its checkpoint may take minutes: so long torchrun waits for the processes after the signal.
-srun torchrun \
+# A torchrun that fails does not end those of the other machines: srun does. From 22.05 on there are versions of SLURM in
+# which a step has one CPU a task unless it asks for more.
+srun --kill-on-bad-exit=1 --cpus-per-task "$SLURM_CPUS_PER_TASK" torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" \
     --nproc-per-node 8 \
     --rdzv-id "$SLURM_JOB_ID" \
     --rdzv-backend c10d \
     --rdzv-endpoint "$first:29500" \
-    --shutdown-timeout 840 \
     -m prism run "$@" &
 step=$!
 
