@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -197,3 +198,13 @@ def test_a_process_that_dies_ends_the_run(tmp_path: Path) -> None:
         process.communicate(timeout=60)
         assert process.returncode != 0
         assert time.monotonic() - started < 60
+
+
+def test_an_error_of_one_process_ends_the_run_and_is_told(tmp_path: Path) -> None:
+    command = [*TORCHRUN[:-1], str(Path(__file__).with_name("unreadable_image.py"))]
+    with running(command, tmp_path / "failing") as process:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode != 0
+    told = [line for line in errors.splitlines() if line.startswith("prism: ")]
+    assert len(told) == 1 and re.fullmatch("prism: prompt '.+': its image is gone", told[0])
+    assert not (tmp_path / "failing" / "seed-0" / "sft" / "model").exists()
