@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from torch.distributed.launcher import LaunchConfig
+from torch.distributed.launcher.api import LaunchConfig
 from torch.distributed.run import get_args_parser
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "paper" / "slurm.sh"

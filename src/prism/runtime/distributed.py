@@ -7,7 +7,7 @@ many processes there are, but for the order in which floating-point sums are tak
 
 No process ever waits for another because of what the data hold: shares differ by one pack at most, and whoever has one
 less runs another pack without effect, packs with images and packs without by themselves (`share`). A process that fails
-ends, and torchrun ends the others.
+ends, and torchrun ends the others of its machine.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +25,8 @@ from prism.models.sharding import is_sharded
 from prism.runtime.launch import is_first, process_index, was_started_with_others
 
 _TIMEOUT = timedelta(hours=4)
-"""Long, since one process may write a large checkpoint, or data, while the others wait. It is not what ends a run whose
-process died: torchrun does, within seconds."""
+"""Long, since one process may write a large checkpoint, or data, while the others wait. It is the last thing to end a
+run whose process died: before it come torchrun, on the same machine, closed connections, and srun."""
 
 
 class _Sized(Protocol):
