@@ -201,8 +201,11 @@ def test_a_process_that_dies_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_an_error_of_one_process_ends_the_run_and_is_told(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'name = "failing"\nmax_prompt_tokens = 160\n{mixed_rows(tmp_path / "data")}')
     command = [*TORCHRUN[:-1], str(Path(__file__).with_name("unreadable_image.py"))]
-    with running(command, tmp_path / "failing") as process:
+    with running(command, tmp_path / "failing", recipe) as process:
+        wait_for(tmp_path / "failing" / "seed-0" / "sft", process)
         _, errors = process.communicate(timeout=60)
         assert process.returncode != 0
     told = [line for line in errors.splitlines() if line.startswith("prism: ")]

@@ -9,8 +9,8 @@ from prism.cli import main
 from prism.errors import DataError
 from prism.models.processor import PromptEncoder
 
-READABLE = 8
-"""Prompts whose images the second process reads before: it is in the middle of training then."""
+READABLE = 1
+"""Prompts whose images the second process reads before: the first step is done by then."""
 
 
 def break_images() -> None:
