@@ -139,12 +139,12 @@ def test_a_flipped_byte_in_a_checkpoint_is_one_line_and_the_checkpoint_stays(
     with pytest.raises(InterruptedError):
         run(data, *settings)
     monkeypatch.undo()
-    [weights] = (data.parents[2] / "run/seed-0/sft/checkpoints").glob("step-*/module-policy.safetensors")
+    [weights] = (data.parents[2] / "run/seed-0/sft/checkpoints").glob("step-*/module-policy-00000.safetensors")
     damaged = bytearray(weights.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     weights.write_bytes(damaged)
     assert run(data, *settings) == 2
-    assert "module-policy.safetensors" in one_line(capsys)
+    assert "module-policy-00000.safetensors" in one_line(capsys)
     assert weights.read_bytes() == damaged
 
 

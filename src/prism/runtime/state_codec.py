@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from prism.errors import CheckpointError
-from prism.models.sharding import sharded_like, whole
 
 _TENSOR, _TUPLE, _PAIRS = "@tensor", "@tuple", "@pairs"
 
@@ -53,14 +51,11 @@ def join_tensors(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole, on the CPU, contiguous, no two in the same memory: what safetensors asks for. Copies only where it must.
-
-    Sharded ones are gathered: every process has to call it, and has the result.
-    """
+    """On the CPU, contiguous, no two in the same memory: what safetensors asks for. Copies only where it must."""
     seen: set[int] = set()
     result = {}
     for name, tensor in tensors.items():
-        tensor = whole(tensor.detach()).cpu().contiguous()
+        tensor = tensor.detach().cpu().contiguous()
         memory = tensor.untyped_storage().data_ptr()
         if memory in seen:
             tensor = tensor.clone()
@@ -88,22 +83,23 @@ def module_tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]
     return stored, ties
 
 
-@torch.no_grad()
-def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], ties: Mapping[str, str], source: str) -> None:
-    """Copy the tensors into the module's own memory, so that ties and optimizer references stay.
+def module_targets(
+    module: nn.Module, saved: Mapping[str, Tensor], ties: Mapping[str, str], source: str
+) -> dict[str, Tensor]:
+    """The module's own tensors to copy those of `source` into, so that ties and optimizer references stay.
 
-    CheckpointError, with nothing copied, where names, shapes, dtypes or ties are not the module's.
+    CheckpointError where names, shapes, dtypes or ties of what was `saved` are not the module's; its content, which
+    need not be there, is not looked at.
     """
     targets, own_ties = module_tensors(module)
-    if targets.keys() != tensors.keys() or own_ties != dict(ties):
-        differing = sorted((targets.keys() ^ tensors.keys()) | (own_ties.items() ^ ties.items()), key=str)
+    if targets.keys() != saved.keys() or own_ties != dict(ties):
+        differing = sorted((targets.keys() ^ saved.keys()) | (own_ties.items() ^ ties.items()), key=str)
         raise CheckpointError(f"{source} belongs to another model: they differ in {differing[0]}")
     for name, target in targets.items():
-        saved = tensors[name]
-        if (saved.shape, saved.dtype) != (target.shape, target.dtype):
+        other = saved[name]
+        if (other.shape, other.dtype) != (target.shape, target.dtype):
             raise CheckpointError(
-                f"{source} belongs to another model: {name} is {saved.dtype} {tuple(saved.shape)} there "
+                f"{source} belongs to another model: {name} is {other.dtype} {tuple(other.shape)} there "
                 f"and {target.dtype} {tuple(target.shape)} here"
             )
-    for name, target in targets.items():
-        target.copy_(sharded_like(tensors[name], target))
+    return targets

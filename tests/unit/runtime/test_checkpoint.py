@@ -108,8 +108,8 @@ def test_weights_alone_are_read_and_nothing_else_is_touched(tmp_path):
     assert _bytes([other.optimizer.state_dict(), other.schedule.state_dict()]) == before
     with pytest.raises(CheckpointError, match=r"holds modules \['policy'\], not judge"):
         load_modules(path, {"judge": other.model})
-    (path / "module-policy.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"module-policy\.safetensors is damaged"):
+    (path / "module-policy-00000.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"module-policy-00000\.safetensors is damaged"):
         load_modules(path, {"policy": other.model})
 
 
@@ -127,10 +127,10 @@ def test_before_the_first_optimizer_step(tmp_path):
 def test_only_safetensors_and_json_are_written_and_ties_once(tmp_path):
     trainer = _saved(tmp_path)
     files = {file.name: file.stat().st_size for file in (tmp_path / "step-000003").iterdir()}
-    names = {"module-policy.safetensors", "optimizer-policy.safetensors", "state.json", "manifest.json"}
+    names = {"module-policy-00000.safetensors", "optimizer-policy-00000.safetensors", "state.json", "manifest.json"}
     assert files.keys() == names
     weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
-    assert weights < files["module-policy.safetensors"] < weights + 1500
+    assert weights < files["module-policy-00000.safetensors"] < weights + 1500
 
 
 @pytest.mark.parametrize(("keep", "expected"), [(1, [4]), (2, [3, 4])])
@@ -150,7 +150,7 @@ def test_newest_is_by_number(tmp_path):
     assert loaded is not None and loaded.step == 1_000_000
 
 
-@pytest.mark.parametrize("name", ["module-policy.safetensors", "optimizer-policy.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["module-policy-00000.safetensors", "optimizer-policy-00000.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "append", "remove"])
 def test_any_damage_is_an_error_that_names_the_file(tmp_path, name, damage):
     trainer = _saved(tmp_path, steps=1)
@@ -216,7 +216,7 @@ def test_the_running_optimizer_is_not_disturbed_by_saving(tmp_path):
 def test_leftovers_of_a_killed_writer_are_cleared(tmp_path):
     leftover = tmp_path / ".step-000002.partial-0123456789ab"
     leftover.mkdir()
-    (leftover / "module-policy.safetensors").write_bytes(b"half")
+    (leftover / "module-policy-00000.safetensors").write_bytes(b"half")
     _saved(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000003"]
 
