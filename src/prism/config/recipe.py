@@ -48,7 +48,9 @@ class Recipe(Config):
     weights that train, gradients and optimizer states are float32 in any case. `attention` over packed sequences is
     one call for each branch (sdpa) or one with a block mask (flex, for GPUs). `activation_checkpointing` computes the
     inside of every layer again in the backward pass: less memory for a third more work, and the same results. It is
-    not for the pretraining of the tiny base. `plan` is read by `prism plan` alone.
+    not for the pretraining of the tiny base. `fsdp_size` processes have one copy of the weights between them, by
+    default all; it must divide their number. Several copies sum their gradients, and results do not depend on it but
+    for rounding. `plan` is read by `prism plan` alone.
     """
 
     name: PathSafeName
@@ -58,6 +60,7 @@ class Recipe(Config):
     precision: Precision = "float32"
     attention: Literal["sdpa", "flex"] = "sdpa"
     activation_checkpointing: bool = False
+    fsdp_size: Count | None = None
     max_prompt_tokens: Count = 2048
     data: Data
     base: Base

@@ -1,17 +1,19 @@
 """Models whose weights are spread over processes (FSDP2), and tensors of theirs."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from types import MethodType
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from prism.config import Precision
+from prism.errors import ConfigError
 from prism.models.device import own_device
 from prism.packing.forward import SHARDED_CALL
 
@@ -19,8 +21,11 @@ Value = TypeVar("Value")
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def shard(module: Module, precision: Precision = "float32") -> Module:
+def shard(module: Module, precision: Precision = "float32", *, fsdp_size: int | None = None) -> Module:
     """`module` on the devices of the default group's processes, its weights spread over them layer by layer.
+
+    Where `fsdp_size` is less than the number of processes, each so many that follow each other have a copy of the
+    weights between them (HSDP).
 
     In bfloat16 a layer is computed with rounded weights, which exist while it runs; the weights that train and their
     gradients stay in float32. That needs a group even of a single process; without one, `module` is moved to the
@@ -32,7 +37,7 @@ def shard(module: Module, precision: Precision = "float32") -> Module:
     device = own_device()
     if not dist.is_initialized() or (dist.get_world_size() == 1 and precision == "float32"):
         return module.to(device)
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = _mesh(device.type, fsdp_size, dist.group.WORLD)
     rounded = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     policy = rounded if precision == "bfloat16" else MixedPrecisionPolicy()
     layers = {name for part in module.modules() for name in getattr(part, "_no_split_modules", None) or ()}
@@ -49,6 +54,26 @@ def shard(module: Module, precision: Precision = "float32") -> Module:
     setattr(module, SHARDED_CALL, MethodType(_call, module))
     register_fsdp_forward_method(module, SHARDED_CALL)
     return module
+
+
+@lru_cache(maxsize=1)
+def _mesh(device_type: str, fsdp_size: int | None, default_group: object) -> DeviceMesh:
+    """One for all models of a `default_group`: groups inside it take memory of their own on a GPU."""
+    size = dist.get_world_size()
+    check_fsdp_size(fsdp_size, size)
+    if fsdp_size is None or fsdp_size == size:
+        return init_device_mesh(device_type, (size,))
+    return init_device_mesh(device_type, (size // fsdp_size, fsdp_size), mesh_dim_names=("replicate", "shard"))
+
+
+def check_fsdp_size(fsdp_size: int | None, num_processes: int) -> None:
+    """ConfigError unless the processes can be divided into groups of `fsdp_size`."""
+    if fsdp_size is not None and num_processes % fsdp_size:
+        divisors = [str(size) for size in range(1, num_processes + 1) if num_processes % size == 0]
+        raise ConfigError(
+            f"fsdp_size: {fsdp_size} does not divide the number of processes, {num_processes}: "
+            f"give one of {', '.join(divisors)}, or leave it out"
+        )
 
 
 def _call(module: nn.Module, function: Callable[..., Value], *arguments: Any) -> Value:

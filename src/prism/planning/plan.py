@@ -17,6 +17,7 @@ from prism.config import (
 )
 from prism.errors import ConfigError
 from prism.models.checkpoint import read_config
+from prism.models.sharding import check_fsdp_size
 from prism.planning.estimate import Estimate, Phase, StageEstimate
 from prism.planning.lengths import Lengths, find_lengths
 from prism.planning.sampling import vllm_memory
@@ -37,6 +38,7 @@ _MUCH_WAITING = 0.25
 
 def estimate(recipe: Recipe, hardware: Hardware, lengths: Lengths | None = None) -> Estimate:
     """Raises ConfigError where a model or a length is unknown, saying what to give."""
+    check_fsdp_size(recipe.fsdp_size, hardware.ranks)
     lengths = lengths or find_lengths(recipe)
     context = _context(recipe, hardware, lengths)
     stages = []
@@ -66,16 +68,19 @@ def _context(recipe: Recipe, hardware: Hardware, lengths: Lengths) -> Context:
 
 
 def _model(recipe: Recipe, hardware: Hardware, shape: ModelShape, *, is_policy: bool) -> Model:
-    """As `Workspace.to_train` prepares it: adapters are whole on every rank, other weights spread over all by FSDP,
-    which also rounds them."""
+    """As `Workspace.to_train` prepares it: adapters are whole on every rank, other weights spread over all ranks, or
+    over so many as have a copy, by FSDP, which also rounds them."""
     lora = recipe.lora
     has_adapters = lora is not None and (lora.policy if is_policy else lora.discriminator)
     is_wrapped = not has_adapters and (hardware.ranks > 1 or recipe.precision != "float32")
+    shards = recipe.fsdp_size or hardware.ranks
     return Model(
         shape,
         recipe.precision,
         has_logits=is_policy,
-        shards=hardware.ranks if is_wrapped else None,
+        shards=shards if is_wrapped else None,
+        copies=hardware.ranks // shards if is_wrapped else 1,
+        inside_machine=hardware.ranks_per_node % shards == 0,
         is_checkpointing=recipe.activation_checkpointing,
         rank=lora.rank if lora is not None and has_adapters else None,
         attends_by_branch=recipe.attention == "sdpa",
@@ -161,6 +166,9 @@ def _basis(context: Context) -> list[str]:
         lines.append(
             f"ranks: {hardware.link_share:.0%} of {hardware.rank_link_gb_s:g} GB/s between them, while computing"
         )
+    if recipe.fsdp_size is not None:
+        copies = hardware.ranks // recipe.fsdp_size
+        lines.append(f"copies: {copies} of the weights, over {recipe.fsdp_size} ranks each (fsdp_size)")
     lines.append(f"memory: packs of the whole token_budget; {hardware.usable_share:.0%} of a device for tensors")
     if isinstance(recipe.rollout, ServedRollout):
         lines.append(

@@ -84,6 +84,7 @@ _CHANGES: Mapping[str, Callable[[Recipe], Recipe]] = {
     "attention=flex": lambda recipe: recipe.model_copy(update={"attention": "flex"}),
     "activation_checkpointing=true": _with_checkpointing,
     "token_budget": _with_small_packs,
+    "fsdp_size=none": lambda recipe: recipe.model_copy(update={"fsdp_size": None}),
     "rollout.sleep=true": _with_sleep,
 }
 

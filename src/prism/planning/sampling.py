@@ -13,10 +13,10 @@ from prism.planning.work import (
     BYTES,
     FLOAT,
     LAYER_OPERATIONS,
-    NOTHING,
     TOP_OPERATIONS,
     Model,
     Work,
+    exchange,
     language_forward,
     layer_bytes,
     seconds,
@@ -178,8 +178,7 @@ def _cache_bytes(shape: ModelShape, sequences: float, context: float, b: int) ->
 def _copying(policy: Model, b: int) -> Work:
     """Every rank gathers all weights in float32 and writes them to its copy."""
     total = policy.shape.total
-    exchanged = float(FLOAT * total) if policy.num_shards > 1 else 0.0
-    return NOTHING + Work(moved=float((FLOAT + b) * total), exchanged=exchanged)
+    return Work(moved=float((FLOAT + b) * total)) + exchange(policy, FLOAT * total)
 
 
 def _num_tokens(draw: Draw, lengths: Lengths) -> int:

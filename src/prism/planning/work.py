@@ -27,13 +27,15 @@ CALL_OPERATIONS = 9
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What has to be done: FLOPs of matrix products and of attention, bytes moved, operations, bytes exchanged."""
+    """What has to be done: FLOPs of matrix products and of attention, bytes moved, operations, bytes exchanged; those
+    that are known to stay inside a machine, `exchanged_inside`, apart."""
 
     matmul: float = 0.0
     attention: float = 0.0
     moved: float = 0.0
     operations: float = 0.0
     exchanged: float = 0.0
+    exchanged_inside: float = 0.0
 
     def __add__(self, other: "Work") -> "Work":
         return Work(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(Work)))
@@ -63,7 +65,8 @@ def seconds(work: Work, hardware: Hardware, precision: Precision) -> float:
     )
     starting = work.operations * hardware.operation_us * 1e-6
     computing = max(computing, starting) if hardware.is_asynchronous else computing + starting
-    return max(computing, work.exchanged / (hardware.rank_link_gb_s * 1e9 * hardware.link_share))
+    exchanging = work.exchanged / hardware.rank_link_gb_s + work.exchanged_inside / hardware.link_gb_s
+    return max(computing, exchanging / (1e9 * hardware.link_share))
 
 
 def language_forward(shape: ModelShape, tokens: int, pairs: int, precision: Precision, *, mask: int) -> Work:
@@ -129,13 +132,16 @@ class Model:
     """A model in the role it has in a stage: a policy has logits, a discriminator has not.
 
     All its weights train, or adapters of `rank` in the language layers. FSDP spreads them over `shards` ranks; None
-    says that it is not used. `attends_by_branch` tells sdpa from flex attention.
+    says that it is not used. There are `copies` of the weights, each of which may be `inside_machine`.
+    `attends_by_branch` tells sdpa from flex attention.
     """
 
     shape: ModelShape
     precision: Precision
     has_logits: bool
     shards: int | None = None
+    copies: int = 1
+    inside_machine: bool = False
     is_checkpointing: bool = False
     rank: int | None = None
     attends_by_branch: bool = True
@@ -163,7 +169,8 @@ def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) ->
     With adapters frozen matrices cost once and images nothing, and the adapters' products, 6 · their parameters · T,
     are added. Activation checkpointing adds a forward pass of the layers, and logits of more than one chunk are
     computed again, too. Gradients are added to those of earlier packs, 12 bytes moved per trained parameter. A sharded
-    model gathers its weights twice and adds up gradients in float32: parameters · (2b + 4) bytes.
+    model gathers its weights twice and adds up gradients in float32: parameters · (2b + 4) bytes. Copies add up those
+    of each shard around a ring: 2 · 4 · parameters / shards.
     """
     shape, precision, has_adapters = model.shape, model.precision, model.rank is not None
     language = _layers_forward(model, pack)
@@ -183,7 +190,8 @@ def forward_backward(model: Model, pack: Pack, *, with_entropy: bool = False) ->
     if model.rank is not None:
         work += Work(matmul=6.0 * adapter_parameters(shape, model.rank, only_active=True) * pack.tokens)
     work += _gathering(model) * 2 + Work(moved=12.0 * trained_parameters(model) / model.num_shards)
-    return work + Work(exchanged=float(FLOAT * shape.total) if model.num_shards > 1 else 0.0)
+    between = 2.0 * FLOAT * shape.total / model.num_shards if model.copies > 1 else 0.0
+    return work + exchange(model, FLOAT * shape.total) + Work(exchanged=between)
 
 
 def _layers_forward(model: Model, pack: Pack) -> Work:
@@ -230,7 +238,14 @@ def _gathering(model: Model) -> Work:
     if model.shards is None:
         return NOTHING
     b, total = BYTES[model.precision], model.shape.total
-    return Work(moved=total * (FLOAT / model.shards + 3 * b), exchanged=float(b * total) if model.shards > 1 else 0.0)
+    return Work(moved=total * (FLOAT / model.shards + 3 * b)) + exchange(model, b * total)
+
+
+def exchange(model: Model, size: float) -> Work:
+    """`size` bytes that every rank of a copy of the weights has of, or gives to, the others of that copy."""
+    if model.num_shards == 1:
+        return NOTHING
+    return Work(exchanged_inside=float(size)) if model.inside_machine else Work(exchanged=float(size))
 
 
 def optimizer_step(model: Model) -> Work:

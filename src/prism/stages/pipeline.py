@@ -7,9 +7,10 @@ from prism.config import PlannedStage, Recipe, VllmRollout, plan_stages, select_
 from prism.errors import ConfigError
 from prism.models.adapters import require_peft
 from prism.models.device import own_device
+from prism.models.sharding import check_fsdp_size
 from prism.rollout.vllm_engine import require_vllm
 from prism.runtime.atomic import write_json
-from prism.runtime.distributed import processes
+from prism.runtime.distributed import num_processes, processes
 from prism.runtime.progress import say
 from prism.runtime.threads import choose_threads
 from prism.stages import align, audit, base, datasets, evaluation, rlvr, sft, warmup
@@ -48,6 +49,7 @@ def run_recipe(
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "recipe.json", recipe.model_dump(mode="json"))
     with processes(also_alone=recipe.precision == "bfloat16"):
+        check_fsdp_size(recipe.fsdp_size, num_processes())
         for seed in recipe.seeds if seeds is None else seeds:
             workspace = Workspace(recipe, seed, directory / f"seed-{seed}")
             datasets.prepare(workspace)
@@ -78,6 +80,7 @@ def audit_recipe(recipe: Recipe) -> list[Path]:
     """
     _choose_threads(recipe)
     with processes(also_alone=recipe.precision == "bfloat16"):
+        check_fsdp_size(recipe.fsdp_size, num_processes())
         return [
             audit.run_newest(Workspace(recipe, seed, recipe.run_directory / f"seed-{seed}")) for seed in recipe.seeds
         ]

@@ -126,7 +126,7 @@ class Workspace:
         if self.recipe.activation_checkpointing:
             body.gradient_checkpointing_enable({"use_reentrant": False})
         if lora is None or not getattr(lora, player):
-            return shard(model, precision)
+            return shard(model, precision, fsdp_size=self.recipe.fsdp_size)
         seed = derive_small_seed(self.seed, "lora", player)
         self._round(body)
         add_adapters(body, rank=lora.rank, alpha=lora.alpha, seed=seed)
@@ -173,7 +173,7 @@ class Workspace:
         """The policy that `stage` ended with, spread over the processes as one that trains is."""
         reference = load_policy(self.model_directory(stage))
         self._read_trees(reference)
-        return shard(reference, self.recipe.precision)
+        return shard(reference, self.recipe.precision, fsdp_size=self.recipe.fsdp_size)
 
     def keep_image(self, prompt: Prompt) -> str | None:
         """Copies the prompt's first image below the run; its path relative to the run, None without images."""

@@ -150,7 +150,9 @@ def test_newest_is_by_number(tmp_path):
     assert loaded is not None and loaded.step == 1_000_000
 
 
-@pytest.mark.parametrize("name", ["module-policy-00000.safetensors", "optimizer-policy-00000.safetensors", "state.json"])
+@pytest.mark.parametrize(
+    "name", ["module-policy-00000.safetensors", "optimizer-policy-00000.safetensors", "state.json"]
+)
 @pytest.mark.parametrize("damage", ["flip", "truncate", "append", "remove"])
 def test_any_damage_is_an_error_that_names_the_file(tmp_path, name, damage):
     trainer = _saved(tmp_path, steps=1)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from prism.errors import CheckpointError
-from prism.runtime.state_codec import join_tensors, module_tensors, module_targets, split_tensors, storable
+from prism.runtime.state_codec import join_tensors, module_targets, module_tensors, split_tensors, storable
 
 
 def test_a_tree_survives_json():
