@@ -56,12 +56,12 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
 
         def give_order(directory: Path, num_processes: int, last_step: int, *overrides: str) -> list[str]:
             order = {"recipe": str(recipe), "directory": str(directory), "num_processes": num_processes}
+            assert program.stdin is not None and program.stdout is not None
             program.stdin.write(json.dumps(order | {"last_step": last_step, "overrides": overrides}) + "\n")
             program.stdin.flush()
             return json.loads(program.stdout.readline())
 
         yield give_order
-        program.stdin.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Files and directories that are either the old ones or the new ones, whenever the power goes.
 
 New content is written beside its place under a temporary name, flushed to the disk and renamed. Of several processes
-that run a stage together the first alone writes.
+that run a stage together the first alone does that; others may write into a directory before it gets its name.
 """
 
 import errno

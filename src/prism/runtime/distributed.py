@@ -2,7 +2,7 @@
 
 Every process reads the same data and draws the same batches, so all of them know all that a step looks at; each
 then samples, scores and trains on its share, and sums are taken over all of them. The weights are sharded (FSDP2),
-gradients are sums over processes, and the first process alone writes. What a run computes does not depend on how
+gradients are sums over processes, and but for checkpoints the first process alone writes. What a run computes does not depend on how
 many processes there are, but for the order in which floating-point sums are taken.
 
 No process ever waits for another because of what the data hold: shares differ by one pack at most, and whoever has one
@@ -25,7 +25,7 @@ from prism.models.sharding import is_sharded
 from prism.runtime.launch import is_first, process_index, was_started_with_others
 
 _TIMEOUT = timedelta(hours=4)
-"""Long, since one process may write a large checkpoint, or data, while the others wait. It is the last thing to end a
+"""Long, since one process may write a large model, or data, while the others wait. It is the last thing to end a
 run whose process died: before it come torchrun, on the same machine, closed connections, and srun."""
 
 

@@ -17,7 +17,7 @@ state after a step together with the length of each log, and a resumed run cuts 
 Wall-clock times go to timings.jsonl, which alone differs.
 
 Several processes that run a stage together (`runtime.distributed`) each have a StageRun; what is on the disk is the
-first one's affair.
+first one's affair, but for their shards in a checkpoint.
 """
 
 import json

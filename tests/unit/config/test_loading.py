@@ -155,7 +155,7 @@ def test_the_resolved_configuration_is_a_recipe(tmp_path: Path) -> None:
         ('rlvr.algorithms=[{type="dapo"}]', "rlvr.algorithms.0.overlong_buffer: is required and missing"),
         ("base.type=checkpoint", "base.path: is required and missing"),
         ('name="../x"', 'name = "../x": must begin with a letter or digit and hold only those and . _ -'),
-        ("step_size=1", "unknown key step_size; there are: name, seeds,"),
+        ("momentum=1", "unknown key momentum; there are: name, seeds,"),
     ],
 )
 def test_a_wrong_setting_is_named(override: str, message: str) -> None:

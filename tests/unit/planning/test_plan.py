@@ -134,6 +134,30 @@ def test_more_ranks_need_less_memory_and_time() -> None:
     assert phase_memory(many, "align", "scoring")["weights"] * 2 == phase_memory(few, "align", "scoring")["weights"]
 
 
+def test_copies_inside_machines_take_the_memory_of_one_and_spare_the_slow_link() -> None:
+    one, copies, spread = plan(), plan("fsdp_size=8", hardware="4x8xh100"), plan(hardware="4x8xh100")
+    for part in ("weights", "optimizer states"):
+        assert phase_memory(copies, "align", "scoring")[part] == phase_memory(one, "align", "scoring")[part]
+        assert phase_memory(copies, "align", "scoring")[part] == 4 * phase_memory(spread, "align", "scoring")[part]
+    assert "copies: 4 of the weights, over 8 ranks each (fsdp_size)" in copies.basis
+    # 4B parameters in bfloat16 over the slow link: 8.9 GB at 60% of 50 GB/s, for each pass that only scores.
+    scoring = [
+        next(phase for phase in stage(found, "align").phases if phase.name == "scoring") for found in (copies, spread)
+    ]
+    assert scoring[0].seconds < scoring[1].seconds
+
+
+def test_copies_have_to_come_out_even() -> None:
+    with pytest.raises(ConfigError, match=r"fsdp_size: 3 does not divide the number of processes, 8: give one of 1, 2"):
+        plan("fsdp_size=3")
+
+
+def test_fewer_copies_are_a_remedy() -> None:
+    found = find_remedies(load_recipe(PAPER, ["fsdp_size=1"]), load_hardware("8xh100"))
+    assert found[0].change == "fsdp_size=none"
+    assert found[0].estimate.peak.peak.bytes == plan().peak.peak.bytes
+
+
 def test_ranks_without_packs_wait_and_it_is_said() -> None:
     # 16 demonstrations of 2,125 tokens fill three packs of 16,384 and less: five of eight ranks only keep step.
     found = plan()

@@ -162,6 +162,20 @@ def test_sharded_weights_are_gathered_twice_and_their_gradients_added_up(make_sm
     assert forward(replace(sharded, shards=None), small.pack).exchanged == 0
 
 
+def test_copies_add_up_their_shards_gradients_around_a_ring(make_small: Make) -> None:
+    small = make_small()
+    shape = read_shape(small.model.config)
+    copies = Model(shape, "bfloat16", has_logits=False, shards=4, copies=3, inside_machine=True)
+    work = forward_backward(copies, small.pack)
+    # Inside a machine what one copy of the weights exchanges in any case, between machines a quarter, to and fro.
+    assert work.exchanged_inside == (2 * 2 + 4) * shape.total
+    assert work.exchanged == 2 * 4 * shape.total / 4
+    assert forward(copies, small.pack).exchanged == 0
+    # Whole weights on every rank are not gathered.
+    whole = forward_backward(replace(copies, shards=1), small.pack)
+    assert (whole.exchanged_inside, whole.exchanged) == (0, 2 * 4 * shape.total)
+
+
 def machine(**changes: object) -> Hardware:
     speeds = {"tflops": {"float32": 1.0, "bfloat16": 4.0}, "memory_gb_s": 100.0, "link_gb_s": 10.0}
     shares = {"matmul_share": 0.5, "attention_share": 0.25, "memory_share": 1.0, "link_share": 0.5}
@@ -180,6 +194,9 @@ def test_seconds_by_hand() -> None:
     assert seconds(Work(operations=1e6), machine(), "float32") == pytest.approx(10)
     # 100 GB at half of 10 GB/s take longer than the computing that they go along with.
     assert seconds(work + Work(exchanged=1e11), machine(), "float32") == pytest.approx(20)
+    # Of two machines 10 GB at half of 1 GB/s, and 50 GB at half of 10 GB/s inside them.
+    two = machine(ranks=16, node_link_gb_s=1.0)
+    assert seconds(work + Work(exchanged=1e10, exchanged_inside=5e10), two, "float32") == pytest.approx(20 + 10)
 
 
 def test_between_machines_the_slower_link_counts() -> None:

@@ -16,6 +16,7 @@ from prism.models import Discriminator
 from prism.records import ImageSource, Prompt
 from prism.rewards import verdict_of
 from prism.stages import base, datasets
+from prism.stages.ablation import stage_keys
 from prism.stages.discriminators import load_discriminator_for_alignment, make_discriminator
 from prism.stages.game import num_active_experts
 from prism.stages.workspace import Workspace
@@ -48,6 +49,13 @@ def test_world_data_come_back_as_they_were_asked_for(make_workspace: MakeWorkspa
     assert len({prompt.metadata["benchmark"] for prompt in test}) == 9
     distribution = json.loads((workspace.directory / "data" / datasets.TEACHER_DISTRIBUTION).read_text())
     assert sum(distribution["num_steps"].values()) == sum(distribution["num_items"].values()) == 5
+
+
+def test_how_weights_are_spread_belongs_to_no_stages_identity(make_workspace: MakeWorkspace) -> None:
+    plain, copies = make_workspace(), make_workspace(fsdp_size=2)
+    assert stage_keys(copies.recipe, 0) == stage_keys(plain.recipe, 0)
+    for stage in plan_stages(plain.recipe):
+        assert copies.training_settings(stage.kind) == plain.training_settings(stage.kind)
 
 
 def test_data_are_made_once_and_belong_to_their_seed(make_workspace: MakeWorkspace) -> None:
