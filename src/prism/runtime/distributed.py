@@ -2,8 +2,8 @@
 
 Every process reads the same data and draws the same batches, so all of them know all that a step looks at; each
 then samples, scores and trains on its share, and sums are taken over all of them. The weights are sharded (FSDP2),
-gradients are sums over processes, and but for checkpoints the first process alone writes. What a run computes does not depend on how
-many processes there are, but for the order in which floating-point sums are taken.
+gradients are sums over processes, and the first process alone writes, but for checkpoints. What a run computes does
+not depend on how many processes there are, but for the order in which floating-point sums are taken.
 
 No process ever waits for another because of what the data hold: shares differ by one pack at most, and whoever has one
 less runs another pack without effect, packs with images and packs without by themselves (`share`). A process that fails
