@@ -13,15 +13,41 @@ IMAGE_MARK = "<image>"
 
 
 @dataclass(frozen=True, slots=True)
+class FileVersion:
+    """A file as it was when its rows were read: by size and time of change it is told from what may replace it."""
+
+    path: Path
+    size: int
+    changed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """The place of an encoded image inside a row of a parquet file.
+
+    `row` counts from 0 within the row group `group`. `keys`, names of struct fields and places in lists, lead from the
+    row's value in `column` to the bytes.
+    """
+
+    file: FileVersion
+    group: int
+    row: int
+    column: str
+    keys: tuple[str | int, ...]
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSource:
-    """An encoded image (PNG, JPEG, …): either a file or the bytes themselves, exactly one of the two."""
+    """An encoded image (PNG, JPEG, …): a file, the bytes themselves or their place in a parquet file, exactly one."""
 
     path: Path | None = None
     data: bytes | None = None
+    stored: StoredImage | None = None
 
     def __post_init__(self) -> None:
-        if (self.path is None) == (self.data is None):
-            raise ValueError("an ImageSource has either a path or data")
+        if [self.path, self.data, self.stored].count(None) != 2:
+            raise ValueError("an ImageSource has a path, data or a place in a file, and only one of them")
 
 
 @dataclass(frozen=True, slots=True)

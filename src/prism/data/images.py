@@ -12,6 +12,7 @@ from io import BytesIO
 
 from PIL import ExifTags, Image, ImageOps
 
+from prism.data.stored_images import read_stored
 from prism.errors import DataError
 from prism.records import ImageSource
 
@@ -36,12 +37,17 @@ _PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 def describe_source(source: ImageSource) -> str:
     """How error messages name the image."""
-    return str(source.path) if source.path is not None else f"embedded image of {len(source.data or b'')} bytes"
+    if source.path is not None:
+        return str(source.path)
+    size = len(source.data or b"") if source.stored is None else source.stored.num_bytes
+    return f"embedded image of {size} bytes"
 
 
 def read_bytes(source: ImageSource) -> bytes:
     """The encoded image; DataError when the file cannot be read or there is nothing in it."""
-    if source.path is None:
+    if source.stored is not None:
+        encoded = read_stored(source.stored)
+    elif source.path is None:
         encoded = source.data or b""
     else:
         try:

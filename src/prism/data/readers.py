@@ -3,13 +3,15 @@
 The format of a file is found by its suffix and columns. A bad row goes to the reject log with its reason;
 without a log it raises DataError naming file, row and field. A file that is wrong as a whole, one with every
 row rejected included, always raises DataError: nothing is ever made up to replace a row.
+
+Records do not hold images that lie inside a parquet file, but their places in it (`records.StoredImage`).
 """
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from prism.data.formats import sharegpt, trl, verl_parquet, warmup_pairs
 from prism.data.formats.fields import ANSWER_FIELDS, Row, is_too_deep, read_id, read_visible_text, with_extra
@@ -47,12 +49,7 @@ _PAIR_COLUMNS = ("teacher_response", "teacher_caption")
 _STUDENT_COLUMNS = ("student_response", "student_caption")
 
 
-class _HasPrompt(Protocol):
-    @property
-    def prompt(self) -> Prompt: ...
-
-
-_Parsed = TypeVar("_Parsed", bound=_HasPrompt)
+_Parsed = TypeVar("_Parsed", ParsedRow, ParsedPair)
 _Record = TypeVar("_Record", bound=Prompt | Example | Demonstration | ResponsePair)
 
 
@@ -244,11 +241,19 @@ def _read(
 
     def outcome(row: RawRow) -> _Outcome[_Record]:
         try:
-            return _Outcome(row.number, build(parse_row(_fields(row), policy.image_root)))
+            return _Outcome(row.number, build(_without_bytes(parse_row(_fields(row), policy.image_root), row)))
         except RowError as error:
             return _Outcome(row.number, error)
 
     return _records(file.path, _checked(map(outcome, file.rows), policy.check), policy.rejects)
+
+
+def _without_bytes(parsed: _Parsed, row: RawRow) -> _Parsed:
+    """With the places of images inside the file instead of their bytes: whoever keeps all rows keeps texts only."""
+    if row.place is None or not parsed.prompt.images:
+        return parsed
+    images = row.place.released(parsed.prompt.images, row.value)
+    return replace(parsed, prompt=replace(parsed.prompt, images=images))
 
 
 def _checked(outcomes: Iterator[_Outcome[_Record]], check: Check | None) -> Generator[_Outcome[_Record]]:

@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 
 from prism.data.json_array import array_items
 from prism.data.rejects import RowError
+from prism.data.stored_images import LARGEST_GROUP_BYTES, RowPlace, file_version
 from prism.errors import DataError
+from prism.records import FileVersion
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 PARQUET_BATCH_ROWS = 64
@@ -32,10 +34,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """`number` counts from 1, in JSON lines it is the line; `value` is a RowError where nothing could be read."""
+    """`number` counts from 1, in JSON lines it is the line; `value` is a RowError where nothing could be read.
+
+    `place` is where images of the row can be read again; None where they cannot, or where it would take too long.
+    """
 
     number: int
     value: object
+    place: RowPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +84,19 @@ def _require_usable(file: Path) -> None:
 
 def _open_parquet(file: Path) -> RowFile:
     try:
+        version = file_version(file)
         # With a buffer, pages are read as they are needed rather than whole columns of a row group.
         parquet = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{file}: not a readable parquet file: {_first_line(error)}") from error
     if parquet.metadata.num_rows == 0:
         raise DataError(f"{file}: the file has no rows")
-    return RowFile(file, frozenset(parquet.schema_arrow.names), _parquet_rows(file, parquet))
+    return RowFile(file, frozenset(parquet.schema_arrow.names), _parquet_rows(version, parquet))
 
 
-def _parquet_rows(file: Path, parquet: pq.ParquetFile) -> Iterator[RawRow]:
-    number = 0
+def _parquet_rows(version: FileVersion, parquet: pq.ParquetFile) -> Iterator[RawRow]:
+    file, number = version.path, 0
+    places = _row_places(version, parquet.metadata)
     with parquet:
         batches = parquet.iter_batches(batch_size=PARQUET_BATCH_ROWS)
         while True:
@@ -100,7 +108,15 @@ def _parquet_rows(file: Path, parquet: pq.ParquetFile) -> Iterator[RawRow]:
                 return
             for value in _batch_values(batch):
                 number += 1
-                yield RawRow(number, value)
+                yield RawRow(number, value, next(places))
+
+
+def _row_places(version: FileVersion, metadata: pq.FileMetaData) -> Iterator[RowPlace | None]:
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        is_small = group.total_byte_size <= LARGEST_GROUP_BYTES
+        for row in range(group.num_rows):
+            yield RowPlace(version, number, row) if is_small else None
 
 
 def _batch_values(batch: pa.RecordBatch) -> list[object]:
