@@ -95,28 +95,28 @@ def _open_parquet(file: Path) -> RowFile:
 
 
 def _parquet_rows(version: FileVersion, parquet: pq.ParquetFile) -> Iterator[RawRow]:
-    file, number = version.path, 0
-    places = _row_places(version, parquet.metadata)
+    number = 0
     with parquet:
-        batches = parquet.iter_batches(batch_size=PARQUET_BATCH_ROWS)
-        while True:
-            try:
-                batch = next(batches, None)
-            except (OSError, pa.ArrowException) as error:
-                raise DataError(f"{file}: damaged after row {number}: {_first_line(error)}") from error
-            if batch is None:
-                return
-            for value in _batch_values(batch):
+        for group in range(parquet.metadata.num_row_groups):
+            is_small = parquet.metadata.row_group(group).total_byte_size <= LARGEST_GROUP_BYTES
+            for row, value in enumerate(_group_values(version.path, parquet, group, number)):
                 number += 1
-                yield RawRow(number, value, next(places))
+                yield RawRow(number, value, RowPlace(version, group, row) if is_small else None)
 
 
-def _row_places(version: FileVersion, metadata: pq.FileMetaData) -> Iterator[RowPlace | None]:
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        is_small = group.total_byte_size <= LARGEST_GROUP_BYTES
-        for row in range(group.num_rows):
-            yield RowPlace(version, number, row) if is_small else None
+def _group_values(file: Path, parquet: pq.ParquetFile, group: int, num_before: int) -> Iterator[object]:
+    """The rows of one row group: pyarrow keeps what it has decoded until the end of the iteration."""
+    batches = parquet.iter_batches(batch_size=PARQUET_BATCH_ROWS, row_groups=[group])
+    number = num_before
+    while True:
+        try:
+            batch = next(batches, None)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{file}: damaged after row {number}: {_first_line(error)}") from error
+        if batch is None:
+            return
+        number += batch.num_rows
+        yield from _batch_values(batch)
 
 
 def _batch_values(batch: pa.RecordBatch) -> list[object]:

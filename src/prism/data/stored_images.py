@@ -22,7 +22,7 @@ LARGEST_GROUP_BYTES = 2**27
 """Images of larger row groups are kept with their rows: to read the group again for each of them takes too long."""
 
 _OPEN_FILES = 16
-_KEPT_COLUMN_BYTES = 2**28
+_KEPT_COLUMN_BYTES = 2**27
 _KEPT_IMAGE_BYTES = 2**26
 
 _Value = TypeVar("_Value")

@@ -22,6 +22,7 @@ from prism.cli import main
 from prism.curation import Part, Store, count_import
 from prism.curation.importing import ImportSettings, import_file
 from prism.data import row_files
+from prism.data.images import read_bytes
 from prism.data.readers import read_examples
 from prism.data.rejects import RowError
 from prism.data.remote_images import ImageFetcher
@@ -70,7 +71,7 @@ def test_the_world_comes_back_from_the_store_as_from_its_file(tmp_path: Path, st
 
     def content(example: Example) -> tuple[Any, ...]:
         prompt = example.prompt
-        images = [image.data or (image.path and image.path.read_bytes()) for image in prompt.images]
+        images = list(map(read_bytes, prompt.images))
         return (
             prompt.question,
             prompt.answer,

@@ -93,6 +93,14 @@ def test_rows_in_memory_are_texts(tmp_path: Path) -> None:
     assert held < NUM_ROWS * 2 * IMAGE_BYTES / 10
 
 
+def test_while_rows_are_read_arrow_holds_a_few_row_groups(tmp_path: Path) -> None:
+    size = 20 * IMAGE_BYTES  # so that Arrow's own buffers do not count
+    file = write(tmp_path, lambda number: {"image": random.Random(number).randbytes(size)})
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in read_prompts(file)]
+    assert max(held) < NUM_ROWS * size / 2
+
+
 def test_what_is_kept_of_the_files_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(stored_images, "_KEPT_IMAGE_BYTES", 10 * IMAGE_BYTES)
     monkeypatch.setattr(stored_images, "_KEPT_COLUMN_BYTES", 30 * IMAGE_BYTES)
