@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from prism.data.formats import sharegpt, trl, verl_parquet, warmup_pairs
 from prism.data.formats.fields import ANSWER_FIELDS, Row, is_too_deep, read_id, read_visible_text, with_extra
@@ -25,7 +25,10 @@ from prism.parallel import in_threads
 from prism.records import Demonstration, Example, Prompt, Response
 
 __all__ = [
+    "CheckAll",
+    "Outcome",
     "ReadRow",
+    "Record",
     "ResponsePair",
     "check_images",
     "own_id",
@@ -36,7 +39,9 @@ __all__ = [
     "read_rows",
 ]
 
-Check = Callable[[Prompt | Example | Demonstration | ResponsePair], object]
+Record = Prompt | Example | Demonstration | ResponsePair
+
+Check = Callable[[Record], object]
 """Looks at a finished record and raises RowError where it cannot be used; its result is not used. Called in several
 threads at a time."""
 
@@ -50,14 +55,22 @@ _STUDENT_COLUMNS = ("student_response", "student_caption")
 
 
 _Parsed = TypeVar("_Parsed", ParsedRow, ParsedPair)
-_Record = TypeVar("_Record", bound=Prompt | Example | Demonstration | ResponsePair)
+_Record = TypeVar("_Record", bound=Record)
 
 
-class _Outcome(NamedTuple, Generic[_Record]):
+class Outcome(NamedTuple, Generic[_Record]):
     """What became of one row, counted as `RawRow` counts."""
 
     number: int
     content: _Record | RowError
+
+
+class CheckAll(Protocol):
+    """Checks all rows of a file at once."""
+
+    def __call__(self, outcomes: Iterator[Outcome[_Record]]) -> Generator[Outcome[_Record]]:
+        """The outcomes in their order, with an error in place of a record that cannot be used."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +79,7 @@ class _Policy:
 
     image_root: Path
     rejects: RejectLog | None
-    check: Check | None
+    check_all: CheckAll
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +139,15 @@ def read_examples(
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
     check: Check | None = None,
+    check_all: CheckAll | None = None,
 ) -> Iterator[Example]:
     """Prompts with the completion to imitate: ShareGPT, TRL, or verl with teacher columns.
 
     Relative image paths start at `image_root`, by default the data file's folder, and must stay inside it.
-    `check` (such as `check_images`) makes a record that training could not use a bad row here rather than
-    an error there. Whole-file errors are raised at the call, not at the first row.
+    `check` (such as `check_images`), or `check_all` for all rows at once, makes a record that training could not use
+    a bad row here rather than an error there. Whole-file errors are raised at the call, not at the first row.
     """
-    return _read(path, _parse_row, _example, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check))
+    return _read(path, _parse_row, _example, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check, check_all))
 
 
 def read_prompts(
@@ -142,6 +156,7 @@ def read_prompts(
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
     check: Check | None = None,
+    check_all: CheckAll | None = None,
 ) -> Iterator[Prompt]:
     """Prompts for RL: each with an answer to check against and an id no other row of the file has."""
     seen: set[str] = set()
@@ -153,7 +168,7 @@ def read_prompts(
         seen.add(row.prompt.id)
         return row.prompt
 
-    return _read(path, _parse_row, unique_prompt, _ANSWER_COLUMNS, _policy(path, image_root, rejects, check))
+    return _read(path, _parse_row, unique_prompt, _ANSWER_COLUMNS, _policy(path, image_root, rejects, check, check_all))
 
 
 def read_demonstrations(
@@ -163,6 +178,7 @@ def read_demonstrations(
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
     check: Check | None = None,
+    check_all: CheckAll | None = None,
 ) -> Iterator[Demonstration]:
     """Prompts with a teacher's response; one that `parse` finds invalid is a bad row."""
 
@@ -170,7 +186,9 @@ def read_demonstrations(
         text = read_visible_text(row.completion, row.completion_field)
         return Demonstration(row.prompt, _valid(parse(text), row.completion_field))
 
-    return _read(path, _parse_row, demonstration, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check))
+    return _read(
+        path, _parse_row, demonstration, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check, check_all)
+    )
 
 
 def read_pairs(
@@ -180,6 +198,7 @@ def read_pairs(
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
     check: Check | None = None,
+    check_all: CheckAll | None = None,
 ) -> Iterator[ResponsePair]:
     """Warm-up pairs; both responses must be valid."""
 
@@ -187,7 +206,7 @@ def read_pairs(
         teacher = _valid(parse(row.teacher), "teacher_response")
         return ResponsePair(row.prompt, teacher, _valid(parse(row.student), "student_response"))
 
-    policy = _policy(path, image_root, rejects, check)
+    policy = _policy(path, image_root, rejects, check, check_all)
     return _read(path, warmup_pairs.parse_row, pair, _PAIR_COLUMNS, policy)
 
 
@@ -200,9 +219,15 @@ def check_images(record: Prompt | Example | Demonstration | ResponsePair) -> Non
             raise RowError("images", UNDECODABLE, str(error)) from None
 
 
-def _policy(path: Path | str, image_root: Path | str | None, rejects: RejectLog | None, check: Check | None) -> _Policy:
+def _policy(
+    path: Path | str,
+    image_root: Path | str | None,
+    rejects: RejectLog | None,
+    check: Check | None,
+    check_all: CheckAll | None,
+) -> _Policy:
     root = Path(path).parent if image_root is None else Path(image_root)
-    return _Policy(root, rejects, check)
+    return _Policy(root, rejects, check_all or _CheckEach(check))
 
 
 def _example(row: ParsedRow) -> Example:
@@ -239,13 +264,13 @@ def _read(
         found = ", ".join(sorted(file.columns))
         raise DataError(f"{file.path}: none of the columns {', '.join(columns)}; found {found}")
 
-    def outcome(row: RawRow) -> _Outcome[_Record]:
+    def outcome(row: RawRow) -> Outcome[_Record]:
         try:
-            return _Outcome(row.number, build(_without_bytes(parse_row(_fields(row), policy.image_root), row)))
+            return Outcome(row.number, build(_without_bytes(parse_row(_fields(row), policy.image_root), row)))
         except RowError as error:
-            return _Outcome(row.number, error)
+            return Outcome(row.number, error)
 
-    return _records(file.path, _checked(map(outcome, file.rows), policy.check), policy.rejects)
+    return _records(file.path, policy.check_all(map(outcome, file.rows)), policy.rejects)
 
 
 def _without_bytes(parsed: _Parsed, row: RawRow) -> _Parsed:
@@ -256,30 +281,31 @@ def _without_bytes(parsed: _Parsed, row: RawRow) -> _Parsed:
     return replace(parsed, prompt=replace(parsed.prompt, images=images))
 
 
-def _checked(outcomes: Iterator[_Outcome[_Record]], check: Check | None) -> Generator[_Outcome[_Record]]:
-    """The outcomes after `check`, in their order.
+@dataclass(frozen=True, slots=True)
+class _CheckEach:
+    """Rows are parsed one after the other and checked in threads, a few ahead of what is asked for: decoding images is
+    nearly all of it."""
 
-    Rows are parsed one after the other and checked in threads, a few ahead of what is asked for: decoding images is
-    nearly all of it.
-    """
-    if check is None:
-        yield from outcomes
-        return
+    check: Check | None
 
-    def checked(outcome: _Outcome[_Record]) -> _Outcome[_Record]:
-        if isinstance(outcome.content, RowError):
+    def __call__(self, outcomes: Iterator[Outcome[_Record]]) -> Generator[Outcome[_Record]]:
+        if self.check is None:
+            yield from outcomes
+            return
+        with closing(in_threads(self._checked, outcomes)) as results:
+            yield from results
+
+    def _checked(self, outcome: Outcome[_Record]) -> Outcome[_Record]:
+        if self.check is None or isinstance(outcome.content, RowError):
             return outcome
         try:
-            check(outcome.content)
+            self.check(outcome.content)
         except RowError as error:
-            return _Outcome(outcome.number, error)
+            return Outcome(outcome.number, error)
         return outcome
 
-    with closing(in_threads(checked, outcomes)) as results:
-        yield from results
 
-
-def _records(path: Path, outcomes: Generator[_Outcome[_Record]], rejects: RejectLog | None) -> Iterator[_Record]:
+def _records(path: Path, outcomes: Generator[Outcome[_Record]], rejects: RejectLog | None) -> Iterator[_Record]:
     num_rows = num_kept = 0
     first_error = ""
     with closing(outcomes):

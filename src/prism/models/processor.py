@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any, Self
 
@@ -109,16 +109,21 @@ class PromptEncoder:
             self._cache.popitem(last=False)
         return encoded
 
-    def prompt_length(self, prompt: Prompt, *, is_decoding: bool = False) -> int:
-        """Tokens of `encode(prompt)`. Raises DataError like it, and by decoding also for an image broken further on."""
-        sizes = self.image_sizes(prompt, is_decoding=is_decoding)
+    def prompt_length(self, prompt: Prompt, sizes: Sequence[tuple[int, int]] | None = None) -> int:
+        """Tokens of `encode(prompt)`; `sizes` are `fitted_sizes` of its images, where they are known. Raises DataError
+        like it."""
+        if sizes is None:
+            sizes = self.image_sizes(prompt)
         num_image_tokens = sum(width * height // self._grid["factor"] ** 2 for width, height in sizes)
         return len(self.unexpanded_ids(prompt)) - len(sizes) + num_image_tokens
 
-    def image_sizes(self, prompt: Prompt, *, is_decoding: bool = False) -> list[tuple[int, int]]:
+    def image_sizes(self, prompt: Prompt) -> list[tuple[int, int]]:
         """Width and height of each of `fitted_images`."""
-        found = (open_image(source).size if is_decoding else image_size(source) for source in prompt.images)
-        return [grid_size(*size, **self._grid) for size in found]
+        return self.fitted_sizes(map(image_size, prompt.images))
+
+    def fitted_sizes(self, sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Of images of these sizes. Raises DataError for one that fits no grid."""
+        return [grid_size(*size, **self._grid) for size in sizes]
 
     def _encode(self, prompt: Prompt) -> EncodedPrompt:
         token_ids = self.unexpanded_ids(prompt)

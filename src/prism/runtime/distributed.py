@@ -159,9 +159,14 @@ def spread_out(function: Callable[[Value], Result], values: Sequence[Value]) -> 
     out, is then the same for all."""
     if num_processes() == 1:
         return [function(value) for value in values]
-    own = range(process_index(), len(values), num_processes())
+    own = filter(is_own_turn, range(len(values)))
     found = dict(gather([(place, function(values[place])) for place in own]))
     return [found[place] for place in range(len(values))]
+
+
+def is_own_turn(place: int) -> bool:
+    """Whether this process is the one that has the item at `place`, where each takes its turn."""
+    return place % num_processes() == process_index()
 
 
 def own_slices(count: int, per_slice: int) -> list[slice]:

@@ -84,7 +84,10 @@ class StageRun:
         self.name, self.num_steps, self.seed = name, num_steps, seed
         self.start_step = 0
         """The last step the loaded checkpoint holds; 0 for a fresh start. Known after `attach`."""
-        self._identity = Identity.of(name=name, kind=kind, config=config, inputs=inputs, seed=seed, num_steps=num_steps)
+        self._identity = from_first(
+            lambda: Identity.of(name=name, kind=kind, config=config, inputs=inputs, seed=seed, num_steps=num_steps)
+        )
+        """Found by one process, which reads the inputs that are given by their paths."""
         self._checkpoints = self.directory / "checkpoints"
         self._checkpoint_every, self._keep_checkpoints = max(1, checkpoint_every), keep_checkpoints
         self._show, self._console = tuple(show), console or make_console()

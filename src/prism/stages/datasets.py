@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prism.config import CopyRollout, FilesData, WorldData
-from prism.data.readers import Check, check_images, read_demonstrations, read_examples, read_prompts
+from prism.data.readers import read_demonstrations, read_examples, read_prompts
 from prism.data.rejects import RejectLog
 from prism.data.world.datasets import (
     CURATED,
@@ -29,11 +29,16 @@ from prism.runtime.atomic import write_json
 from prism.runtime.distributed import from_first
 from prism.runtime.hashing import config_sha256, path_sha256
 from prism.runtime.launch import is_first
+from prism.runtime.manifest import read_manifest
 from prism.runtime.progress import say
 from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import StageRun
-from prism.stages.row_check import RowCheck
+from prism.stages.row_check import RowCheck, check_decoded
+from prism.stages.shared_check import Check, ImageMemory, SharedCheck
 from prism.stages.workspace import CONSOLE, Workspace
+
+DECODED = "decoded"
+"""The directory beside the data stage that remembers what decoding the images told."""
 
 TEACHER, TEACHER_DISTRIBUTION = "teacher.json", "teacher_distribution.json"
 
@@ -41,7 +46,8 @@ TEACHER, TEACHER_DISTRIBUTION = "teacher.json", "teacher_distribution.json"
 def prepare(workspace: Workspace) -> None:
     """Makes or checks the data and records their hashes; every later stage names them as inputs."""
     data = workspace.recipe.data
-    inputs = {} if isinstance(data, WorldData) else _file_hashes(data)
+    # By one process: to hash hundreds of gigabytes takes minutes.
+    inputs = {} if isinstance(data, WorldData) else from_first(lambda: _file_hashes(data))
     run = StageRun(
         workspace.stage_directory("data"),
         name="data",
@@ -54,13 +60,13 @@ def prepare(workspace: Workspace) -> None:
     )
     if run.is_complete:
         return
-    run.finish(from_first(lambda: _write(workspace, run.directory)))
+    outputs = from_first(lambda: _write_data(workspace, run.directory))
+    run.finish(outputs | _write_teacher(workspace))
 
 
-def _write(workspace: Workspace, directory: Path) -> dict[str, str]:
+def _write_data(workspace: Workspace, directory: Path) -> dict[str, str]:
     data = workspace.recipe.data
-    outputs = write_world(data, directory, workspace.seed) if isinstance(data, WorldData) else {}
-    return outputs | _write_teacher(workspace)
+    return write_world(data, directory, workspace.seed) if isinstance(data, WorldData) else {}
 
 
 def write_world(data: WorldData, directory: Path, seed: int) -> dict[str, str]:
@@ -98,10 +104,17 @@ def read_sft(workspace: Workspace, max_response_tokens: int) -> list[Example]:
         files = sorted((workspace.stage_directory("data") / "sft").glob("*.jsonl"))
     else:
         files = list(data.sft)
-    root, check = _image_root(workspace), _row_check(workspace, max_response_tokens)
+    check = _row_check(workspace, max_response_tokens)
     with _rejects(workspace, "sft") as rejects:
         return [
-            example for file in files for example in read_examples(file, image_root=root, rejects=rejects, check=check)
+            example
+            for place, file in enumerate(files)
+            for example in read_examples(
+                file,
+                image_root=_image_root(workspace),
+                rejects=rejects,
+                check_all=_check_all(workspace, "sft", check, place),
+            )
         ]
 
 
@@ -112,7 +125,8 @@ def read_development(workspace: Workspace, max_response_tokens: int) -> list[Exa
         return []
     root, check = _image_root(workspace), _row_check(workspace, max_response_tokens)
     with _rejects(workspace, "dev") as rejects:
-        return list(read_examples(file, image_root=root, rejects=rejects, check=check))
+        check_all = _check_all(workspace, "dev", check)
+        return list(read_examples(file, image_root=root, rejects=rejects, check_all=check_all))
 
 
 def read_alignment(workspace: Workspace, max_response_tokens: int) -> list[Demonstration]:
@@ -127,7 +141,7 @@ def _read_alignment(workspace: Workspace, check: Check) -> list[Demonstration]:
                 parse=parse_response,
                 image_root=_image_root(workspace),
                 rejects=rejects,
-                check=check,
+                check_all=_check_all(workspace, "alignment", check),
             )
         )
 
@@ -147,7 +161,7 @@ def _read_prompts(workspace: Workspace, name: str) -> list[Prompt]:
                 _required(workspace, name),
                 image_root=_image_root(workspace),
                 rejects=rejects,
-                check=_row_check(workspace, is_sampled=True),
+                check_all=_check_all(workspace, name, _row_check(workspace, is_sampled=True)),
             )
         )
 
@@ -160,6 +174,24 @@ def _row_check(workspace: Workspace, max_response_tokens: int | None = None, *, 
         max_response_tokens,
         max_images=rollout.max_images if is_sampled and isinstance(rollout, CopyRollout) else None,
     )
+
+
+def _check_all(workspace: Workspace, name: str, check: Check, place: int = 0) -> SharedCheck:
+    """`check` for the rows of a data set's file, the one at `place` where there are several."""
+    sha256, path = _content_hash(workspace, name), None
+    if sha256 is not None:
+        key = config_sha256([sha256, place, str(_image_root(workspace))])
+        path = workspace.stage_directory("data").parent / DECODED / f"{name}-{key[:16]}.jsonl"
+    return SharedCheck(check, ImageMemory(path))
+
+
+def _content_hash(workspace: Workspace, name: str) -> str | None:
+    """Of the user's files it is known from the start of the data stage, of the world's from its end."""
+    manifest = read_manifest(workspace.stage_directory("data"))
+    if manifest is None:
+        return None
+    output = manifest["outputs"].get(name)
+    return manifest["inputs"].get(name) if output is None else output["sha256"]
 
 
 def _file(workspace: Workspace, name: str) -> Path | None:
@@ -222,10 +254,10 @@ def _write_teacher(workspace: Workspace) -> dict[str, str]:
     has, else those of the alignment data: another set of prompts, from which even the teacher would drift.
     Beside it are histograms of the alignment data, against which the report draws those of the policies.
     """
-    texts, source = _test_answers(workspace), "test"
+    texts, source = from_first(lambda: _test_answers(workspace)), "test"
     if _file(workspace, "alignment") is not None:
         # The base model, and with it the tokenizer that lengths are counted in, comes after the data.
-        alignment = _read_alignment(workspace, check_images)
+        alignment = _read_alignment(workspace, check_decoded)
         _write_teacher_distribution(workspace, [demonstration.response for demonstration in alignment])
         if not texts:
             # An id names a prompt within one file: a test prompt may bear the name of an alignment prompt.

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from prism.data.readers import UNDECODABLE, ResponsePair
+from prism.data.decoding import Decoded
+from prism.data.readers import UNDECODABLE, Record
 from prism.data.rejects import RowError
 from prism.errors import DataError
 from prism.models import PromptEncoder
@@ -22,8 +23,8 @@ class RowCheck:
     max_response_tokens: int | None = None
     max_images: int | None = None
 
-    def __call__(self, record: Prompt | Example | Demonstration | ResponsePair) -> None:
-        self._check_prompt(record if isinstance(record, Prompt) else record.prompt)
+    def __call__(self, record: Record, images: Decoded) -> None:
+        self._check_prompt(record if isinstance(record, Prompt) else record.prompt, images)
         for text in _completions(record):
             length = len(self.encoder.completion_ids(text))
             if self.max_response_tokens is not None and length > self.max_response_tokens:
@@ -31,18 +32,26 @@ class RowCheck:
                     "completion", "is longer than max_response_tokens", f"{length} > {self.max_response_tokens} tokens"
                 )
 
-    def _check_prompt(self, prompt: Prompt) -> None:
+    def _check_prompt(self, prompt: Prompt, images: Decoded) -> None:
         if self.max_images is not None and len(prompt.images) > self.max_images:
             raise RowError("images", "are more than rollout.max_images", f"{len(prompt.images)} > {self.max_images}")
         try:
-            length = self.encoder.prompt_length(prompt, is_decoding=True)
+            sizes = self.encoder.fitted_sizes(images.sizes)
+            check_decoded(prompt, images)
+            length = self.encoder.prompt_length(prompt, sizes)
         except DataError as error:
             raise RowError("images", UNDECODABLE, str(error)) from None
         if length > self.max_prompt_tokens:
             raise RowError("prompt", "is longer than max_prompt_tokens", f"{length} > {self.max_prompt_tokens} tokens")
 
 
-def _completions(record: Prompt | Example | Demonstration | ResponsePair) -> tuple[str, ...]:
+def check_decoded(record: Record, images: Decoded) -> None:
+    """Raises RowError where one of the record's images does not decode."""
+    if images.error is not None:
+        raise RowError("images", UNDECODABLE, images.error)
+
+
+def _completions(record: Record) -> tuple[str, ...]:
     match record:
         case Prompt():
             return ()
