@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from prism.stages.datasets import DECODED
+
 MICRO = Path(__file__).with_name("micro.toml")
 KILLS = {
     "data": 1,
@@ -35,7 +37,9 @@ def start(directory: Path) -> subprocess.Popen[bytes]:
 
 
 def contents(directory: Path) -> dict[str, str]:
-    files = [path for path in directory.rglob("*") if path.is_file() and path.name not in NOT_DETERMINISTIC]
+    # What decoding told is kept with the times at which image files were written.
+    files = [path for path in directory.rglob("*") if path.is_file() and DECODED not in path.parts]
+    files = [path for path in files if path.name not in NOT_DETERMINISTIC]
     return {
         path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files

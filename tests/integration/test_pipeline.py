@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
 from prism.config import load_recipe
+from prism.data import readers
 from prism.models import Discriminator, PromptEncoder
 from prism.report import print_results_table, render_report
 from prism.stages.pipeline import run_recipe
@@ -67,7 +69,9 @@ def test_counts_stand_beside_the_means_and_nothing_is_made_up(run_directory: Pat
             assert 0 <= row["accuracy/perception"] <= 1
 
 
-def test_the_same_command_again_does_nothing(run_directory: Path) -> None:
+def test_the_same_command_again_does_nothing(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "open_rows", lambda path: pytest.fail(f"reads {path}"))
+
     def snapshot() -> dict[str, int]:
         files = (run_directory / "seed-0").rglob("*")
         return {str(path): path.stat().st_mtime_ns for path in files if path.is_file() and "rejects" not in path.parts}

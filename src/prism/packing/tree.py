@@ -10,28 +10,32 @@ from torch import Tensor
 
 
 class Pixels:
-    """What the vision tower reads of a prompt's images, prepared when first asked for and then kept.
+    """What the vision tower reads of a prompt's images, prepared when first asked for and kept until it is released.
 
     Every process knows all prompts of a step, and prepares the images only of those that it runs itself.
     """
 
     def __init__(self, read: Callable[[], Float[Tensor, "patches values"]]) -> None:
-        self._read: Callable[[], Tensor] | None = read
+        self._read = read
         self._values: Tensor | None = None
         self._lock = Lock()
 
     def prepare(self) -> None:
-        """Makes `values` ready, once, whichever threads ask."""
-        with self._lock:
-            if self._read is not None:
-                self._values, self._read = self._read(), None
+        """Makes `values` ready, once, whichever threads ask. Raises what `values` does."""
+        _ = self.values
 
     @property
     def values(self) -> Float[Tensor, "patches values"]:
         """Raises DataError, naming the prompt, for an image that cannot be read to its end."""
-        self.prepare()
-        assert self._values is not None
-        return self._values
+        with self._lock:
+            if self._values is None:
+                self._values = self._read()
+            return self._values
+
+    def release(self) -> None:
+        """Gives the memory back; whoever asks again has them prepared again."""
+        with self._lock:
+            self._values = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -56,6 +56,9 @@ class Identity:
         plain_config = json.loads(canonical_json(config))
         hashes = {key: _input_hash(name, key, value) for key, value in inputs.items()}
         return cls(name, kind, plain_config, hashes, seed, num_steps, code_version())
+
+    def with_steps(self, num_steps: int) -> "Identity":
+        return replace(self, num_steps=num_steps)
 
     def document(self, status: str, outputs: Mapping[str, Output]) -> dict[str, Any]:
         """The content of manifest.json."""

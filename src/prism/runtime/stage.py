@@ -22,7 +22,8 @@ first one's affair, but for their shards in a checkpoint.
 
 import json
 import time
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ class StageRun:
     old directory to `<name>.stale-<hash8>` and starts at step 1. `checkpoint_every` may change freely.
     The newest checkpoint is deleted when the stage is complete, unless `keep_checkpoints`. `show` names
     the metrics to display.
+
+    `num_steps` may be a function where it follows from how many rows the data have. Of a complete stage whose identity
+    is otherwise the same, inputs included, it is not asked: what was recorded still follows.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class StageRun:
         kind: str,
         config: Mapping[str, Any],
         inputs: Mapping[str, str | Path],
-        num_steps: int,
+        num_steps: int | Callable[[], int],
         checkpoint_every: int,
         seed: int,
         keep_checkpoints: bool = False,
@@ -81,13 +85,15 @@ class StageRun:
         console: Console | None = None,
     ) -> None:
         self.directory = Path(directory)
-        self.name, self.num_steps, self.seed = name, num_steps, seed
+        self.name, self.seed = name, seed
         self.start_step = 0
         """The last step the loaded checkpoint holds; 0 for a fresh start. Known after `attach`."""
-        self._identity = from_first(
-            lambda: Identity.of(name=name, kind=kind, config=config, inputs=inputs, seed=seed, num_steps=num_steps)
+        # By one process, which reads the inputs that are given by their paths.
+        identity = from_first(
+            partial(Identity.of, name=name, kind=kind, config=config, inputs=inputs, seed=seed, num_steps=0)
         )
-        """Found by one process, which reads the inputs that are given by their paths."""
+        self.num_steps = self._settle_steps(identity, num_steps)
+        self._identity = identity.with_steps(self.num_steps)
         self._checkpoints = self.directory / "checkpoints"
         self._checkpoint_every, self._keep_checkpoints = max(1, checkpoint_every), keep_checkpoints
         self._show, self._console = tuple(show), console or make_console()
@@ -231,6 +237,12 @@ class StageRun:
         if self._lock is not None:
             self._lock.release()
 
+    def _settle_steps(self, identity: Identity, num_steps: int | Callable[[], int]) -> int:
+        if not callable(num_steps):
+            return num_steps
+        recorded = from_first(partial(_recorded_steps, self.directory, identity))
+        return num_steps() if recorded is None else recorded
+
     def _is_done(self) -> bool:
         manifest = read_manifest(self.directory)
         if manifest is None or manifest.get("status") != "complete" or self._identity.differences(manifest):
@@ -299,3 +311,11 @@ class StageRun:
         if manifest is None:
             raise RuntimeError(f"{self.name} is not complete")
         return manifest["outputs"]
+
+
+def _recorded_steps(directory: Path, identity: Identity) -> int | None:
+    """Those of the complete stage in `directory`, if it is `identity` but for them."""
+    manifest = read_manifest(directory)
+    if manifest is None or manifest.get("status") != "complete" or not isinstance(manifest.get("num_steps"), int):
+        return None
+    return None if identity.with_steps(manifest["num_steps"]).differences(manifest) else manifest["num_steps"]

@@ -59,10 +59,10 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     config = workspace.recipe.align
     if config is None:
         raise ConfigError("align: the recipe has no [align] table")
-    demonstrations = read_alignment(workspace, config.max_response_tokens)
     run = open_game(workspace, planned, config, "gap/{}", "accuracy/{}", "rollout/length")
     if run.is_complete:
         return
+    demonstrations = read_alignment(workspace, config.max_response_tokens)
     players = _load_players(workspace, planned.start, config)
     discriminator, encoder = players.discriminator, players.encoder
     control = _attach(run, players, config)

@@ -1,7 +1,8 @@
 """Evaluates the model a stage ends with on the test set."""
 
 import dataclasses
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 from prism.config import EvaluationConfig, PlannedStage, TinyBase
@@ -30,16 +31,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if config is None:
         raise ConfigError("evaluation: the recipe has no [evaluation] table")
     checkpoint_sha256 = workspace.input_hash(planned.name) or ""
-    prompts = [_instructed(workspace, planned, prompt) for prompt in _limited(read_test(workspace), config.limit)]
-    questioning = Questioning(
-        prompts,
-        decodings(
-            num_samples=config.num_samples, temperature=config.temperature, max_tokens=config.max_response_tokens
-        ),
-        batch_size=config.batch_size,
-        seed=derive_seed(workspace.seed, "evaluation"),
-        batches_per_step=BATCHES_PER_STEP,
-    )
+    question = cache(partial(_questioning, workspace, planned, config))
     hashes = {name: workspace.input_hash("data", name) for name in ("test", "teacher")}
     run = StageRun(
         workspace.stage_directory(planned.name) / "evaluation",
@@ -47,12 +39,13 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         kind="evaluation",
         config=_identity(workspace, config),
         inputs={"model": checkpoint_sha256} | {f"data/{name}": sha256 for name, sha256 in hashes.items() if sha256},
-        num_steps=questioning.num_steps,
+        num_steps=lambda: question().num_steps,
         checkpoint_every=1,
         seed=workspace.seed,
     )
     if run.is_complete:
         return
+    questioning = question()
     policy, encoder = workspace.load_policy(planned.name)
     with open_engine(
         workspace,
@@ -64,10 +57,23 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     ) as engine:
         engine.update_weights(checkpoint_weights(policy))
         rows = questioning.ask(run, engine, partial(grade, described_fraction=described_fraction), ITEMS)
-    teacher = _reference(workspace, prompts)
+    teacher = _reference(workspace, questioning.prompts)
     summary = summarize(rows, checkpoint=planned.name, checkpoint_sha256=checkpoint_sha256, teacher=teacher)
     write_json(run.directory / SUMMARY, summary)
     run.finish({"items": ITEMS, "summary": SUMMARY})
+
+
+def _questioning(workspace: Workspace, planned: PlannedStage, config: EvaluationConfig) -> Questioning:
+    prompts = [_instructed(workspace, planned, prompt) for prompt in _limited(read_test(workspace), config.limit)]
+    return Questioning(
+        prompts,
+        decodings(
+            num_samples=config.num_samples, temperature=config.temperature, max_tokens=config.max_response_tokens
+        ),
+        batch_size=config.batch_size,
+        seed=derive_seed(workspace.seed, "evaluation"),
+        batches_per_step=BATCHES_PER_STEP,
+    )
 
 
 def _identity(workspace: Workspace, config: EvaluationConfig) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def _instructed(workspace: Workspace, planned: PlannedStage, prompt: Prompt) -> 
     return prompt
 
 
-def _reference(workspace: Workspace, prompts: list[Prompt]) -> Reference | None:
+def _reference(workspace: Workspace, prompts: Sequence[Prompt]) -> Reference | None:
     """The teacher's responses to these very prompts, or else all it wrote to others."""
     teacher = read_teacher(workspace)
     if teacher is None or teacher.source != "test":

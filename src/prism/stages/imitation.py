@@ -66,14 +66,14 @@ def imitate(policy: Any, packs: Sequence[PackedTrees]) -> float:
 
 @torch.no_grad()
 def mean_nll(policy: Any, packs: Sequence[PackedTrees]) -> float:
-    """Mean negative log-likelihood per target token, without a gradient."""
-    return add_up_number(sum(loss.item() for loss in _losses(policy, packs)))
+    """Mean negative log-likelihood per target token, without a gradient. It is the last pass over `packs`."""
+    return add_up_number(sum(loss.item() for loss in _losses(policy, packs, is_last_pass=True)))
 
 
-def _losses(policy: Any, packs: Sequence[PackedTrees]) -> Iterator[Tensor]:
+def _losses(policy: Any, packs: Sequence[PackedTrees], *, is_last_pass: bool = False) -> Iterator[Tensor]:
     """What this process's share adds to the mean over all targets of `packs`."""
     num_targets = sum(packed.target_ids.numel() for packed in packs)
-    for part in share_packs(packs):
+    for part in share_packs(packs, is_last_pass=is_last_pass):
         logprobs = branch_logprobs(policy, part.item).logprobs[None]
         yield part.weight * completion_nll(logprobs, torch.ones_like(logprobs, dtype=torch.bool), num_targets)
 

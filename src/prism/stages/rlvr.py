@@ -48,7 +48,6 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     config, algorithm = workspace.recipe.rlvr, planned.algorithm
     if config is None or algorithm is None or planned.num_steps is None:
         raise ConfigError("rlvr: the recipe has no [rlvr] table")
-    prompts = {prompt.id: prompt for prompt in read_rl(workspace)}
     run = workspace.open_stage(
         planned,
         [config.model_copy(update={"algorithms": (algorithm,), "baselines": None}), *workspace.sampling_settings],
@@ -59,6 +58,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     )
     if run.is_complete:
         return
+    prompts = {prompt.id: prompt for prompt in read_rl(workspace)}
     policy, encoder = workspace.load_policy_to_train(planned.start)
     optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     state: dict[str, Any] = {"position": 0, "leftover": []}
@@ -208,7 +208,7 @@ def _sample(
 ) -> list[RewardedGroup]:
     groups = engine.generate(prompts, num_samples=config.group_size, sampling=sampling, seed=seed)
 
-    def reward(group: RolloutGroup) -> RewardedGroup:
+    def reward(group: RolloutGroup) -> tuple[tuple[Response, ...], tuple[Reward, ...]]:
         responses = tuple(map(parse_rollout, group.rollouts))
         rewards = tuple(
             mix_reward(
@@ -219,9 +219,11 @@ def _sample(
             )
             for response in responses
         )
-        return RewardedGroup(group, responses, rewards)
+        return responses, rewards
 
-    return spread_out(reward, groups)
+    # Every process has the groups, whose prompts may hold images: only what is found of them is exchanged.
+    found = spread_out(reward, groups)
+    return [RewardedGroup(group, responses, rewards) for group, (responses, rewards) in zip(groups, found, strict=True)]
 
 
 def total_rewards(groups: Sequence[RewardedGroup], config: RlvrConfig, algorithm: Algorithm) -> Tensor:

@@ -99,16 +99,20 @@ def _split_packs(packs: Sequence[PackedTrees], contest_of: Sequence[int]) -> lis
     return [packed for packed, own in zip(packs, held, strict=True) if any(own[one] < sizes[one] for one in own)]
 
 
-def score(discriminator: Discriminator, batch: ContestBatch) -> Float[Tensor, "branches"]:
-    """Scores of all branches, without a gradient."""
-    return _score(discriminator, batch, batch.packs)
+def score(
+    discriminator: Discriminator, batch: ContestBatch, *, is_last_pass: bool = False
+) -> Float[Tensor, "branches"]:
+    """Scores of all branches, without a gradient. `is_last_pass` says that nothing else is done with the batch."""
+    return _score(discriminator, batch, batch.packs, is_last_pass=is_last_pass)
 
 
 @torch.no_grad()
-def _score(discriminator: Discriminator, batch: ContestBatch, packs: Sequence[PackedTrees]) -> Tensor:
+def _score(
+    discriminator: Discriminator, batch: ContestBatch, packs: Sequence[PackedTrees], *, is_last_pass: bool = False
+) -> Tensor:
     """Those of the branches in `packs`, 0 of others."""
     scores = torch.zeros(batch.num_branches)
-    for part in share_packs(packs):
+    for part in share_packs(packs, is_last_pass=is_last_pass):
         found = branch_scores(discriminator, part.item, views=batch.views)[0]
         if part.counts:
             scores[part.item.rows] = found

@@ -1,8 +1,9 @@
 """Supervised fine-tuning on demonstrations: the loss is on the completion only."""
 
 import math
+from functools import cache, partial
 
-from prism.config import PlannedStage
+from prism.config import PlannedStage, SftConfig
 from prism.errors import ConfigError
 from prism.runtime.optimizer import descend, make_optimizer, make_schedule
 from prism.stages.datasets import read_development, read_sft
@@ -14,23 +15,22 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     config = workspace.recipe.sft
     if config is None:
         raise ConfigError("sft: the recipe has no [sft] table")
-    examples = read_sft(workspace, config.max_response_tokens)
-    development = read_development(workspace, config.max_response_tokens)
-    num_steps = config.num_steps or math.ceil((config.num_epochs or 1) * len(examples) / config.batch_size)
+    read = cache(partial(read_sft, workspace, config.max_response_tokens))
     run = workspace.open_stage(
         planned,
         [config],
-        num_steps=num_steps,
+        num_steps=config.num_steps or (lambda: _num_steps(config, len(read()))),
         checkpoint_every=config.checkpoint_every,
         data=("sft", "dev"),
         show=("loss/nll", "loss/dev_nll"),
     )
     if run.is_complete:
         return
+    examples, development = read(), read_development(workspace, config.max_response_tokens)
     policy, encoder = workspace.load_policy_to_train(planned.start)
     optimizer = make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     schedule = make_schedule(
-        optimizer, kind=config.schedule, num_steps=num_steps, warmup_fraction=config.warmup_fraction
+        optimizer, kind=config.schedule, num_steps=run.num_steps, warmup_fraction=config.warmup_fraction
     )
     run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, schedulers={"policy": schedule})
     for step in run.steps():
@@ -40,7 +40,11 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
         grad_norm = descend(policy, optimizer, config.max_grad_norm, name="policy", step=step)
         schedule.step()
         metrics: dict[str, float | None] = {"loss/nll": loss, "policy/grad_norm": grad_norm}
-        if development and (step % 25 == 0 or step == num_steps):
+        if development and (step % 25 == 0 or step == run.num_steps):
             metrics["loss/dev_nll"] = mean_nll(policy, pack_examples(encoder, development, config.token_budget))
         run.record(step, metrics, tokens=num_tokens(packs))
     workspace.save_models(run, {"model": policy}, encoder)
+
+
+def _num_steps(config: SftConfig, num_examples: int) -> int:
+    return math.ceil((config.num_epochs or 1) * num_examples / config.batch_size)

@@ -23,11 +23,10 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     config = workspace.recipe.warmup
     if config is None:
         raise ConfigError("warmup: the recipe has no [warmup] table")
-    pool = read_pool(workspace)
     run = open_game(workspace, planned, config, "loss/{}", "heldout/{}_accuracy")
     if run.is_complete:
         return
-    contests, encoder = sample_pairs(workspace, pool)
+    contests, encoder = sample_pairs(workspace, read_pool(workspace))
     heldout, training = contests[: config.num_heldout], contests[config.num_heldout :]
     if not training:
         raise DataError(
@@ -106,7 +105,7 @@ def sample_pairs(workspace: Workspace, pool: Sequence[Demonstration]) -> tuple[l
 
 def measure_heldout(discriminator: Discriminator, batch: ContestBatch) -> dict[str, float | None]:
     """Pair accuracy and gap per view on prompts the warm-up never trains on."""
-    measured = game_metrics(batch.pair_scores(score(discriminator, batch)))
+    measured = game_metrics(batch.pair_scores(score(discriminator, batch, is_last_pass=True)))
     count = measured.pop("accuracy/count")
     names = {name: "heldout/{1}_{0}".format(*name.split("/")) for name in measured}
     return {names[name]: value for name, value in measured.items()} | {"heldout/count": count}

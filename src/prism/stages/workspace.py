@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -73,14 +73,14 @@ class Workspace:
         planned: PlannedStage,
         config: Sequence[BaseModel | None],
         *,
-        num_steps: int,
+        num_steps: int | Callable[[], int],
         checkpoint_every: int = 100,
         data: Sequence[str] = (),
         directories: Mapping[str, Path] | None = None,
         show: Sequence[str] = (),
     ) -> StageRun:
         """The stage's run. Its identity is `config`, the models it starts from, the `data` files it reads
-        and the content of `directories` from outside the run."""
+        and the content of `directories` from outside the run. `num_steps` may be a function, as in `StageRun`."""
         hashes = {stage: self.input_hash(stage) for stage in planned.inputs}
         hashes |= {f"data/{name}": self.input_hash("data", name) for name in data}
         # A data set that the user's recipe does not name, such as development data, has no hash.

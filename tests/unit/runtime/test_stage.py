@@ -128,6 +128,23 @@ def test_a_complete_stage_is_not_run_again(tmp_path, reference):
     assert _results(tmp_path / "reference") == reference
 
 
+def test_steps_that_follow_from_the_data_are_asked_for_once(tmp_path):
+    asked = []
+
+    def num_steps():
+        asked.append(1)
+        return STEPS
+
+    for changes in ({}, {}, {"inputs": {"data": "e" * 64}}, {"config": {"rate": 0.2}}):
+        toy = Toy(tmp_path / "toy", num_steps=num_steps, **changes)
+        assert toy.run.num_steps == STEPS
+        if not toy.run.is_complete:
+            toy.train()
+            toy.finish()
+    assert len(asked) == 3
+    assert Toy(tmp_path / "toy", config={"rate": 0.2}).run.is_complete
+
+
 @pytest.mark.parametrize("stop_in", range(1, STEPS + 1))
 def test_cut_off_in_any_step_it_ends_the_same(tmp_path, reference, stop_in):
     directory = tmp_path / "run"

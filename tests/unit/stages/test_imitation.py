@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from prism.models import PromptEncoder
-from prism.packing import Branch
+from prism.packing import Branch, Pixels
 from prism.records import Example, Prompt
 from prism.stages.imitation import draw_batch, imitate, mean_nll, num_tokens, pack_examples
 
@@ -99,3 +99,16 @@ def test_gradient_is_that_of_the_mean_over_targets_whatever_the_budget(
     assert_same_gradients(take_gradients(policy), expected_gradients)
     assert mean_nll(policy, packs) == pytest.approx(float(expected.detach()), abs=1e-5)
     assert not take_gradients(policy)
+
+
+def test_a_held_out_pass_keeps_no_pixels(
+    encoder: PromptEncoder, make_policy: Make, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[Pixels] = []
+    release = Pixels.release
+    monkeypatch.setattr(Pixels, "release", lambda pixels: released.append(pixels) or release(pixels))
+    packs = pack_examples(encoder, examples, 4096)
+    imitate(make_policy(), packs)
+    assert released == []
+    mean_nll(make_policy(), packs)
+    assert released and set(released) == {pixels for packed in packs for pixels in packed.pixels}

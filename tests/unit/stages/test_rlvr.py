@@ -1,6 +1,7 @@
 """Which prompts and groups a step trains on, and their rewards, by hand."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from prism.config import Dapo, Grpo, Gspo, RlvrConfig
 from prism.models import PromptEncoder
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rewards import mix_reward
+from prism.rewards import Reward, mix_reward
 from prism.rollout.sampling import Sampling
+from prism.runtime import distributed
 from prism.stages.imitation import draw_batch
 from prism.stages.rlvr import (
     PromptSampler,
@@ -104,6 +106,36 @@ def test_without_dynamic_sampling_every_group_counts(algorithm: Grpo | Gspo) -> 
     assert [group.group.prompt.id for group in kept] == asked and len(asked) == 2
     assert (num_samples, sampling, seed) == (3, Sampling(0.9, 20), 4)
     assert all(group.accuracies.tolist() == [1, 1, 1] for group in kept)
+
+
+def things_in(value: Any) -> Iterator[Any]:
+    """`value` and all that it holds."""
+    yield value
+    if dataclasses.is_dataclass(value):
+        value = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    elif isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from things_in(item)
+
+
+def test_processes_exchange_no_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may hold megabytes of images, and are everywhere."""
+    own = {place: collect(Engine(2), make_sampler()[0], make_config(), Grpo(), seed=4)[0][place] for place in (0, 1)}
+    exchanged: list[Any] = []
+
+    def gather(values: Sequence[Any]) -> list[Any]:
+        exchanged.extend(values)
+        return [*values, (1, (own[1].responses, own[1].rewards))]
+
+    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
+    monkeypatch.setattr(distributed, "gather", gather)
+    kept, _ = collect(Engine(2), make_sampler()[0], make_config(), Grpo(), seed=4)
+    assert kept == [own[0], own[1]]
+    found = [thing for value in exchanged for thing in things_in(value)]
+    assert sum(isinstance(thing, Reward) for thing in found) == 3  # of one group
+    assert not any(isinstance(thing, Prompt | RolloutGroup | bytes) for thing in found)
 
 
 DAPO = Dapo(overlong_buffer=4, oversampling=2, max_refills=2)

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from prism.config import plan_stages
+from prism.data import readers
 from prism.errors import DataError
 from prism.evals.drift import MEASURES
 from prism.models import Discriminator, Mode, load_policy
 from prism.records import Prompt, Response, RolloutGroup
 from prism.rewards import parse_response
-from prism.stages import align, base, datasets, engines, rlvr, warmup
+from prism.stages import align, base, datasets, engines, rlvr, sft, warmup
 from prism.stages.workspace import Workspace
 from still_engine import StillEngine
 
@@ -90,6 +91,18 @@ def run_stages(workspace: Workspace, **runners: Any) -> dict[str, list[dict[str,
 
 def weights(workspace: Workspace, stage: str) -> dict[str, torch.Tensor]:
     return load_policy(workspace.model_directory(stage)).state_dict()
+
+
+def test_a_complete_stage_reads_no_data(make_workspace: MakeWorkspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = make_workspace(
+        sft={"num_epochs": 0.5, "batch_size": 2, "max_response_tokens": 320, "token_budget": 2400},
+        rlvr=SIZES | {"num_steps": 1, "algorithms": ({"type": "grpo"},)},
+    )
+    runners = {"sft": sft.run, "rlvr": rlvr.run}
+    metrics = run_stages(workspace, **runners)
+    assert [row["step"] for row in metrics["sft"]] == [1, 2, 3]  # of ten demonstrations
+    monkeypatch.setattr(readers, "open_rows", lambda path: pytest.fail(f"reads {path}"))
+    assert run_stages(workspace, **runners) == metrics
 
 
 @pytest.mark.parametrize("settings", [{}, {"advantage": {"type": "mixed"}, "kl": {"coefficient": 0.1}}])

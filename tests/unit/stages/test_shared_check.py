@@ -22,7 +22,7 @@ from prism.records import ImageSource, Prompt
 from prism.runtime import distributed
 from prism.stages import datasets, shared_check
 from prism.stages.row_check import check_decoded
-from prism.stages.shared_check import ROWS_AT_ONCE, ImageMemory, SharedCheck
+from prism.stages.shared_check import ROWS_AT_ONCE, ImageMemory, SharedCheck, prompt_of
 from prism.stages.workspace import Workspace
 
 NUM_ROWS = 5 * ROWS_AT_ONCE + 3
@@ -119,7 +119,7 @@ def test_rows_in_turn_are_one_processes(
     rows: list[list[str]] = [[], []]
 
     def looks_of(index: int) -> list[Prompt]:
-        check = SharedCheck(lambda record, images: rows[index].append(record.id), ImageMemory(None))
+        check = SharedCheck(lambda record, images: rows[index].append(prompt_of(record).id), ImageMemory(None))
         return list(read_prompts(file, check_all=check))
 
     file = write_rows(tmp_path)

@@ -1,8 +1,10 @@
 """Which images a process prepares, and when."""
 
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -91,3 +93,32 @@ def test_an_image_that_cannot_be_prepared_is_its_own_packs_error() -> None:
 
 def test_no_packs_are_no_parts() -> None:
     assert list(share_packs([])) == []
+
+
+def live_pixels(num_packs: int, *, is_last_pass: bool) -> list[int]:
+    """How many packs' pixels are in memory while each pack is run."""
+    alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
+
+    def prepare() -> Tensor:
+        pixels = torch.ones(4, 3)
+        alive.add(pixels)
+        return pixels
+
+    packs = packs_of([prepare] * num_packs)
+    return [len(alive) for _ in share_packs(packs, is_last_pass=is_last_pass)]
+
+
+def test_a_last_pass_keeps_the_pixels_of_the_packs_at_hand_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")  # which leaves two threads, four packs ahead
+    assert max(live_pixels(16, is_last_pass=True)) <= 6
+    assert live_pixels(16, is_last_pass=False)[-1] == 16
+
+
+def test_a_last_pass_prepares_the_images_of_a_prompt_in_two_packs_once() -> None:
+    made = []
+    first, second = packs_of([lambda: made.append(1) or torch.ones(4, 3), lambda: torch.zeros(4, 3)])
+    packs = [first, second, replace(first, pixels=(*first.pixels, *second.pixels))]
+    for part in share_packs(packs, is_last_pass=True):
+        assert part.item.pixel_values is not None
+    assert made == [1]
+    assert first.pixels[0].values.sum() == 12 and made == [1, 1]

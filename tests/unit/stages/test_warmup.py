@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from prism.models import Discriminator, PromptEncoder
+from prism.packing import Pixels
 from prism.rewards import parse_response
 from prism.stages.game import game_loss, train_discriminator
 from prism.stages.rollouts import parse_rollout
@@ -42,6 +43,16 @@ def test_heldout_measures_by_hand(
         expected[f"heldout/{view}_gap"] = pytest.approx(sum(gaps) / 3, abs=1e-6)
     assert len(expected) == 1 + 2 * len(discriminator.views)
     assert measure_heldout(discriminator, batch) == expected
+
+
+def test_the_heldout_pass_keeps_no_pixels(
+    encoder: PromptEncoder, make_discriminator: Make, contests: list[Contest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[Pixels] = []
+    monkeypatch.setattr(Pixels, "release", lambda pixels: released.append(pixels))
+    batch = ContestBatch(encoder, contests, 4096, "moe")
+    measure_heldout(make_discriminator("moe"), batch)
+    assert released and set(released) == {pixels for packed in batch.packs for pixels in packed.pixels}
 
 
 def test_warm_up_and_alignment_read_one_response_alike(
