@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from discriminator_update import Padded, Trees
-from grpo_step import EPS, GRPO
+from grpo_step import EPS
 from side_by_side import (
+    GRPO,
     Pairs,
     Script,
     Writer,

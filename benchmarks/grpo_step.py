@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from side_by_side import (
+    GRPO,
     Pairs,
     Script,
     Writer,
@@ -33,20 +34,10 @@ from prism.objectives import grpo_advantages
 from prism.records import Prompt, RolloutGroup
 from prism.rewards import mix_reward, parse_response
 from prism.runtime.optimizer import clip_gradients, descend, make_optimizer
-from prism.stages.policy_update import PolicyObjective, accumulate_policy_gradient, pack_groups
+from prism.stages.policy_update import accumulate_policy_gradient, pack_groups
 
 EPS = 1e-4
 """What TRL adds to the standard deviation of a group's rewards."""
-
-GRPO = PolicyObjective(
-    level="token",
-    clip_low=0.2,
-    clip_high=0.2,
-    dual_clip=None,
-    aggregation="seq-mean-token-mean",
-    temperature=1.0,
-    banned_token_ids=(),
-)
 
 
 def reward(text: str) -> float:

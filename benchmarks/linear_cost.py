@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from discriminator_update import Trees
-from grpo_step import GRPO
 from side_by_side import (
     DISCRIMINATOR,
     DISCRIMINATOR_SLICE,
+    GRPO,
     POLICY,
     POLICY_SLICE,
     Size,

@@ -107,6 +107,14 @@ class LiveBytes(TorchDispatchMode):
         for tensor in tensors:
             self._count(tensor.untyped_storage())
 
+    @property
+    def live(self) -> int:
+        return self._live
+
+    def restart(self) -> None:
+        """Lets `peak` be of what comes from now on."""
+        self.peak = self._live
+
     def _count(self, storage: Any) -> None:
         if storage in self._sizes:
             return

@@ -37,10 +37,22 @@ from prism.records import ImageSource, Prompt, Rollout, RolloutGroup
 from prism.rewards import parse_response
 from prism.rollout.sampling import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
+from prism.stages.policy_update import PolicyObjective
 
 PIXELS_PER_TOKEN = 32 * 32
 RESPONSE_TOKENS = (150, 400)
 """Shortest and longest completion: description, reasoning and answer, the end token included."""
+
+GRPO = PolicyObjective(
+    level="token",
+    clip_low=0.2,
+    clip_high=0.2,
+    dual_clip=None,
+    aggregation="seq-mean-token-mean",
+    temperature=1.0,
+    banned_token_ids=(),
+)
+"""The loss of every policy update here: GRPO's, without a KL term."""
 
 
 @dataclass(frozen=True, slots=True)
