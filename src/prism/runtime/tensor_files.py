@@ -158,6 +158,7 @@ class _Reader(StorageReader):
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
         return False
 
+    @torch.no_grad()
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         files: dict[str, list[ReadItem]] = {}
         for item in plan.items:
@@ -169,13 +170,12 @@ class _Reader(StorageReader):
         return _done(None)
 
 
-@torch.no_grad()
 def _copy(file: Any, item: ReadItem, planner: LoadPlanner) -> None:
     target = planner.resolve_tensor(item)
-    # No dimensions, no slices.
-    name, cuts = item.storage_index.fqn, zip(item.storage_offsets, item.lengths, strict=True)
+    cuts = zip(item.storage_offsets, item.lengths, strict=True)
     slices = tuple(slice(start, start + length) for start, length in cuts)
-    target.copy_(file.get_slice(name)[slices] if slices else file.get_tensor(name))
+    # Mapped from the file: what is not copied is not read.
+    target.copy_(file.get_tensor(item.storage_index.fqn)[slices])
     planner.commit_tensor(item, target)
 
 
