@@ -38,6 +38,7 @@ from prism.stages.imitation import draw_batch, imitate, pack_examples
 from prism.stages.workspace import SHIPPED_BASE, Workspace
 
 RESULT, METRICS, REFUSED = "result.safetensors", "metrics.json", "refused.json"
+MAX_SECONDS = 300
 BATCH, TOKEN_BUDGET, MAX_RESPONSE, MAX_NORM = 5, 400, 240, 0.5
 
 
@@ -100,6 +101,8 @@ def train(recipe: Path, directory: Path, last_step: int, overrides: list[str]) -
 def work(order: dict[str, Any], environment: dict[str, str], said: int) -> None:
     """What a forked process does before it ends."""
     os.environ |= environment
+    # One that waits for another that has failed would wait for hours.
+    signal.alarm(MAX_SECONDS)
     try:
         with processes():
             train(Path(order["recipe"]), Path(order["directory"]), order["last_step"], order["overrides"])
@@ -114,17 +117,24 @@ def fork_all(order: dict[str, Any]) -> list[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     size = order["num_processes"]
-    pipes = [os.pipe() for _ in range(size)]
-    for index, (_, said) in enumerate(pipes):
+    children = []
+    for index in range(size):
+        reading, said = os.pipe()
         environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         environment |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(size)}
-        if os.fork() == 0:
+        child = os.fork()
+        if child == 0:
             work(order, environment, said)
         os.close(said)
-    heard = [os.fdopen(reading).read() for reading, _ in pipes]
-    for _ in range(size):
-        os.wait()
-    return heard
+        children.append((child, reading))
+    return [last_words(*child) for child in children]
+
+
+def last_words(child: int, reading: int) -> str:
+    with os.fdopen(reading) as pipe:
+        heard = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return heard if status == 0 else f"{heard} ended with {status}"
 
 
 if __name__ == "__main__":
