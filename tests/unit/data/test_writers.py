@@ -113,7 +113,7 @@ def test_row_groups_are_as_large_as_memory_is_meant_for(tmp_path: Path, monkeypa
     assert metadata.serialized_size < 15 * 3000
     assert not any(metadata.row_group(0).column(n).is_stats_set for n in range(metadata.num_columns))
 
-    monkeypatch.setattr(parquet, "GROUP_BYTES", 2**23)
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 2**22)
     write_verl_parquet(tmp_path / "rl.parquet", (replace(PROMPTS[2], id=str(n)) for n in range(300)))
     assert pq.ParquetFile(tmp_path / "rl.parquet").metadata.num_row_groups == 1
 

@@ -13,7 +13,7 @@ from prism.data.images import read_bytes
 from prism.errors import DataError
 from prism.records import ImageSource
 
-GROUP_BYTES = 2**23
+GROUP_BYTES = 2**22
 """Content of a row group, but for its last row, which may be larger: what is in memory at a time, and what is read
 for one image (`data.stored_images`)."""
 
