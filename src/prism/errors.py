@@ -50,4 +50,4 @@ class BudgetError(PrismError):
 
 
 class StorageError(PrismError):
-    """The disk is full or a file cannot be written."""
+    """The disk is full, a file cannot be written, or one that is in use was changed or cannot be read again."""

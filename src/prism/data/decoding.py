@@ -1,4 +1,4 @@
-"""What decoding the images of a row told, so that it is not done again: their sizes, or why one does not decode."""
+"""What decoding the images of a row told: their sizes, which are kept, or why one does not decode."""
 
 import json
 from collections.abc import Iterable
@@ -54,10 +54,16 @@ class Remembered:
     stamps: Stamps
     decoded: Decoded
 
-    def to_json(self) -> str:
-        return json.dumps([self.stamps, self.decoded.sizes, self.decoded.error])
+    def to_json(self) -> str | None:
+        """None for what is not worth keeping, and for images that do not decode, or cannot be read for now: they are
+        few, and their files may be mended."""
+        if not self.stamps or self.decoded.error is not None:
+            return None
+        return json.dumps([self.stamps, self.decoded.sizes])
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        stamps, sizes, error = json.loads(text)
-        return cls(tuple(stamp and (stamp[0], stamp[1]) for stamp in stamps), Decoded(tuple(map(tuple, sizes)), error))
+        """Raises ValueError or TypeError for what `to_json` did not write."""
+        stamps, sizes = json.loads(text)
+        pairs = tuple(None if stamp is None else (stamp[0], stamp[1]) for stamp in stamps)
+        return cls(pairs, Decoded(tuple((width, height) for width, height in sizes)))

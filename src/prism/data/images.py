@@ -44,7 +44,8 @@ def describe_source(source: ImageSource) -> str:
 
 
 def read_bytes(source: ImageSource) -> bytes:
-    """The encoded image; DataError when the file cannot be read or there is nothing in it."""
+    """The encoded image; DataError when the file cannot be read or there is nothing in it, StorageError where rows were
+    read of another version of it."""
     if source.stored is not None:
         encoded = read_stored(source.stored)
     elif source.path is None:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prism.errors import DataError
+from prism.errors import StorageError
 from prism.records import FileVersion, ImageSource, StoredImage
 
 LARGEST_GROUP_BYTES = 2**27
@@ -119,14 +119,15 @@ def _find_bytes(value: object, keys: Keys = ()) -> Iterator[tuple[bytes, Keys]]:
 
 
 def read_stored(image: StoredImage) -> bytes:
-    """The encoded image. Raises DataError where the file was changed since its rows were read, or is damaged."""
+    """The encoded image. Raises StorageError where the file was changed since its rows were read, or is out of reach:
+    that is no fault of one row, to be rejected for it."""
     path = image.file.path
     try:
         if file_version(path) != image.file:
-            raise DataError(f"{path}: the file was changed while its rows were in use; give the same command again")
+            raise StorageError(f"{path}: the file was changed while its rows were in use; give the same command again")
         return _reader.read(image)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot read an image of row group {image.group}: {error}") from error
+        raise StorageError(f"{path}: cannot read an image of row group {image.group}: {error}") from error
 
 
 def file_version(path: Path) -> FileVersion:

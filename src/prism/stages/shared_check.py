@@ -49,17 +49,16 @@ class ImageMemory:
         try:
             return Remembered.from_json(self._known[number])
         except (LookupError, ValueError, TypeError):
-            return None
+            return None  # not known, or damaged
 
     def learn(self, rows: Mapping[int, Remembered]) -> None:
-        """Takes over what this process found of rows with images, and what the others did. The first one writes."""
-        found = {number: row.to_json() for number, row in rows.items() if row.stamps}
-        new = {number: text for number, text in found.items() if text != self._known.get(number)}
-        gathered = [item for part in gather([new]) for item in part.items()]
-        if not gathered or self._path is None:
+        """Takes over what this process and the others found. The first one writes."""
+        if self._path is None:
             return
-        self._known |= dict(gathered)
-        if is_first():
+        found = ((number, row.to_json()) for number, row in rows.items())
+        new = gather([(number, text) for number, text in found if text is not None and text != self._known.get(number)])
+        self._known |= dict(new)
+        if new and is_first():
             with storage_errors(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self._path, "".join(f"{number} {text}\n" for number, text in sorted(self._known.items())))

@@ -15,8 +15,8 @@ import pytest
 
 from prism.data import row_files, stored_images
 from prism.data.images import describe_source, read_bytes
-from prism.data.readers import read_examples, read_prompts
-from prism.errors import DataError
+from prism.data.readers import check_images, read_examples, read_prompts
+from prism.errors import StorageError
 from prism.records import ImageSource, Prompt
 
 NUM_ROWS, ROWS_OF_A_GROUP = 60, 7
@@ -172,10 +172,12 @@ def test_a_file_that_was_changed_meanwhile_gives_no_other_images(tmp_path: Path)
     prompts = list(read_prompts(file))
     found_bytes(prompts[0])
     write(tmp_path, lambda number: two_images(number + 1))
-    with pytest.raises(DataError, match=r"rl\.parquet: the file was changed"):
+    with pytest.raises(StorageError, match=r"rl\.parquet: the file was changed"):
         found_bytes(prompts[0])
+    with pytest.raises(StorageError):
+        check_images(prompts[0])
     file.unlink()
-    with pytest.raises(DataError, match=r"rl\.parquet: cannot read an image of row group 0"):
+    with pytest.raises(StorageError, match=r"rl\.parquet: cannot read an image of row group 0"):
         found_bytes(prompts[0])
 
 

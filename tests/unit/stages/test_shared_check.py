@@ -138,7 +138,8 @@ def test_what_was_decoded_is_remembered_by_any_number_of_processes(
     written = memory.read_bytes()
     decoded.clear()
     again = in_processes(3, lambda index: list(read(file, logs[index], memory)))
-    assert again == [first] * 3 and decoded == []
+    assert again == [first] * 3
+    assert decoded == [picture(number) for number in BROKEN]  # which may have been mended
     assert logs[0].read_text() == logs[2].read_text() and len(logs[0].read_text().splitlines()) == len(BROKEN)
     assert memory.read_bytes() == written
 
@@ -154,10 +155,10 @@ def test_an_image_file_that_changed_is_decoded_again(tmp_path: Path, decoded: li
     assert [prompt.id for prompt in read(file, log, memory)] == ["0", "1", "2"]
     assert sorted(decoded) == sorted([picture(1), picture(0), picture(2)])
     decoded.clear()
-    assert [prompt.id for prompt in read(file, log, memory)] == ["0", "1", "2"] and decoded == []
+    assert [prompt.id for prompt in read(file, log, memory)] == ["0", "1", "2"] and decoded == [picture(2)]
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff", b"1 [[[", b"x [[], [], null]\n", b"1 7\n2\n3 {}\n4 [[[]], [5], 1]\n"])
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"1 [[[", b"x [[], [], null]\n", b"1 7\n2\n4 [[[]], [5]]\n"])
 def test_a_damaged_memory_is_none(tmp_path: Path, decoded: list[bytes], damage: bytes) -> None:
     file, memory, log = write_rows(tmp_path, 4), tmp_path / "memory.jsonl", tmp_path / "log.jsonl"
     before = list(read(file, log, memory))
