@@ -135,8 +135,8 @@ def test_steps_that_follow_from_the_data_are_asked_for_once(tmp_path):
         asked.append(1)
         return STEPS
 
-    for changes in ({}, {}, {"inputs": {"data": "e" * 64}}, {"config": {"rate": 0.2}}):
-        toy = Toy(tmp_path / "toy", num_steps=num_steps, **changes)
+    for data, rate in (("d", 0.1), ("d", 0.1), ("e", 0.1), ("d", 0.2)):
+        toy = Toy(tmp_path / "toy", num_steps=num_steps, inputs={"data": data * 64}, config={"rate": rate})
         assert toy.run.num_steps == STEPS
         if not toy.run.is_complete:
             toy.train()
