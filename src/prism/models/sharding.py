@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from prism.config import Precision
 from prism.errors import ConfigError
@@ -110,10 +110,3 @@ def whole_weights(module: nn.Module, *, is_kept: bool) -> dict[str, Tensor] | No
 def own_part(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor that may be sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def sharded_like(tensor: Tensor, target: Tensor) -> Tensor:
-    """`tensor`, the whole of which every process has, sharded as `target` is."""
-    if not isinstance(target, DTensor):
-        return tensor
-    return distribute_tensor(tensor, target.device_mesh, target.placements, src_data_rank=None)
