@@ -25,8 +25,10 @@ from prism.config import SAMPLES_PER_PROMPT, Recipe, plan_stages
 from prism.evals.statistics import Interval, mean_interval
 from prism.report import print_ablation_table
 from prism.report.ablation import OVERALL, averaged
+from prism.report.plots import signed_points
 from prism.report.results import ACCURACIES, MODES, gain_over_seeds, item_means
 from prism.report.rundir import Run, read_run
+from prism.report.tables import interval_text as limits_text
 from prism.runtime.jsonl import read_jsonl
 
 RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
@@ -135,9 +137,8 @@ def budget_lines(united: Path) -> list[str]:
         behind = [{s.seed: item_means(s, mode) for s in baseline.over_seeds(f"sft-{name}")} for name in algorithms]
         pairs = [(ours, averaged([seeds[seed] for seeds in behind])) for seed, ours in before.items()]
         gain = gain_over_seeds(pairs, ACCURACIES[OVERALL])
-        assert gain is not None
         lines.append(
-            f"    {mode}: {100 * gain.mean:+.1f} [{100 * (gain.low or 0.0):.1f}, {100 * (gain.high or 0.0):.1f}]"
+            f"    {mode}: {signed_points(gain.mean)} {limits_text(gain, signed=True)}" if gain else f"    {mode}: –"
         )
     return lines
 

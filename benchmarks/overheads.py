@@ -34,13 +34,15 @@ from side_by_side import Writer, make_encoder, make_policy, parse_arguments, run
 from torch import nn
 from verifier import CASES, forget
 
-from prism.data.readers import check_images, read_examples
+from prism.data.readers import read_examples
 from prism.data.writers import write_verl_parquet
 from prism.models.patches import project_patches
 from prism.records import Example
 from prism.rewards import verify_answer
 from prism.runtime.checkpoint import load_latest, save_checkpoint
 from prism.runtime.optimizer import make_optimizer
+from prism.stages.row_check import check_decoded
+from prism.stages.shared_check import ImageMemory, SharedCheck
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny" / "demo.toml"
 
@@ -71,7 +73,7 @@ def data(report: Report, directory: Path, num_rows: int) -> None:
     caches = iter(range(10**6))
 
     def ours() -> int:
-        return sum(1 for _ in read_examples(file, check=check_images))
+        return sum(1 for _ in read_examples(file, check_all=SharedCheck(check_decoded, ImageMemory(None))))
 
     def rival() -> int:
         read: Any = Dataset.from_parquet(str(file), cache_dir=str(directory / f"cache{next(caches)}"))

@@ -54,7 +54,8 @@ def test_training_moves_the_weights_of_every_stage(run_directory: Path) -> None:
 
 
 def test_the_first_step_after_sampling_is_on_policy_and_the_matched_budget_holds(run_directory: Path) -> None:
-    assert len(metrics(run_directory, "sft-grpo")) == 4 + 4
+    drawn_by_warmup, drawn_by_alignment, drawn_by_step = 2 * (4 + 4 * 4), 4 * 8, 8
+    assert len(metrics(run_directory, "sft-grpo")) == 4 + (drawn_by_warmup + drawn_by_alignment) / drawn_by_step
     assert len(metrics(run_directory, "prism-grpo")) == 4
     assert all(row["policy/clip_fraction"] == 0 for row in metrics(run_directory, "align"))
 

@@ -21,7 +21,6 @@ from prism.data.images import open_image
 from prism.data.rejects import RejectLog, RowError
 from prism.data.row_files import RawRow, open_rows
 from prism.errors import DataError
-from prism.parallel import in_threads
 from prism.records import Demonstration, Example, Prompt, Response
 
 __all__ = [
@@ -32,6 +31,7 @@ __all__ = [
     "ResponsePair",
     "check_images",
     "own_id",
+    "prompt_of",
     "read_demonstrations",
     "read_examples",
     "read_pairs",
@@ -40,10 +40,6 @@ __all__ = [
 ]
 
 Record = Prompt | Example | Demonstration | ResponsePair
-
-Check = Callable[[Record], object]
-"""Looks at a finished record and raises RowError where it cannot be used; its result is not used. Called in several
-threads at a time."""
 
 UNDECODABLE = "has an image that cannot be decoded"
 
@@ -79,7 +75,7 @@ class _Policy:
 
     image_root: Path
     rejects: RejectLog | None
-    check_all: CheckAll
+    check_all: CheckAll | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +134,15 @@ def read_examples(
     *,
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
-    check: Check | None = None,
     check_all: CheckAll | None = None,
 ) -> Iterator[Example]:
     """Prompts with the completion to imitate: ShareGPT, TRL, or verl with teacher columns.
 
     Relative image paths start at `image_root`, by default the data file's folder, and must stay inside it.
-    `check` (such as `check_images`), or `check_all` for all rows at once, makes a record that training could not use
-    a bad row here rather than an error there. Whole-file errors are raised at the call, not at the first row.
+    `check_all` makes a record that training could not use a bad row here rather than an error there. Whole-file errors
+    are raised at the call, not at the first row.
     """
-    return _read(path, _parse_row, _example, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check, check_all))
+    return _read(path, _parse_row, _example, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check_all))
 
 
 def read_prompts(
@@ -155,7 +150,6 @@ def read_prompts(
     *,
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
-    check: Check | None = None,
     check_all: CheckAll | None = None,
 ) -> Iterator[Prompt]:
     """Prompts for RL: each with an answer to check against and an id no other row of the file has."""
@@ -168,7 +162,7 @@ def read_prompts(
         seen.add(row.prompt.id)
         return row.prompt
 
-    return _read(path, _parse_row, unique_prompt, _ANSWER_COLUMNS, _policy(path, image_root, rejects, check, check_all))
+    return _read(path, _parse_row, unique_prompt, _ANSWER_COLUMNS, _policy(path, image_root, rejects, check_all))
 
 
 def read_demonstrations(
@@ -177,7 +171,6 @@ def read_demonstrations(
     parse: Callable[[str], Response],
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
-    check: Check | None = None,
     check_all: CheckAll | None = None,
 ) -> Iterator[Demonstration]:
     """Prompts with a teacher's response; one that `parse` finds invalid is a bad row."""
@@ -186,9 +179,7 @@ def read_demonstrations(
         text = read_visible_text(row.completion, row.completion_field)
         return Demonstration(row.prompt, _valid(parse(text), row.completion_field))
 
-    return _read(
-        path, _parse_row, demonstration, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check, check_all)
-    )
+    return _read(path, _parse_row, demonstration, _COMPLETION_COLUMNS, _policy(path, image_root, rejects, check_all))
 
 
 def read_pairs(
@@ -197,7 +188,6 @@ def read_pairs(
     parse: Callable[[str], Response],
     image_root: Path | str | None = None,
     rejects: RejectLog | None = None,
-    check: Check | None = None,
     check_all: CheckAll | None = None,
 ) -> Iterator[ResponsePair]:
     """Warm-up pairs; both responses must be valid."""
@@ -206,13 +196,17 @@ def read_pairs(
         teacher = _valid(parse(row.teacher), "teacher_response")
         return ResponsePair(row.prompt, teacher, _valid(parse(row.student), "student_response"))
 
-    policy = _policy(path, image_root, rejects, check, check_all)
+    policy = _policy(path, image_root, rejects, check_all)
     return _read(path, warmup_pairs.parse_row, pair, _PAIR_COLUMNS, policy)
 
 
-def check_images(record: Prompt | Example | Demonstration | ResponsePair) -> None:
+def prompt_of(record: Record) -> Prompt:
+    return record if isinstance(record, Prompt) else record.prompt
+
+
+def check_images(record: Record) -> None:
     """Raises RowError for an image that cannot be decoded."""
-    for image in (record if isinstance(record, Prompt) else record.prompt).images:
+    for image in prompt_of(record).images:
         try:
             open_image(image)
         except DataError as error:
@@ -223,11 +217,10 @@ def _policy(
     path: Path | str,
     image_root: Path | str | None,
     rejects: RejectLog | None,
-    check: Check | None,
     check_all: CheckAll | None,
 ) -> _Policy:
     root = Path(path).parent if image_root is None else Path(image_root)
-    return _Policy(root, rejects, check_all or _CheckEach(check))
+    return _Policy(root, rejects, check_all)
 
 
 def _example(row: ParsedRow) -> Example:
@@ -270,7 +263,9 @@ def _read(
         except RowError as error:
             return Outcome(row.number, error)
 
-    return _records(file.path, policy.check_all(map(outcome, file.rows)), policy.rejects)
+    outcomes = (outcome(row) for row in file.rows)
+    checked = outcomes if policy.check_all is None else policy.check_all(outcomes)
+    return _records(file.path, checked, policy.rejects)
 
 
 def _without_bytes(parsed: _Parsed, row: RawRow) -> _Parsed:
@@ -279,30 +274,6 @@ def _without_bytes(parsed: _Parsed, row: RawRow) -> _Parsed:
         return parsed
     images = row.place.released(parsed.prompt.images, row.value)
     return replace(parsed, prompt=replace(parsed.prompt, images=images))
-
-
-@dataclass(frozen=True, slots=True)
-class _CheckEach:
-    """Rows are parsed one after the other and checked in threads, a few ahead of what is asked for: decoding images is
-    nearly all of it."""
-
-    check: Check | None
-
-    def __call__(self, outcomes: Iterator[Outcome[_Record]]) -> Generator[Outcome[_Record]]:
-        if self.check is None:
-            yield from outcomes
-            return
-        with closing(in_threads(self._checked, outcomes)) as results:
-            yield from results
-
-    def _checked(self, outcome: Outcome[_Record]) -> Outcome[_Record]:
-        if self.check is None or isinstance(outcome.content, RowError):
-            return outcome
-        try:
-            self.check(outcome.content)
-        except RowError as error:
-            return Outcome(outcome.number, error)
-        return outcome
 
 
 def _records(path: Path, outcomes: Generator[Outcome[_Record]], rejects: RejectLog | None) -> Iterator[_Record]:

@@ -1,6 +1,7 @@
 """Models whose weights are spread over processes (FSDP2), and tensors of theirs."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import lru_cache
 from types import MethodType
 from typing import Any, TypeVar
@@ -16,6 +17,10 @@ from prism.config import Precision
 from prism.errors import ConfigError
 from prism.models.device import own_device
 from prism.packing.forward import SHARDED_CALL
+
+TIMEOUT = timedelta(hours=4)
+"""Long, since one process may write a large model, or data, while the others wait. It is the last thing to end a
+run whose process died: before it come torchrun, on the same machine, closed connections, and srun."""
 
 Value = TypeVar("Value")
 Module = TypeVar("Module", bound=nn.Module)
@@ -63,7 +68,12 @@ def _mesh(device_type: str, fsdp_size: int | None, default_group: object) -> Dev
     check_fsdp_size(fsdp_size, size)
     if fsdp_size is None or fsdp_size == size:
         return init_device_mesh(device_type, (size,))
-    return init_device_mesh(device_type, (size // fsdp_size, fsdp_size), mesh_dim_names=("replicate", "shard"))
+    ranks = torch.arange(size).view(-1, fsdp_size)
+    # Groups of their own, since those that a mesh makes would give up long before the default one.
+    groups: list[Any] = [
+        dist.new_subgroups_by_enumeration(lines.tolist(), timeout=TIMEOUT)[0] for lines in (ranks.T, ranks)
+    ]
+    return DeviceMesh.from_group(groups, device_type, mesh=ranks, mesh_dim_names=("replicate", "shard"))
 
 
 def check_fsdp_size(fsdp_size: int | None, num_processes: int) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from prism.config import CheckpointBase, FilesData, Recipe, TypicalConfig
 from prism.data.images import grid_size
-from prism.data.readers import read_demonstrations, read_examples, read_prompts
+from prism.data.readers import prompt_of, read_demonstrations, read_examples, read_prompts
 from prism.data.rejects import RejectLog
 from prism.data.row_files import open_rows
 from prism.errors import ConfigError
@@ -171,7 +171,7 @@ def _count_rows(encoder: PromptEncoder, records: Iterable[Prompt | Example | Dem
 
 
 def _count_row(encoder: PromptEncoder, record: Prompt | Example | Demonstration) -> Row:
-    prompt = record if isinstance(record, Prompt) else record.prompt
+    prompt = prompt_of(record)
     patch = encoder.processor.image_processor.patch_size
     images = tuple(width * height // patch**2 for width, height in encoder.image_sizes(prompt))
     row = Row(len(encoder.unexpanded_ids(prompt)) - len(images), images)

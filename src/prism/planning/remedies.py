@@ -49,6 +49,9 @@ def find_remedies(recipe: Recipe, hardware: Hardware) -> list[Remedy]:
 
 def _on_more_ranks(recipe: Recipe, words: str, hardware: Hardware, lengths: Lengths) -> list[Remedy]:
     """On twice as many ranks, and twice as many again; none of it where that would never be enough."""
+    if recipe.fsdp_size is not None:
+        # Of weights that are spread over so many as now, more ranks have more copies.
+        recipe, words = recipe.model_copy(update={"fsdp_size": None}), f"{words} fsdp_size=none"
     ranks = hardware.ranks
     while ranks < _MOST_RANKS:
         ranks *= 2

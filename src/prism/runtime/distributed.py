@@ -13,7 +13,6 @@ ends, and torchrun ends the others of its machine.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -21,12 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from prism.models.device import own_device
-from prism.models.sharding import is_sharded
+from prism.models.sharding import TIMEOUT, is_sharded
 from prism.runtime.launch import is_first, process_index, was_started_with_others
-
-_TIMEOUT = timedelta(hours=4)
-"""Long, since one process may write a large model, or data, while the others wait. It is the last thing to end a
-run whose process died: before it come torchrun, on the same machine, closed connections, and srun."""
 
 
 class _Sized(Protocol):
@@ -58,7 +53,7 @@ def processes(*, also_alone: bool = False) -> Iterator[None]:
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
     else:
-        dist.init_process_group(backend, timeout=_TIMEOUT)
+        dist.init_process_group(backend, timeout=TIMEOUT)
     yield
     # Not after an error: leaving in good order would mean to wait for the others, who may wait for this one.
     wait_for_all()

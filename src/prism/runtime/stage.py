@@ -314,8 +314,10 @@ class StageRun:
 
 
 def _recorded_steps(directory: Path, identity: Identity) -> int | None:
-    """Those of the complete stage in `directory`, if it is `identity` but for them."""
+    """Those of the complete stage in `directory`, if it is `identity` but for them and what it wrote is there."""
     manifest = read_manifest(directory)
     if manifest is None or manifest.get("status") != "complete" or not isinstance(manifest.get("num_steps"), int):
+        return None
+    if not all((directory / output["path"]).exists() for output in manifest["outputs"].values()):
         return None
     return None if identity.with_steps(manifest["num_steps"]).differences(manifest) else manifest["num_steps"]

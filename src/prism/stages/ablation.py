@@ -5,6 +5,8 @@ everything that its results depend on, so cells that agree up to a stage share i
 read, resumed and reported like any run.
 """
 
+import gc
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 from prism.config import Ablation, PlannedStage, Recipe, plan_stages
 from prism.errors import AlignmentCollapseError, AuditError, ConfigError, DataError, NumericsError, StorageError
-from prism.runtime.atomic import write_json
+from prism.runtime.atomic import write_json, write_new
 from prism.runtime.distributed import from_first, num_processes, processes
 from prism.runtime.hashing import config_sha256
 from prism.runtime.progress import say
@@ -55,12 +57,22 @@ def _run_seed(recipe: Recipe, seed: int) -> str | None:
     try:
         run_recipe(recipe, seeds=(seed,))
     except OWN_ERRORS as error:
-        write_json(path, {"error": str(error)})
+        _keep_failure(path, str(error))
         if num_processes() > 1:
             raise
-        return str(error)
-    from_first(lambda: path.unlink(missing_ok=True))
-    return None
+        line = str(error)
+    else:
+        line = None
+        from_first(lambda: path.unlink(missing_ok=True))
+    # What still holds the models and locks of a seed that failed would hold them beside the next.
+    gc.collect()
+    return line
+
+
+def _keep_failure(path: Path, line: str) -> None:
+    """By whichever process failed, be it not the first one."""
+    path.unlink(missing_ok=True)
+    write_new(path, json.dumps({"error": line}).encode())
 
 
 def _has_failed(recipe: Recipe) -> bool:

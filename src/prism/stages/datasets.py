@@ -27,7 +27,7 @@ from prism.records import Demonstration, Example, Prompt, Response
 from prism.rewards import num_description_items, num_reasoning_steps, parse_response
 from prism.runtime.atomic import write_json
 from prism.runtime.distributed import from_first
-from prism.runtime.hashing import config_sha256, path_sha256
+from prism.runtime.hashing import code_version, config_sha256, path_sha256
 from prism.runtime.launch import is_first
 from prism.runtime.manifest import read_manifest
 from prism.runtime.progress import say
@@ -113,7 +113,7 @@ def read_sft(workspace: Workspace, max_response_tokens: int) -> list[Example]:
                 file,
                 image_root=_image_root(workspace),
                 rejects=rejects,
-                check_all=_check_all(workspace, "sft", check, place),
+                check_all=_check_all(workspace, "sft", file, check, place),
             )
         ]
 
@@ -125,7 +125,7 @@ def read_development(workspace: Workspace, max_response_tokens: int) -> list[Exa
         return []
     root, check = _image_root(workspace), _row_check(workspace, max_response_tokens)
     with _rejects(workspace, "dev") as rejects:
-        check_all = _check_all(workspace, "dev", check)
+        check_all = _check_all(workspace, "dev", file, check)
         return list(read_examples(file, image_root=root, rejects=rejects, check_all=check_all))
 
 
@@ -134,14 +134,15 @@ def read_alignment(workspace: Workspace, max_response_tokens: int) -> list[Demon
 
 
 def _read_alignment(workspace: Workspace, check: Check) -> list[Demonstration]:
+    file = _required(workspace, "alignment")
     with _rejects(workspace, "alignment") as rejects:
         return list(
             read_demonstrations(
-                _required(workspace, "alignment"),
+                file,
                 parse=parse_response,
                 image_root=_image_root(workspace),
                 rejects=rejects,
-                check_all=_check_all(workspace, "alignment", check),
+                check_all=_check_all(workspace, "alignment", file, check),
             )
         )
 
@@ -155,13 +156,14 @@ def read_test(workspace: Workspace) -> list[Prompt]:
 
 
 def _read_prompts(workspace: Workspace, name: str) -> list[Prompt]:
+    file = _required(workspace, name)
     with _rejects(workspace, name) as rejects:
         return list(
             read_prompts(
-                _required(workspace, name),
+                file,
                 image_root=_image_root(workspace),
                 rejects=rejects,
-                check_all=_check_all(workspace, name, _row_check(workspace, is_sampled=True)),
+                check_all=_check_all(workspace, name, file, _row_check(workspace, is_sampled=True)),
             )
         )
 
@@ -176,13 +178,22 @@ def _row_check(workspace: Workspace, max_response_tokens: int | None = None, *, 
     )
 
 
-def _check_all(workspace: Workspace, name: str, check: Check, place: int = 0) -> SharedCheck:
-    """`check` for the rows of a data set's file, the one at `place` where there are several."""
-    sha256, path = _content_hash(workspace, name), None
-    if sha256 is not None:
-        key = config_sha256([sha256, place, str(_image_root(workspace))])
-        path = workspace.stage_directory("data").parent / DECODED / f"{name}-{key[:16]}.jsonl"
-    return SharedCheck(check, ImageMemory(path))
+def _check_all(workspace: Workspace, name: str, file: Path, check: Check, place: int = 0) -> SharedCheck:
+    """`check` for the rows of `file`, which the data set `name` has at `place`.
+
+    What is remembered of its images holds for this content, as the data stage found it, since unchanged, and for this
+    version of the code. One process says which that is: on a network's disk another may see it later.
+    """
+
+    def memory() -> Path | None:
+        sha256 = _content_hash(workspace, name)
+        if sha256 is None or not file.exists():
+            return None
+        status = file.stat()
+        state = [sha256, place, status.st_size, status.st_mtime_ns, str(_image_root(workspace)), code_version()]
+        return workspace.stage_directory("data").parent / DECODED / f"{name}-{config_sha256(state)[:16]}.jsonl"
+
+    return SharedCheck(check, ImageMemory(from_first(memory)))
 
 
 def _content_hash(workspace: Workspace, name: str) -> str | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from prism.data.decoding import Decoded
-from prism.data.readers import UNDECODABLE, Record
+from prism.data.readers import UNDECODABLE, Record, prompt_of
 from prism.data.rejects import RowError
 from prism.errors import DataError
 from prism.models import PromptEncoder
@@ -24,7 +24,7 @@ class RowCheck:
     max_images: int | None = None
 
     def __call__(self, record: Record, images: Decoded) -> None:
-        self._check_prompt(record if isinstance(record, Prompt) else record.prompt, images)
+        self._check_prompt(prompt_of(record), images)
         for text in _completions(record):
             length = len(self.encoder.completion_ids(text))
             if self.max_response_tokens is not None and length > self.max_response_tokens:

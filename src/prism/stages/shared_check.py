@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from prism.data.decoding import Decoded, Remembered, decode, stamps_of
-from prism.data.readers import Outcome, Record
+from prism.data.readers import Outcome, Record, prompt_of
 from prism.data.rejects import RowError
 from prism.errors import DataError
 from prism.parallel import in_threads
-from prism.records import ImageSource, Prompt
+from prism.records import ImageSource
 from prism.runtime.atomic import storage_errors, write_text
 from prism.runtime.distributed import gather, is_own_turn
 from prism.runtime.launch import is_first
@@ -121,7 +121,3 @@ def _own_part(outcomes: Iterator[Outcome[_Record]], seen: list[Outcome[_Record]]
         seen.append(row)
         if is_own_turn(place // ROWS_AT_ONCE) and not isinstance(row.content, RowError):
             yield row.number, row.content
-
-
-def prompt_of(record: Record) -> Prompt:
-    return record if isinstance(record, Prompt) else record.prompt

@@ -14,13 +14,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from prism.data.readers import check_images, read_demonstrations, read_examples, read_pairs, read_prompts
+from prism.data.decoding import Decoded
+from prism.data.readers import read_demonstrations, read_examples, read_pairs, read_prompts
 from prism.data.rejects import RejectLog, RowError
 from prism.errors import DataError
 from prism.rewards.format import parse_response
+from prism.stages.row_check import check_decoded
+from prism.stages.shared_check import Check, ImageMemory, SharedCheck
 from strange_rows import any_json_row
 
 RESPONSE = "<caption>Two dots.</caption><think>1 + 1.</think><answer>2</answer>"
+
+
+def checking(check: Check) -> SharedCheck:
+    return SharedCheck(check, ImageMemory(None))
 
 
 def png() -> bytes:
@@ -199,7 +206,7 @@ def test_undecodable_images_are_found_when_asked_for(folder: Path, damage: str) 
     (folder / "img" / "broken.png").write_bytes(content)
     file = write_lines(folder / "sft.jsonl", [GOOD, GOOD | {"images": ["img/broken.png"]}])
     with RejectLog(folder / "rejects.jsonl") as rejects:
-        assert len(list(read_examples(file, rejects=rejects, check=check_images))) == 1
+        assert len(list(read_examples(file, rejects=rejects, check_all=checking(check_decoded)))) == 1
     entry = json.loads(rejects.path.read_text())
     assert (entry["row"], entry["field"]) == (2, "images")
     assert entry["reason"] == "has an image that cannot be decoded"
@@ -212,7 +219,7 @@ def test_rows_are_checked_together_and_keep_their_order(folder: Path) -> None:
     file = write_lines(folder / "sft.jsonl", rows)
     both, rest = threading.Barrier(2, timeout=30), threading.Event()
 
-    def check(example: Any) -> None:
+    def check(example: Any, images: Decoded) -> None:
         place = int(example.prompt.id)
         if place < 2:
             both.wait()
@@ -224,7 +231,7 @@ def test_rows_are_checked_together_and_keep_their_order(folder: Path) -> None:
             raise RowError("images", "are not wanted", str(place))
 
     with RejectLog(folder / "rejects.jsonl") as rejects:
-        kept = [example.prompt.id for example in read_examples(file, rejects=rejects, check=check)]
+        kept = [example.prompt.id for example in read_examples(file, rejects=rejects, check_all=checking(check))]
     assert kept == ["0", "1", "3", "4", "6", "7", "9"]
     assert [json.loads(line)["row"] for line in rejects.path.read_text().splitlines()] == [3, 6, 9]
 
@@ -233,13 +240,13 @@ def test_rows_before_a_tear_are_read_and_rejected(folder: Path) -> None:
     file = folder / "sft.json"
     file.write_text(json.dumps([GOOD | {"id": str(place)} for place in range(40)])[:-9])
 
-    def check(example: Any) -> None:
+    def check(example: Any, images: Decoded) -> None:
         if example.prompt.id == "3":
             raise RowError("images", "are not wanted")
 
     kept = []
     with RejectLog(folder / "rejects.jsonl") as rejects:
-        examples = read_examples(file, rejects=rejects, check=check)
+        examples = read_examples(file, rejects=rejects, check_all=checking(check))
         with pytest.raises(DataError, match=r"sft\.json.*JSON"):
             kept.extend(example.prompt.id for example in examples)
     assert kept == [str(place) for place in range(39) if place != 3]
