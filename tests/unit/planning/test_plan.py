@@ -158,6 +158,15 @@ def test_fewer_copies_are_a_remedy() -> None:
     assert found[0].estimate.peak.peak.bytes == plan().peak.peak.bytes
 
 
+def test_more_ranks_are_a_remedy_where_copies_would_not_shrink() -> None:
+    recipe = load_recipe(PAPER.with_name("qwen3-vl-8b.toml"), ["fsdp_size=4"])
+    hardware = load_hardware("4xa100-40gb")
+    last = find_remedies(recipe, hardware)[-1]
+    assert last.estimate.fits
+    settings, _, ranks = last.change.rpartition(" on ")
+    assert "fsdp_size=none" in settings and int(ranks.removesuffix(" ranks")) > 4
+
+
 def test_ranks_without_packs_wait_and_it_is_said() -> None:
     # 16 demonstrations of 2,125 tokens fill three packs of 16,384 and less: five of eight ranks only keep step.
     found = plan()

@@ -2,6 +2,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -143,6 +144,10 @@ def test_steps_that_follow_from_the_data_are_asked_for_once(tmp_path):
             toy.finish()
     assert len(asked) == 3
     assert Toy(tmp_path / "toy", config={"rate": 0.2}).run.is_complete
+    # A stage that will be run again, since what it wrote is gone, asks what there is now.
+    shutil.rmtree(tmp_path / "toy" / "model")
+    assert not Toy(tmp_path / "toy", num_steps=num_steps, config={"rate": 0.2}).run.is_complete
+    assert len(asked) == 4
 
 
 @pytest.mark.parametrize("stop_in", range(1, STEPS + 1))

@@ -1,11 +1,14 @@
 """Where the cells of an ablation keep what they share."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from prism.config import Recipe, load_recipe, plan_stages
-from prism.stages.ablation import stage_keys
+from prism.config import Recipe, load_ablation, load_recipe, plan_stages
+from prism.errors import DataError, StorageError
+from prism.stages import ablation
+from prism.stages.ablation import run_ablation, stage_keys
 
 FULL = Path(__file__).parents[3] / "recipes" / "tiny" / "full.toml"
 
@@ -38,3 +41,59 @@ def test_what_is_part_of_a_stages_identity_is_part_of_its_key(setting: str) -> N
 def test_what_changes_speed_alone_shares_all() -> None:
     recipe: Recipe = load_recipe(FULL)
     assert keys("activation_checkpointing=true", "threads=2", "attention=flex") == stage_keys(recipe, seed=0)
+
+
+@pytest.fixture
+def cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+    """A file of two cells with two seeds each, and the seeds that were run; seed 3 of `first` fails."""
+    file, ran = tmp_path / "cells.toml", []
+    file.write_text(
+        f'name = "cells"\nrecipe = "{FULL}"\nreference = "first"\nsettings = ["seeds=[3, 4]"]\n'
+        '[cells]\nfirst = []\nsecond = ["align.num_steps=3"]\n'
+    )
+
+    def run(recipe: Recipe, *, seeds: tuple[int, ...]) -> None:
+        ran.append(f"{recipe.name}-{seeds[0]}")
+        if ran[-1] == "first-3":
+            raise DataError("no valid rollout")
+
+    monkeypatch.setattr(ablation, "run_recipe", run)
+    return file, ran
+
+
+def test_a_seed_that_fails_is_told_and_the_others_run(cells: tuple[Path, list[str]], tmp_path: Path) -> None:
+    file, ran = cells
+    failures = run_ablation(load_ablation(file, output=tmp_path / "runs"))
+    assert failures == ["first, seed 3: no valid rollout"]
+    assert ran == ["first-3", "first-4", "second-3", "second-4"]
+    assert [path.parent.parent.name for path in tmp_path.glob("runs/cells/*/*/failure.json")] == ["first"]
+
+
+def test_what_would_end_the_next_cell_too_ends_the_ablation(
+    cells: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(recipe: Recipe, *, seeds: tuple[int, ...]) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(ablation, "run_recipe", run)
+    with pytest.raises(StorageError):
+        run_ablation(load_ablation(cells[0], output=tmp_path / "runs"))
+
+
+def test_under_torchrun_a_failure_ends_the_run_and_the_next_begins_with_the_others(
+    cells: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever process failed: here the second one, of which each has its own environment."""
+    file, ran = cells
+    loaded = load_ablation(file, output=tmp_path / "runs")
+    with monkeypatch.context() as second:
+        second.setenv("WORLD_SIZE", "2")
+        second.setenv("RANK", "1")
+        second.setattr(ablation, "num_processes", lambda: 2)
+        second.setattr(ablation, "processes", nullcontext)
+        with pytest.raises(DataError):
+            run_ablation(loaded)
+    assert ran == ["first-3"] and (tmp_path / "runs/cells/first/seed-3/failure.json").is_file()
+    ran.clear()
+    assert run_ablation(loaded) == ["first, seed 3: no valid rollout"]
+    assert ran == ["second-3", "second-4", "first-3", "first-4"]

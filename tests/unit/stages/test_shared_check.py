@@ -189,7 +189,10 @@ def test_rows_before_a_tear_are_read_and_rejected_by_all(
 
 
 def test_another_stage_or_start_of_a_run_decodes_nothing(
-    make_workspace: Callable[..., Workspace], tmp_path: Path, decoded: list[bytes]
+    make_workspace: Callable[..., Workspace],
+    tmp_path: Path,
+    decoded: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = make_workspace()
     datasets.prepare(made)
@@ -209,10 +212,19 @@ def test_another_stage_or_start_of_a_run_decodes_nothing(
 
     rows = list(read_prompts(files / "rl.parquet"))
     write_verl_parquet(tmp_path / "rl.parquet", rows[1:])
+    write_verl_parquet(tmp_path / "later.parquet", rows[2:])
     os.replace(tmp_path / "rl.parquet", files / "rl.parquet")
     datasets.prepare(workspace)
     read_all(workspace, 240)
     assert len(decoded) == 4
+    # Replaced since the data stage took its hash, it is another file all the same.
+    decoded.clear()
+    os.replace(tmp_path / "later.parquet", files / "rl.parquet")
+    assert len(datasets.read_rl(workspace)) == len(decoded) == 3
+    decoded.clear()
+    assert len(datasets.read_rl(workspace)) == 3 and not decoded
+    monkeypatch.setattr(datasets, "code_version", lambda: "another")
+    assert len(datasets.read_rl(workspace)) == len(decoded) == 3
 
 
 def read_all(workspace: Workspace, max_response_tokens: int) -> None:
