@@ -115,32 +115,39 @@ def report(recipe: str) -> int:
 
 
 def budget_lines(united: Path) -> list[str]:
-    """Rollouts that each arm sampled, means over seeds, and what the aligned policies are ahead before any RLVR.
+    """Rollouts that each arm with RLVR sampled, means over seeds, and what the aligned policies are ahead before any.
 
-    The warm-up's rollouts count: a baseline of as many steps as alignment and RLVR together has fewer than
-    PRISM → RLVR, and more than PRISM alone. What equal rollouts would show lies between the two comparisons.
+    The warm-up's rollouts count: a baseline of as many steps as alignment and RLVR have together has fewer.
     """
-    full, baseline = (read_run(united / "cells" / name) for name in ("full", "baseline"))
+    runs = {cell.name: read_run(cell) for cell in sorted((united / "cells").iterdir())}
+    full, others = runs["full"], {name: run for name, run in runs.items() if run.recipe.align is None}
     aligned = warmup_rollouts(full.recipe) + sampled(full, "align")
-    stages = plan_stages(baseline.recipe)
-    algorithms = [stage.algorithm.name for stage in stages if stage.algorithm is not None]
-    lines = [
-        "",
-        f"rollouts sampled, means over seeds: warm-up and alignment {aligned:,.0f}; then with RLVR, and without",
-    ]
-    for name in algorithms:
-        ours, theirs = aligned + sampled(full, f"prism-{name}"), sampled(baseline, f"sft-{name}")
-        lines.append(f"  {name}: {ours:,.0f} and {theirs:,.0f}")
-    lines.append("  full before RLVR less baseline behind it, all sub-benchmarks, points, paired by question")
-    for mode in MODES:
-        before = {stage.seed: item_means(stage, mode) for stage in full.over_seeds("align")}
-        behind = [{s.seed: item_means(s, mode) for s in baseline.over_seeds(f"sft-{name}")} for name in algorithms]
-        pairs = [(ours, averaged([seeds[seed] for seeds in behind])) for seed, ours in before.items()]
-        gain = gain_over_seeds(pairs, ACCURACIES[OVERALL])
-        lines.append(
-            f"    {mode}: {signed_points(gain.mean)} {limits_text(gain, signed=True)}" if gain else f"    {mode}: –"
-        )
+    found = [f"{name} {aligned + sampled(full, f'prism-{name}'):,.0f}" for name in algorithms(full)]
+    lines = ["", "rollouts sampled, means over seeds, those that dynamic sampling discards included"]
+    lines.append(f"  full: warm-up and alignment {aligned:,.0f}, with RLVR {', '.join(found)}")
+    for cell, run in others.items():
+        found = [f"{name} {sampled(run, f'sft-{name}'):,.0f}" for name in algorithms(run)]
+        lines += [
+            f"  {cell}: {', '.join(found)}; full before RLVR less this behind it, all sub-benchmarks, points",
+            *(f"    {mode}: {lead_before_rlvr(full, run, mode)}" for mode in MODES),
+        ]
     return lines
+
+
+def algorithms(run: Run) -> list[str]:
+    return list(dict.fromkeys(stage.algorithm.name for stage in plan_stages(run.recipe) if stage.algorithm is not None))
+
+
+def lead_before_rlvr(full: Run, other: Run, mode: str) -> str:
+    """Of the aligned policies over the mean of the other arm's algorithms, paired by question, 95% over seeds."""
+    behind = [{s.seed: item_means(s, mode) for s in other.over_seeds(f"sft-{name}")} for name in algorithms(other)]
+    pairs = [
+        (item_means(stage, mode), averaged([seeds[stage.seed] for seeds in behind]))
+        for stage in full.over_seeds("align")
+        if all(stage.seed in seeds for seeds in behind)
+    ]
+    gain = gain_over_seeds(pairs, ACCURACIES[OVERALL])
+    return f"{signed_points(gain.mean)} {limits_text(gain, signed=True)}" if gain else "–"
 
 
 def warmup_rollouts(recipe: Recipe) -> int:

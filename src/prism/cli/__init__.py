@@ -178,9 +178,10 @@ def upcycle_checkpoint(arguments: argparse.Namespace) -> None:
 
 
 def report_run(arguments: argparse.Namespace) -> None:
+    from prism.config import LISTING
     from prism.report import render_ablation, render_report
 
-    is_ablation = (arguments.run / "ablation.json").is_file()
+    is_ablation = (arguments.run / LISTING).is_file()
     print((render_ablation if is_ablation else render_report)(arguments.run, arguments.output))
 
 

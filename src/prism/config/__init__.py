@@ -1,6 +1,6 @@
 """Recipes: typed, frozen configuration read from TOML."""
 
-from prism.config.ablation import Ablation, load_ablation
+from prism.config.ablation import CELLS, FAILURE, LISTING, Ablation, load_ablation
 from prism.config.audit import AuditConfig
 from prism.config.base import Config, OptimizerSettings, Precision
 from prism.config.benchmarks import (
@@ -74,7 +74,10 @@ from prism.config.training import (
 from prism.config.typical import TypicalConfig
 
 __all__ = [
+    "CELLS",
     "DEVICES",
+    "FAILURE",
+    "LISTING",
     "SAMPLES_PER_PROMPT",
     "Ablation",
     "AddedAdvantage",

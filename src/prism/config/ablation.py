@@ -26,6 +26,10 @@ from prism.config.training import BranchAdvantage, MixedAdvantage
 from prism.errors import ConfigError
 
 FULL = "full"
+LISTING, CELLS = "ablation.json", "cells"
+"""What marks the directory of an ablation: its list of cells, and the directory of their runs."""
+FAILURE = "failure.json"
+"""In a seed's directory: the error that this seed of a cell ended with."""
 
 
 class AblationFile(Config):
@@ -112,7 +116,7 @@ def _cell(base: Table, name: str, changes: Sequence[str], directory: Path, *, so
     table = base
     for change in changes:
         table = merge(table, parse_override(change))
-    table = table | {"name": name, "output": str(directory / "cells" / name)}
+    table = table | {"name": name, "output": str(directory / CELLS / name)}
     return build_config(Recipe, table, (), source=f"{source}, cell {name}")
 
 

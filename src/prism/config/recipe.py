@@ -79,6 +79,9 @@ class Recipe(Config):
     def run_directory(self) -> Path:
         return self.output if self.output is not None else Path("runs") / self.name
 
+    def seed_directory(self, seed: int) -> Path:
+        return self.run_directory / f"seed-{seed}"
+
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         self._check_token_budgets()

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from prism.config import PlannedStage, Recipe, load_recipe, plan_stages
+from prism.config import CELLS, LISTING, PlannedStage, Recipe, load_recipe, plan_stages
 from prism.errors import DataError
 from prism.report.completeness import missing_parts
 from prism.report.events import warnings_note
@@ -24,7 +24,7 @@ from prism.report.results import (
     mean_score,
     scores_of,
 )
-from prism.report.rundir import CELLS, LISTING, Run, read_object, read_run
+from prism.report.rundir import Run, read_object, read_run
 from prism.report.statistics import Estimate, over_seeds
 
 COLUMNS = (*ACCURACIES, *DESCRIPTIONS)

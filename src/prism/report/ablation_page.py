@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from prism.config import CELLS
 from prism.report.ablation import COLUMNS, Cell, Group, Listing, measured_cells, read_listing
 from prism.report.ablation_figures import (
     alpha_section,
@@ -28,7 +29,6 @@ from prism.report.document import document, page_header, status, write_page
 from prism.report.markup import Html, element, join
 from prism.report.page import code_versions, describe_base, describe_discriminator, dev_note
 from prism.report.results import MODES
-from prism.report.rundir import CELLS
 from prism.report.tables import (
     CHANCE_NOTE,
     divider,

@@ -9,17 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prism.config import PlannedStage, Recipe, load_recipe, plan_stages
+from prism.config import FAILURE, PlannedStage, Recipe, load_recipe, plan_stages
 from prism.errors import DataError
 
 Row = Mapping[str, Any]
 
 AUDIT = "audit.json"
 """What marks the directory of an audit, which is no stage of training."""
-LISTING, CELLS = "ablation.json", "cells"
-"""What marks the directory of an ablation: its list of cells, and the directory of their runs."""
-FAILURE = "failure.json"
-"""The error that a seed of an ablation's cell ended with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from prism.config import CELLS, LISTING
 from prism.report.charts import plain
 from prism.report.identity import VIEWS, stage_colour, stage_title
 from prism.report.markup import Html, element
 from prism.report.pictures import embedded_image
-from prism.report.rundir import CELLS, LISTING, Row, Run, Stage, metric_value
+from prism.report.rundir import Row, Run, Stage, metric_value
 
 _PER_STAGE = 3
 _PARTS = {

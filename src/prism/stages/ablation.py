@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prism.config import Ablation, PlannedStage, Recipe, plan_stages
+from prism.config import FAILURE, LISTING, Ablation, PlannedStage, Recipe, plan_stages
 from prism.errors import AlignmentCollapseError, AuditError, ConfigError, DataError, NumericsError, StorageError
 from prism.runtime.atomic import write_json, write_new
 from prism.runtime.distributed import from_first, num_processes, processes
@@ -21,7 +21,7 @@ from prism.runtime.progress import say
 from prism.stages.pipeline import run_recipe
 from prism.stages.workspace import CONSOLE, Workspace
 
-STORE, LISTING, FAILURE = "store", "ablation.json", "failure.json"
+STORE = "store"
 OWN_ERRORS = (ConfigError, DataError, NumericsError, AlignmentCollapseError, AuditError)
 """What a cell's own settings can lead to; a full disk or a lost server would end the next cell as well."""
 
@@ -80,7 +80,7 @@ def _has_failed(recipe: Recipe) -> bool:
 
 
 def _failure_path(recipe: Recipe, seed: int) -> Path:
-    return recipe.run_directory / f"seed-{seed}" / FAILURE
+    return recipe.seed_directory(seed) / FAILURE
 
 
 def _link_seeds(directory: Path, recipe: Recipe) -> None:
@@ -90,7 +90,7 @@ def _link_seeds(directory: Path, recipe: Recipe) -> None:
 
 def link_stages(directory: Path, recipe: Recipe, seed: int) -> None:
     """Makes the stages of one seed of a cell links into the store; raises StorageError where something else is."""
-    store, cell = directory / STORE / f"seed-{seed}", recipe.run_directory / f"seed-{seed}"
+    store, cell = directory / STORE / f"seed-{seed}", recipe.seed_directory(seed)
     cell.mkdir(parents=True, exist_ok=True)
     for name, key in (*stage_keys(recipe, seed).items(), ("images", "")):
         target, link = store / (f"{name}-{key[:12]}" if key else name), cell / name
@@ -109,7 +109,7 @@ def stage_keys(recipe: Recipe, seed: int) -> dict[str, str]:
 
     Whatever is part of a stage's identity must be part of its key: two cells would else write to one place by turns.
     """
-    workspace = Workspace(recipe, seed, recipe.run_directory / f"seed-{seed}")
+    workspace = Workspace(recipe, seed, recipe.seed_directory(seed))
     keys = {"data": config_sha256({"data": recipe.data.model_dump(mode="json"), "seed": seed})}
     common = {"evaluation": _dumped(recipe.evaluation), "max_prompt_tokens": recipe.max_prompt_tokens}
     common["rollout"] = _dumped(recipe.rollout)

@@ -51,7 +51,7 @@ def run_recipe(
     with processes(also_alone=recipe.precision == "bfloat16"):
         check_fsdp_size(recipe.fsdp_size, num_processes())
         for seed in recipe.seeds if seeds is None else seeds:
-            workspace = Workspace(recipe, seed, directory / f"seed-{seed}")
+            workspace = Workspace(recipe, seed, recipe.seed_directory(seed))
             datasets.prepare(workspace)
             for stage in selected:
                 if only != "eval":
@@ -81,9 +81,7 @@ def audit_recipe(recipe: Recipe) -> list[Path]:
     _choose_threads(recipe)
     with processes(also_alone=recipe.precision == "bfloat16"):
         check_fsdp_size(recipe.fsdp_size, num_processes())
-        return [
-            audit.run_newest(Workspace(recipe, seed, recipe.run_directory / f"seed-{seed}")) for seed in recipe.seeds
-        ]
+        return [audit.run_newest(Workspace(recipe, seed, recipe.seed_directory(seed))) for seed in recipe.seeds]
 
 
 def _choose_threads(recipe: Recipe) -> None:
