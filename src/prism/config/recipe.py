@@ -94,6 +94,8 @@ class Recipe(Config):
             raise contradiction("rlvr.baselines", list(self.rlvr.baselines), reason)
         if self.audit and not (self.warmup or self.align):
             raise contradiction("audit", None, "there is no warmup or align stage whose data could be audited")
+        if self.audit and self.audit.every and not self.align:
+            raise contradiction("audit.every", self.audit.every, "there is no [align] stage to audit meanwhile")
         return self
 
     def _check_token_budgets(self) -> None:

@@ -15,10 +15,40 @@ _RAISED = ("flag", "warning", "inconclusive")
 
 def audit_section(run: Run) -> Html | None:
     """The audits of every seed, before and during the game; None where there was none."""
-    if not run.audits:
+    games = [stage for stage in run.over_seeds("align") if stage.audits]
+    if not run.audits and not games:
         return None
     audits = [part for (seed, _), document in sorted(run.audits.items()) for part in _audit(seed, document)]
+    audits += [part for stage in games for part in _game(stage.seed, stage.audits)]
     return element("section", element("h2", "Shortcut audit"), element("p", _LEAD, class_="lead"), *audits, id="audit")
+
+
+def _game(seed: int, documents: Sequence[Row]) -> Sequence[Html]:
+    """A row for each audit while the game was played."""
+    views = list(dict.fromkeys(view for document in documents for view in document["accuracy"]))
+    titles = ["After step", "Flags", "Warnings", "Valid"]
+    titles += [f"{view}: {what}" for view in views for what in ("discriminator", "best feature")]
+    rows = []
+    for document in documents:
+        subject = document["subject"]
+        shares = [cell for view in views for cell in _game_shares(document["accuracy"].get(view) or {})]
+        raised = [", ".join(document[kind]) or "–" for kind in ("flags", "warnings")]
+        rows.append([document["step"], *raised, f"{subject['num_valid']} of {subject['num_rollouts']}", *shares])
+    note = (
+        "Shares of pairs in which the discriminator, or the best of the trivial features (n-grams among them), tells "
+        "the teacher's text, with 95% intervals over prompts."
+    )
+    return (
+        element("h3", f"Seed {seed}: while the game was played"),
+        _table(titles, rows),
+        element("p", note, class_="note"),
+    )
+
+
+def _game_shares(accuracy: Mapping[str, Any]) -> tuple[str, str]:
+    features = [found for name, found in accuracy.items() if name != "discriminator" and found]
+    best = max(features, key=lambda found: found["mean"] or 0.0, default=None)
+    return _share(accuracy.get("discriminator")), _share(best)
 
 
 def _audit(seed: int, document: Row) -> Sequence[Html]:

@@ -36,7 +36,7 @@ class Stage:
     """One stage of one seed. `summary` and `items` are None where the stage was not evaluated.
 
     `test_sha256` identifies the test items it was evaluated on; None where that was not recorded. `events` are
-    those of collapse control, and warnings.
+    those of collapse control, and warnings; `audits` those of the game while it was played.
     """
 
     seed: int
@@ -49,6 +49,7 @@ class Stage:
     items: tuple[Item, ...] | None
     test_sha256: str | None = None
     events: tuple[Row, ...] = ()
+    audits: tuple[Row, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -162,6 +163,7 @@ def _read_stage(seed: int, path: Path) -> Stage:
         items=tuple(_read_item(row, items) for row in _read_rows(items)) if items.exists() else None,
         test_sha256=(evaluation.get("inputs") or {}).get("data/test"),
         events=tuple(_read_rows(path / "events.jsonl")),
+        audits=tuple(_read_rows(path / "audits.jsonl")),
     )
 
 

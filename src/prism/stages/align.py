@@ -4,7 +4,8 @@ Each step samples fresh rollouts, scores them and the teacher's responses on bot
 discriminator by Bradley-Terry (Eq. 2) and the policy by the group-normalised scores (Eqs. 1, 3, 4).
 Both learn from the same scores, those before the discriminator's update; accuracies are on rollouts it
 has never seen. The discriminator goes first since its scores and its gradient come from one pass.
-With `align.control` a step is played as `stages.control` has decided, and a game that has failed stops.
+With `align.control` a step is played as `stages.control` has decided, and a game that has failed stops; with
+`audit.every` it stops past a flag of an audit (`stages.game_audit`).
 One that was played to its end is looked back upon, with or without control (`stages.hindsight`).
 """
 
@@ -30,6 +31,7 @@ from prism.stages.datasets import read_alignment
 from prism.stages.discriminators import load_discriminator_for_alignment, open_game
 from prism.stages.engines import open_engine
 from prism.stages.game import record_routing, update_discriminator
+from prism.stages.game_audit import GameAudits
 from prism.stages.hindsight import look_back
 from prism.stages.imitation import draw_batch, num_tokens
 from prism.stages.mismatch import check_sampler, importance_of, mismatch_metrics, sampler_logprobs
@@ -65,8 +67,9 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     demonstrations = read_alignment(workspace, config.max_response_tokens)
     players = _load_players(workspace, planned.start, config)
     discriminator, encoder = players.discriminator, players.encoder
-    control = _attach(run, players, config)
+    control, audits = _attach(workspace, run, players, config)
     control.check()
+    audits.check()
     teachers = by_prompt_id(demonstrations) if config.control and config.control.replay else {}
     sampling = Sampling(config.temperature, config.max_response_tokens)
     with open_engine(workspace, players.policy, encoder, max_response_tokens=sampling.max_tokens) as engine:
@@ -103,6 +106,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             if control.has_collapsed:
                 run.save(step)
             control.check()
+            audits.observe(step, demonstrations, engine)
     _warn(run)
     workspace.save_models(run, {"model": players.policy, "discriminator": discriminator}, encoder)
 
@@ -124,15 +128,16 @@ def _load_players(workspace: Workspace, start: str, config: AlignConfig) -> Play
     )
 
 
-def _attach(run: StageRun, players: Players, config: AlignConfig) -> Control:
-    """Restores both sides and collapse control from the newest checkpoint, if there is one."""
+def _attach(workspace: Workspace, run: StageRun, players: Players, config: AlignConfig) -> tuple[Control, GameAudits]:
+    """Restores both sides and what watches over them from the newest checkpoint, if there is one."""
     state: dict[str, Any] = {}
     run.attach(
         modules={"policy": players.policy, "discriminator": players.discriminator},
         optimizers={"policy": players.policy_optimizer, "discriminator": players.discriminator_optimizer},
         state=state,
     )
-    return Control(config.control, state, seed=run.seed)
+    models = (players.policy, players.encoder, players.discriminator)
+    return Control(config.control, state, seed=run.seed), GameAudits(workspace, run, models, state)
 
 
 def update_policy(

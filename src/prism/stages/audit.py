@@ -1,13 +1,15 @@
 """The shortcut audit: fresh rollouts against the teacher, on prompts the discriminator was not trained on.
 
 Before the game it looks at the policy that alignment starts from and at the warm-up's discriminator, during
-and after the game at both as they are then. `audit.json` holds what was found.
+and after the game at both as they are then. `audit.json` holds what was found. What a recipe audits while it plays
+is in `stages.game_audit`.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prism.config import (
@@ -24,6 +26,7 @@ from prism.evals.audit import audit_document
 from prism.evals.shortcuts import MIN_PROMPTS
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
 from prism.records import Demonstration
+from prism.rollout.engine import PolicyEngine
 from prism.rollout.sampling import Sampling
 from prism.runtime.atomic import write_json
 from prism.runtime.checkpoint import checkpoint_step, list_checkpoints, load_modules
@@ -50,7 +53,7 @@ class Subject:
     planned: PlannedStage
     discriminator: str | None
     load: Callable[[], Models]
-    trained_on: Callable[[list[Demonstration]], set[str]]
+    trained_on: Callable[[Sequence[Demonstration]], set[str]]
     directories: Mapping[str, Path] = field(default_factory=dict)
 
 
@@ -62,10 +65,15 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     path = _run(workspace, _before_game(workspace, planned))
     flags = read_audit(path)["flags"]
     if flags and config.stop_on_flags:
-        raise AuditError(
-            f"audit: {', '.join(flags)}; `prism audit` shows what was measured and what to do, {path} holds all of it; "
-            "mend it, or set audit.stop_on_flags=false to go on"
-        )
+        raise AuditError(f"audit: {flags_line(flags, path)}")
+
+
+def flags_line(flags: Sequence[str], path: Path) -> str:
+    """What to say where a run stops for `flags`."""
+    return (
+        f"{', '.join(flags)}; `prism audit` shows what was measured and what to do, {path} holds all of it; "
+        "mend it, or set audit.stop_on_flags=false to go on"
+    )
 
 
 def run_newest(workspace: Workspace) -> Path:
@@ -121,7 +129,7 @@ def _end_of_game(workspace: Workspace, discriminator: Path, step: int) -> Subjec
         judge = discriminators.load_discriminator(discriminator, workspace.recipe)
         return *workspace.load_policy("align"), workspace.to_use(judge)
 
-    return _subject_in_game(workspace, step, load, {"discriminator": discriminator}, inputs=("align",))
+    return game_subject(workspace, step, load, {"discriminator": discriminator}, inputs=("align",))
 
 
 def _checkpoint_of_game(workspace: Workspace, checkpoint: Path) -> Subject:
@@ -132,17 +140,18 @@ def _checkpoint_of_game(workspace: Workspace, checkpoint: Path) -> Subject:
         load_modules(checkpoint, {"policy": policy, "discriminator": discriminator})
         return policy, encoder, discriminator
 
-    return _subject_in_game(workspace, checkpoint_step(checkpoint), load, {"checkpoint": checkpoint}, inputs=())
+    return game_subject(workspace, checkpoint_step(checkpoint), load, {"checkpoint": checkpoint})
 
 
-def _subject_in_game(
+def game_subject(
     workspace: Workspace,
     step: int,
     load: Callable[[], Models],
-    directories: Mapping[str, Path],
+    directories: Mapping[str, Path] = MappingProxyType({}),
     *,
-    inputs: tuple[str, ...],
+    inputs: tuple[str, ...] = (),
 ) -> Subject:
+    """The recipe's game after `step`; `directories` and `inputs` are what the models come from."""
     name = f"align, step {step}"
     planned = PlannedStage(GAME_AUDIT, "audit", name, inputs, 0, False)
     return Subject(planned, name, load, lambda given: _in_steps(workspace, given, step), directories)
@@ -182,7 +191,7 @@ def _in_warmup(workspace: Workspace) -> set[str]:
     return {demonstration.prompt.id for demonstration in pool}
 
 
-def _in_steps(workspace: Workspace, demonstrations: list[Demonstration], step: int) -> set[str]:
+def _in_steps(workspace: Workspace, demonstrations: Sequence[Demonstration], step: int) -> set[str]:
     """Prompts of the warm-up and of the game's first steps."""
     config = workspace.recipe.align
     assert config is not None
@@ -191,7 +200,7 @@ def _in_steps(workspace: Workspace, demonstrations: list[Demonstration], step: i
 
 
 def choose_prompts(
-    workspace: Workspace, demonstrations: list[Demonstration], trained_on: set[str], count: int
+    workspace: Workspace, demonstrations: Sequence[Demonstration], trained_on: set[str], count: int
 ) -> list[Demonstration]:
     """Up to `count` demonstrations that the discriminator has not been trained on; where there are fewer than an
     audit needs, others as well."""
@@ -202,14 +211,13 @@ def choose_prompts(
 
 
 def _run(workspace: Workspace, subject: Subject) -> Path:
-    recipe = workspace.recipe
-    config, game = recipe.audit or AuditConfig(), _game_settings(workspace)
+    recipe, config = workspace.recipe, _settings(workspace)
     run = workspace.open_stage(
         subject.planned,
-        # What is found does not depend on what the run then does about it.
         [
-            config.model_copy(update={"stop_on_flags": True}),
-            game,
+            # What is found depends neither on what the run then does about it nor on when it looks again.
+            config.model_copy(update={"stop_on_flags": True, "every": None}),
+            _game_settings(workspace),
             recipe.discriminator,
             *workspace.sampling_settings,
         ],
@@ -218,29 +226,36 @@ def _run(workspace: Workspace, subject: Subject) -> Path:
         directories=subject.directories,
     )
     if not run.is_complete:
-        write_json(run.directory / AUDIT, _audit(workspace, subject, config, game))
+        limit = _game_settings(workspace).max_response_tokens
+        demonstrations = read_alignment(workspace, limit)
+        models = subject.load()
+        policy, encoder, _ = models
+        with open_engine(workspace, policy, encoder, max_response_tokens=limit, is_checked=True) as engine:
+            write_json(run.directory / AUDIT, audit_models(workspace, subject, models, demonstrations, engine))
         run.finish({"audit": AUDIT})
     return run.directory / AUDIT
 
 
-def _audit(
-    workspace: Workspace, subject: Subject, config: AuditConfig, game: AlignConfig | WarmupConfig
+def audit_models(
+    workspace: Workspace,
+    subject: Subject,
+    models: Models,
+    demonstrations: Sequence[Demonstration],
+    engine: PolicyEngine,
 ) -> dict[str, Any]:
-    """Samples rollouts, measures and judges: the content of audit.json."""
-    recipe = workspace.recipe
-    demonstrations = read_alignment(workspace, game.max_response_tokens)
+    """Samples rollouts of the policy among `models`, measures and judges: the content of audit.json. Of all the
+    `demonstrations` of alignment some are chosen."""
+    config, game = _settings(workspace), _game_settings(workspace)
     trained_on = subject.trained_on(demonstrations)
     chosen = choose_prompts(workspace, demonstrations, trained_on, config.num_prompts)
-    policy, encoder, discriminator = subject.load()
-    limit = game.max_response_tokens
-    with open_engine(workspace, policy, encoder, max_response_tokens=limit, is_checked=True) as engine:
-        engine.update_weights(checkpoint_weights(policy))
-        groups = engine.generate(
-            [demonstration.prompt for demonstration in chosen],
-            num_samples=config.samples_per_prompt,
-            sampling=Sampling(game.temperature, limit),
-            seed=derive_seed(workspace.seed, "audit"),
-        )
+    policy, encoder, discriminator = models
+    engine.update_weights(checkpoint_weights(policy))
+    groups = engine.generate(
+        [demonstration.prompt for demonstration in chosen],
+        num_samples=config.samples_per_prompt,
+        sampling=Sampling(game.temperature, game.max_response_tokens),
+        seed=derive_seed(workspace.seed, "audit"),
+    )
     measures = measure(
         AuditInputs(
             demonstrations=chosen,
@@ -248,7 +263,7 @@ def _audit(
             encoder=encoder,
             body=policy.model if discriminator is None else discriminator.model,
             discriminator=discriminator,
-            mode=recipe.discriminator.type,
+            mode=workspace.recipe.discriminator.type,
             token_budget=game.token_budget,
             seed=workspace.seed,
         )
@@ -263,6 +278,10 @@ def _audit(
         "num_valid": next(iter(measures.shortcuts.views.values())).num_pairs,
     }
     return audit_document(measures, audited)
+
+
+def _settings(workspace: Workspace) -> AuditConfig:
+    return workspace.recipe.audit or AuditConfig()
 
 
 def _game_settings(workspace: Workspace) -> AlignConfig | WarmupConfig:

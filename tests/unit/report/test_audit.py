@@ -87,6 +87,17 @@ def test_an_audit_is_no_stage_of_training(audited: Callable[..., Path], name: st
     assert "Not in the recipe" not in render_report(path).read_text(encoding="utf-8")
 
 
+def test_audits_of_a_game_are_a_row_each(make_run: MakeRun) -> None:
+    path = make_run(seeds=(0, 1), stages=("base", "sft", "warmup", "align"))
+    documents = [{"step": 10} | document(check("filler", "flag")), {"step": 20} | document(check("filler", "ok"))]
+    lines = "".join(json.dumps(found) + "\n" for found in documents)
+    (path / "seed-1" / "align" / "audits.jsonl").write_text(lines)
+    html = str(audit_section(read_run(path)))
+    assert "Seed 1: while the game was played" in html and "Seed 0" not in html
+    row = "<td>10</td><td>filler</td><td>–</td><td>372 of 384</td><td>87% (83–91)</td><td>50%</td><td>–</td><td>–</td>"
+    assert row in html and row.replace("<td>10</td><td>filler</td>", "<td>20</td><td>–</td>") in html
+
+
 def test_a_planned_audit_that_is_missing_leaves_the_stages_complete(make_run: MakeRun) -> None:
     path = make_run()
     recipe = json.loads((path / "recipe.json").read_text())

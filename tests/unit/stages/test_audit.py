@@ -4,6 +4,7 @@ The policy of these runs is a parrot: it says what the teacher says, so that bot
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -236,13 +237,59 @@ def test_a_run_stops_past_a_flag_unless_told_to_go_on(make_run: Make, monkeypatc
         with pytest.raises(AuditError, match=r"^audit: filler, length; `prism audit` shows .*audit\.json"):
             play(workspace, "audit")
     assert len(Parrot.asked["audit"]) == AUDIT["num_prompts"]
-    going_on = Workspace(
-        Recipe.model_validate(workspace.recipe.model_dump() | {"audit": AUDIT | {"stop_on_flags": False}}),
-        workspace.seed,
-        workspace.directory,
-    )
-    play(going_on, "audit")
+    play(changed(workspace, audit=AUDIT | {"stop_on_flags": False}), "audit")
     assert len(Parrot.asked["audit"]) == AUDIT["num_prompts"]
+
+
+def changed(workspace: Workspace, **tables: Any) -> Workspace:
+    """The same run by a recipe with other tables."""
+    recipe = Recipe.model_validate(workspace.recipe.model_dump() | tables)
+    return Workspace(recipe, workspace.seed, workspace.directory)
+
+
+def game_audits(workspace: Workspace) -> list[dict[str, Any]]:
+    rows = (workspace.stage_directory("align") / "audits.jsonl").read_text().splitlines()
+    return [json.loads(row) for row in rows]
+
+
+def test_a_game_that_audits_itself_is_the_same_game(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its audits have the state after their step: the last one is what `prism audit` finds in the models at its end."""
+    monkeypatch.setattr(audit, "MIN_PROMPTS", 1)
+    workspace = make_run()
+    play(workspace, "base", "warmup", "align")
+    align_directory = workspace.stage_directory("align")
+    plain = {name: (align_directory / name).read_text() for name in ("metrics.jsonl", "samples.jsonl")}
+    hashes = json.loads((align_directory / "manifest.json").read_text())["outputs"]
+    assert not (align_directory / "audits.jsonl").exists()
+    shutil.rmtree(align_directory)
+
+    watched = changed(workspace, audit=AUDIT | {"every": 1})
+    Parrot.asked.clear()
+    play(watched, "align")
+    assert plain == {name: (align_directory / name).read_text() for name in plain}
+    assert hashes == json.loads((align_directory / "manifest.json").read_text())["outputs"]
+    first, last = game_audits(watched)
+    assert (first["step"], last["step"]) == (1, 2) and first["probes"] != last["probes"]
+    at_end = read_audit(audit.run_newest(watched))
+    assert last == {"step": 2} | at_end and at_end["subject"]["num_seen"] == 0
+    assert Parrot.asked["audit"] == Parrot.asked["align"][-AUDIT["num_prompts"] :]
+
+
+def test_a_game_stops_past_a_flag_unless_told_to_go_on(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a checkpoint of the step, so that the same command stops again without another step."""
+    document = audit.audit_document
+    monkeypatch.setattr(audit, "audit_document", lambda *given: document(*given) | {"flags": ["filler"]})
+    settings = AUDIT | {"every": 1}
+    workspace = make_run(audit=settings, align=ALIGN | {"checkpoint_every": 50})
+    play(workspace, "base", "warmup")
+    for _ in range(2):
+        with pytest.raises(AuditError, match=r"^align: after step 1 filler; `prism audit` shows .*audits\.jsonl"):
+            play(workspace, "align")
+    assert [found["step"] for found in game_audits(workspace)] == [1]
+    asked = len(Parrot.asked["align"])
+    play(changed(workspace, audit=settings | {"stop_on_flags": False}), "align")
+    assert [found["step"] for found in game_audits(workspace)] == [1, 2]
+    assert len(Parrot.asked["align"]) == 2 * asked == 2 * (ALIGN["prompts_per_step"] + AUDIT["num_prompts"])
 
 
 def test_a_trained_discriminator_from_outside_is_audited_without_a_warm_up(
