@@ -24,7 +24,8 @@ COMMAND = str(Path(__file__).with_name("double_precision.py"))
 ALONE = (sys.executable, COMMAND)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", COMMAND)
 TOLERANCE = 1e-9
-SMALLER = ("rollout.batch_size=4", "align.num_steps=3", "rlvr.num_steps=2", "evaluation.limit=1")
+AUDITED = ("audit.num_prompts=4", "audit.samples_per_prompt=2", "audit.every=2", "audit.stop_on_flags=false")
+SMALLER = ("rollout.batch_size=4", "align.num_steps=3", "rlvr.num_steps=2", "evaluation.limit=1", *AUDITED)
 """What a step samples is several batches, so that both processes have some."""
 MODELS = (
     "warmup/model",
@@ -143,6 +144,20 @@ def test_final_weights_are_those_of_one_process(alone: Path, together: Path, nam
 @pytest.mark.parametrize("stage", ["warmup", "align", "sft-grpo", "prism-grpo", "prism-dapo", "prism-gspo"])
 def test_every_step_measured_what_one_process_measures(alone: Path, together: Path, stage: str) -> None:
     assert_same_metrics(alone, together, stage)
+
+
+def test_a_game_is_audited_alike(alone: Path, together: Path) -> None:
+    """But for shares of pairs whose scores may be equal but for round-off."""
+    one, other = (
+        [json.loads(line) for line in (run / "seed-0" / "align" / "audits.jsonl").read_text().splitlines()]
+        for run in (alone, together)
+    )
+    assert [found["step"] for found in one] == [found["step"] for found in other] == [2]
+    for part in ("subject", "inputs", "shortcuts"):
+        assert one[0][part] == other[0][part]
+    for view, probes in one[0]["probes"].items():
+        for name, probe in probes.items():
+            assert probe["shift"] == pytest.approx(other[0]["probes"][view][name]["shift"], rel=1e-6, abs=1e-9)
 
 
 def test_evaluations_have_the_same_answers(alone: Path, together: Path) -> None:
