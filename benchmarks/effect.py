@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from prism.cli import main as prism
-from prism.config import SAMPLES_PER_PROMPT, Recipe, plan_stages
+from prism.config import CELLS, LISTING, SAMPLES_PER_PROMPT, Recipe, plan_stages
 from prism.evals.statistics import Interval, mean_interval
 from prism.report import print_ablation_table
 from prism.report.ablation import OVERALL, averaged
@@ -33,8 +33,8 @@ from prism.runtime.jsonl import read_jsonl
 
 RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
 KEPT = {
-    *("recipe.json", "ablation.json", "manifest.json", "teacher_distribution.json"),
-    *("metrics.jsonl", "timings.jsonl", "events.jsonl", "summary.json", "audit.json"),
+    *("recipe.json", LISTING, "manifest.json", "teacher_distribution.json"),
+    *("metrics.jsonl", "timings.jsonl", "events.jsonl", "summary.json", "audit.json", "audits.jsonl"),
 }
 EXPERIMENTS = ("effect", "noisy-effect")
 """Recipes whose reference is the cell `full`."""
@@ -89,7 +89,7 @@ def unite(archives: list[Path], directory: Path) -> None:
     for path in archives:
         with tarfile.open(path) as archive:
             archive.extractall(directory, filter="data")
-        for file in sorted(directory.glob("cells/*/recipe.json")):
+        for file in sorted(directory.glob(f"{CELLS}/*/recipe.json")):
             recipe = json.loads(file.read_text(encoding="utf-8"))
             [seed], recipe["output"] = recipe["seeds"], str(file.parent)
             first = cells.setdefault(file.parent.name, recipe | {"seeds": []})
@@ -100,7 +100,7 @@ def unite(archives: list[Path], directory: Path) -> None:
                 )
             first["seeds"].append(seed)
     for name, recipe in cells.items():
-        (directory / "cells" / name / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+        (directory / CELLS / name / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
 
 
 def report(recipe: str) -> int:
@@ -119,7 +119,7 @@ def budget_lines(united: Path) -> list[str]:
 
     The warm-up's rollouts count: a baseline of as many steps as alignment and RLVR have together has fewer.
     """
-    runs = {cell.name: read_run(cell) for cell in sorted((united / "cells").iterdir())}
+    runs = {cell.name: read_run(cell) for cell in sorted((united / CELLS).iterdir())}
     full, others = runs["full"], {name: run for name, run in runs.items() if run.recipe.align is None}
     aligned = warmup_rollouts(full.recipe) + sampled(full, "align")
     found = [f"{name} {aligned + sampled(full, f'prism-{name}'):,.0f}" for name in algorithms(full)]
@@ -128,7 +128,7 @@ def budget_lines(united: Path) -> list[str]:
     for cell, run in others.items():
         found = [f"{name} {sampled(run, f'sft-{name}'):,.0f}" for name in algorithms(run)]
         lines += [
-            f"  {cell}: {', '.join(found)}; full before RLVR less this behind it, all sub-benchmarks, points",
+            f"  {cell}: {', '.join(found)}; PRISM without RLVR less this arm after RLVR, all sub-benchmarks, points",
             *(f"    {mode}: {lead_before_rlvr(full, run, mode)}" for mode in MODES),
         ]
     return lines
@@ -165,14 +165,14 @@ def sampled(run: Run, name: str) -> float:
         ]
         for stage in run.over_seeds(name)
     ]
-    return fmean(sum(counts) for counts in per_step)
+    return fmean(sum(counts) for counts in per_step) if per_step else 0.0
 
 
 def drift_lines(united: Path) -> list[str]:
     """Of each seed: which sampled measures of distance to the teacher are smaller after alignment than after SFT, and
     the share of descriptions without a mistake. A distance up to its floor cannot be told from none."""
     lines = ["", "distance to the teacher, sampled, after SFT and after alignment; * is up to its floor"]
-    for seed in sorted((united / "cells" / "full").glob("seed-*")):
+    for seed in sorted((united / CELLS / "full").glob("seed-*")):
         before, after = (read_summary(seed / stage) for stage in ("sft", "align"))
         pairs = {name: (first, after["drift"]["sampled"][name]) for name, first in before["drift"]["sampled"].items()}
         drifted = [name for name, (first, _) in pairs.items() if first["plug_in"] > first["floor"]]
@@ -196,7 +196,7 @@ def game_lines(united: Path) -> list[str]:
 
     Means over seeds; of the others than the mixture less the mixture's, with 95% intervals over seeds.
     """
-    games = {cell.name: read_games(cell) for cell in sorted((united / "cells").iterdir())}
+    games = {cell.name: read_games(cell) for cell in sorted((united / CELLS).iterdir())}
     mixture = games.pop("full")
     others = {name: seeds for name, seeds in games.items() if seeds}
     lines = ["", f"rollouts of the game, points; the mixture's, and the others' less those, {len(mixture)} seeds"]

@@ -88,20 +88,25 @@ def kill_after(num_steps: int, recipe: Path, directory: Path, *overrides: str) -
     assert process.returncode == -signal.SIGKILL
 
 
-# Three alignments in processes of their own take a minute and a half; `make test` is to stay below ten.
+# Five alignments in processes of their own take some minutes; `make test` is to stay below ten.
 @pytest.mark.slow
 def test_a_reacting_game_that_is_killed_ends_in_the_same_bytes(warmed_up: Path, reacting: Path, tmp_path: Path) -> None:
-    """Its memory of rollouts, its scaled rates and its events come back from checkpoints of every second step."""
+    """Its memory of rollouts, its scaled rates, its events and audits come back from checkpoints of every second step;
+    and audits change nothing else."""
     settings = ("evaluation=none", "align.num_steps=6", "align.checkpoint_every=2")
-    whole, killed = (Path(shutil.copytree(warmed_up, tmp_path / name)) for name in ("whole", "killed"))
-    status, line = finish(start("align", reacting, whole, *settings))
-    assert status == 0, line
+    audited = (*settings, "audit.every=1", "audit.num_prompts=4", "audit.stop_on_flags=false")
+    plain, whole, killed = (Path(shutil.copytree(warmed_up, tmp_path / name)) for name in ("plain", "whole", "killed"))
+    for directory, chosen in ((plain, settings), (whole, audited)):
+        status, line = finish(start("align", reacting, directory, *chosen))
+        assert status == 0, line
     for num_steps in (3, 5):
-        kill_after(num_steps, reacting, killed, *settings)
-    assert finish(start("align", reacting, killed, *settings))[0] == 0
+        kill_after(num_steps, reacting, killed, *audited)
+    assert finish(start("align", reacting, killed, *audited))[0] == 0
     expected = contents(whole / "seed-0" / "align")
     assert contents(killed / "seed-0" / "align") == expected
     assert {"metrics.jsonl", "events.jsonl", "router.jsonl", "model/model.safetensors"} <= set(expected)
+    assert expected.pop("audits.jsonl").count(b"\n") == 6
+    assert contents(plain / "seed-0" / "align") == expected
     played = rows(whole / "seed-0" / "align" / "metrics.jsonl")
     assert sum(row["control/replayed"] > 0 for row in played) >= 2
     assert len({row["control/policy_rate"] for row in played}) >= 3

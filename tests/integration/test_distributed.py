@@ -153,7 +153,7 @@ def test_a_game_is_audited_alike(alone: Path, together: Path) -> None:
         for run in (alone, together)
     )
     assert [found["step"] for found in one] == [found["step"] for found in other] == [2]
-    for part in ("subject", "inputs", "shortcuts"):
+    for part in ("subject", "flags", "warnings", "inputs", "shortcuts"):
         assert one[0][part] == other[0][part]
     for view, probes in one[0]["probes"].items():
         for name, probe in probes.items():

@@ -94,9 +94,16 @@ class Recipe(Config):
             raise contradiction("rlvr.baselines", list(self.rlvr.baselines), reason)
         if self.audit and not (self.warmup or self.align):
             raise contradiction("audit", None, "there is no warmup or align stage whose data could be audited")
-        if self.audit and self.audit.every and not self.align:
-            raise contradiction("audit.every", self.audit.every, "there is no [align] stage to audit meanwhile")
+        if self.audit and self.audit.every:
+            self._check_game_audits(self.audit.every)
         return self
+
+    def _check_game_audits(self, every: int) -> None:
+        if self.align is None:
+            raise contradiction("audit.every", every, "there is no [align] stage whose steps could be audited")
+        if every > self.align.num_steps:
+            reason = f"must not exceed align.num_steps ({self.align.num_steps}), else no step is audited"
+            raise contradiction("audit.every", every, reason)
 
     def _check_token_budgets(self) -> None:
         """A whole prompt and a whole response must fit in one forward pass, for neither is ever cut there."""

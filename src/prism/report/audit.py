@@ -26,23 +26,30 @@ def audit_section(run: Run) -> Html | None:
 def _game(seed: int, documents: Sequence[Row]) -> Sequence[Html]:
     """A row for each audit while the game was played."""
     views = list(dict.fromkeys(view for document in documents for view in document["accuracy"]))
-    titles = ["After step", "Flags", "Warnings", "Valid"]
+    titles = ["After step", "Flags", "Warnings", "Inconclusive", "Prompts (trained on)", "Valid"]
     titles += [f"{view}: {what}" for view in views for what in ("discriminator", "best feature")]
     rows = []
     for document in documents:
         subject = document["subject"]
         shares = [cell for view in views for cell in _game_shares(document["accuracy"].get(view) or {})]
-        raised = [", ".join(document[kind]) or "–" for kind in ("flags", "warnings")]
-        rows.append([document["step"], *raised, f"{subject['num_valid']} of {subject['num_rollouts']}", *shares])
+        raised = [", ".join(_names(document, verdict)) or "–" for verdict in _RAISED]
+        prompts = f"{subject['num_prompts']} ({subject['num_seen']})"
+        valid = f"{subject['num_valid']} of {subject['num_rollouts']}"
+        rows.append([document["step"], *raised, prompts, valid, *shares])
     note = (
-        "Shares of pairs in which the discriminator, or the best of the trivial features (n-grams among them), tells "
-        "the teacher's text, with 95% intervals over prompts."
+        "Shares of pairs in which the discriminator, or the best of the features (n-grams and all of them together "
+        "among them), tells the teacher's text, with 95% intervals over prompts. Prompts that it was trained on fill "
+        "up the number where there are too few others; it tells more of their pairs."
     )
     return (
         element("h3", f"Seed {seed}: while the game was played"),
         _table(titles, rows),
         element("p", note, class_="note"),
     )
+
+
+def _names(document: Row, verdict: str) -> list[str]:
+    return sorted({check["name"] for check in document["checks"] if check["verdict"] == verdict})
 
 
 def _game_shares(accuracy: Mapping[str, Any]) -> tuple[str, str]:

@@ -23,6 +23,7 @@ first one's affair, but for their shards in a checkpoint.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,7 @@ class StageRun:
         self._done_step = 0
         self._latest: dict[str, Any] = {}
         self._tokens: int | None = None
+        self._seconds_aside = 0.0
         self._lock: DirectoryLock | None = None
         self.is_complete = from_first(self._is_done)
         """Whether an earlier run finished this very stage and its outputs are untouched."""
@@ -171,7 +173,7 @@ class StageRun:
             for step in range(self.start_step + 1, self.num_steps + 1):
                 started = time.perf_counter()
                 yield step
-                self._close_step(step, time.perf_counter() - started, progress)
+                self._close_step(step, time.perf_counter() - started - self._seconds_aside, progress)
                 stop = largest(interrupt.signal_number or 0) or None
                 if stop is not None or step % self._checkpoint_every == 0 or step == self.num_steps:
                     self.save(step)
@@ -210,6 +212,15 @@ class StageRun:
     def say(self, line: str) -> None:
         """Show a line under the stage's name."""
         say(self._console, f"{self.name}: {line}")
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is done within, in the body of a step, is no part of it: its time is not the step's."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds_aside += time.perf_counter() - started
 
     def save(self, step: int) -> None:
         """Take a checkpoint at the end of the body of `step`, due or not: for a stage that is about to stop there."""
@@ -304,7 +315,7 @@ class StageRun:
         row = {"step": step, "time/step_seconds": seconds, "time/tokens_per_second": speed}
         self.log(TIMINGS).append(row)
         progress.update(step, self._latest, seconds=seconds, tokens=self._tokens)
-        self._tokens, self._done_step = None, step
+        self._tokens, self._done_step, self._seconds_aside = None, step, 0.0
 
     def _recorded_outputs(self) -> dict[str, Any]:
         manifest = read_manifest(self.directory) if self.is_complete else None

@@ -132,7 +132,10 @@ def _settings(recipe: Recipe, stage: PlannedStage) -> dict[str, Any]:
         "audit": ("audit", "warmup", "align", "discriminator"),
     }
     read = names.get(stage.kind, ("align", "discriminator"))
-    return parts | {name: _dumped(getattr(recipe, name)) for name in read}
+    dumped = {name: _dumped(getattr(recipe, name)) for name in read}
+    if recipe.audit is not None and "audit" in dumped:
+        dumped["audit"] = _dumped(recipe.audit.sampling)
+    return parts | dumped
 
 
 def _dumped(config: Any) -> Any:

@@ -106,7 +106,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             if control.has_collapsed:
                 run.save(step)
             control.check()
-            audits.observe(step, demonstrations, engine)
+            audits.audit_if_due(step, demonstrations, engine)
     _warn(run)
     workspace.save_models(run, {"model": players.policy, "discriminator": discriminator}, encoder)
 

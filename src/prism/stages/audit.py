@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from prism.config import (
@@ -107,7 +106,7 @@ def _before_game(workspace: Workspace, planned: PlannedStage) -> Subject:
         planned,
         ("warmup" if is_warm else str(recipe.discriminator.checkpoint)) if has_discriminator else None,
         load,
-        lambda _: _in_warmup(workspace) if is_warm else set(),
+        lambda _: trained_in_warmup(workspace) if is_warm else set(),
         {} if is_warm or not has_discriminator else discriminators.outside_directories(recipe),
     )
 
@@ -129,7 +128,7 @@ def _end_of_game(workspace: Workspace, discriminator: Path, step: int) -> Subjec
         judge = discriminators.load_discriminator(discriminator, workspace.recipe)
         return *workspace.load_policy("align"), workspace.to_use(judge)
 
-    return game_subject(workspace, step, load, {"discriminator": discriminator}, inputs=("align",))
+    return _subject_in_game(workspace, step, load, {"discriminator": discriminator}, inputs=("align",))
 
 
 def _checkpoint_of_game(workspace: Workspace, checkpoint: Path) -> Subject:
@@ -140,21 +139,31 @@ def _checkpoint_of_game(workspace: Workspace, checkpoint: Path) -> Subject:
         load_modules(checkpoint, {"policy": policy, "discriminator": discriminator})
         return policy, encoder, discriminator
 
-    return game_subject(workspace, checkpoint_step(checkpoint), load, {"checkpoint": checkpoint})
+    return _subject_in_game(workspace, checkpoint_step(checkpoint), load, {"checkpoint": checkpoint}, inputs=())
 
 
-def game_subject(
+def _subject_in_game(
     workspace: Workspace,
     step: int,
     load: Callable[[], Models],
-    directories: Mapping[str, Path] = MappingProxyType({}),
+    directories: Mapping[str, Path],
     *,
-    inputs: tuple[str, ...] = (),
+    inputs: tuple[str, ...],
 ) -> Subject:
-    """The recipe's game after `step`; `directories` and `inputs` are what the models come from."""
-    name = f"align, step {step}"
+    name = in_game(step)
     planned = PlannedStage(GAME_AUDIT, "audit", name, inputs, 0, False)
-    return Subject(planned, name, load, lambda given: _in_steps(workspace, given, step), directories)
+    return Subject(
+        planned,
+        name,
+        load,
+        lambda given: trained_in_warmup(workspace) | trained_in_game(workspace, given, step),
+        directories,
+    )
+
+
+def in_game(step: int) -> str:
+    """What an audit calls the models after `step` of the game."""
+    return f"align, step {step}"
 
 
 def _is_of_recipe(workspace: Workspace, manifest: Mapping[str, Any]) -> bool:
@@ -182,7 +191,7 @@ def _is_complete(directory: Path) -> bool:
     return manifest is not None and manifest["status"] == "complete"
 
 
-def _in_warmup(workspace: Workspace) -> set[str]:
+def trained_in_warmup(workspace: Workspace) -> set[str]:
     """Prompts that the warm-up may have trained on: it sets the first valid ones of its pool aside."""
     config = workspace.recipe.warmup
     if config is None:
@@ -191,12 +200,12 @@ def _in_warmup(workspace: Workspace) -> set[str]:
     return {demonstration.prompt.id for demonstration in pool}
 
 
-def _in_steps(workspace: Workspace, demonstrations: Sequence[Demonstration], step: int) -> set[str]:
-    """Prompts of the warm-up and of the game's first steps."""
+def trained_in_game(workspace: Workspace, demonstrations: Sequence[Demonstration], step: int) -> set[str]:
+    """Prompts of the game up to `step`."""
     config = workspace.recipe.align
     assert config is not None
     drawn = draw_batch(demonstrations, 0, step * config.prompts_per_step, workspace.seed, "align")
-    return _in_warmup(workspace) | {demonstration.prompt.id for demonstration in drawn}
+    return {demonstration.prompt.id for demonstration in drawn}
 
 
 def choose_prompts(
@@ -215,8 +224,7 @@ def _run(workspace: Workspace, subject: Subject) -> Path:
     run = workspace.open_stage(
         subject.planned,
         [
-            # What is found depends neither on what the run then does about it nor on when it looks again.
-            config.model_copy(update={"stop_on_flags": True, "every": None}),
+            config.sampling,
             _game_settings(workspace),
             recipe.discriminator,
             *workspace.sampling_settings,
@@ -231,22 +239,34 @@ def _run(workspace: Workspace, subject: Subject) -> Path:
         models = subject.load()
         policy, encoder, _ = models
         with open_engine(workspace, policy, encoder, max_response_tokens=limit, is_checked=True) as engine:
-            write_json(run.directory / AUDIT, audit_models(workspace, subject, models, demonstrations, engine))
+            document = audit_models(
+                workspace,
+                models,
+                demonstrations,
+                engine,
+                trained_on=subject.trained_on(demonstrations),
+                names=(subject.planned.start, subject.discriminator),
+            )
+        write_json(run.directory / AUDIT, document)
         run.finish({"audit": AUDIT})
     return run.directory / AUDIT
 
 
 def audit_models(
     workspace: Workspace,
-    subject: Subject,
     models: Models,
     demonstrations: Sequence[Demonstration],
     engine: PolicyEngine,
+    *,
+    trained_on: set[str],
+    names: tuple[str, str | None],
 ) -> dict[str, Any]:
-    """Samples rollouts of the policy among `models`, measures and judges: the content of audit.json. Of all the
-    `demonstrations` of alignment some are chosen."""
+    """Samples rollouts of the policy among `models`, measures and judges: the content of audit.json.
+
+    Of all the `demonstrations` of alignment some are chosen, `trained_on` the last. `names` are those of policy and
+    discriminator. The engine sleeps while the discriminator scores, as in the game.
+    """
     config, game = _settings(workspace), _game_settings(workspace)
-    trained_on = subject.trained_on(demonstrations)
     chosen = choose_prompts(workspace, demonstrations, trained_on, config.num_prompts)
     policy, encoder, discriminator = models
     engine.update_weights(checkpoint_weights(policy))
@@ -256,6 +276,7 @@ def audit_models(
         sampling=Sampling(game.temperature, game.max_response_tokens),
         seed=derive_seed(workspace.seed, "audit"),
     )
+    engine.sleep()
     measures = measure(
         AuditInputs(
             demonstrations=chosen,
@@ -270,8 +291,8 @@ def audit_models(
     )
     audited = {
         "seed": workspace.seed,
-        "policy": subject.planned.start,
-        "discriminator": subject.discriminator,
+        "policy": names[0],
+        "discriminator": names[1],
         "num_prompts": len(chosen),
         "num_seen": sum(given.prompt.id in trained_on for given in chosen),
         "num_rollouts": sum(len(group.rollouts) for group in groups),

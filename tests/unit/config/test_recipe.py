@@ -46,7 +46,11 @@ NO_STAGES = ["sft=none", "warmup=none", "align=none", "rlvr=none", "evaluation=n
             ["audit.num_prompts=8", "align=none", "warmup=none", "rlvr.baselines=none"],
             "audit: there is no warmup or align stage whose data could be audited",
         ),
-        (["audit.every=8", "align=none", "rlvr.baselines=none"], "audit.every = 8: there is no [align] stage to audit"),
+        (
+            ["audit.every=8", "align=none", "rlvr.baselines=none"],
+            "audit.every = 8: there is no [align] stage whose steps",
+        ),
+        (["audit.every=800"], "audit.every = 800: must not exceed align.num_steps"),
         (["rlvr.algorithms.dapo.name=grpo"], 'rlvr.algorithms.1.name = "grpo": is taken'),
         (["rlvr.algorithms.dapo.overlong_buffer=321"], "rlvr.algorithms.1.overlong_buffer = 321: must not exceed"),
         (["rlvr.algorithms=[]"], "rlvr.algorithms = []: must hold at least one algorithm"),

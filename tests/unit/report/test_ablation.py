@@ -516,6 +516,15 @@ def test_archived_seeds_make_the_ablation_that_one_command_would_have_run(tmp_pa
     assert not list(united.rglob("seed-1")), "a seed whose archive is gone is no part of the table"
 
 
+def test_the_committed_experiment_counts_its_rollouts(tmp_path: Path) -> None:
+    """(16 + 1) · 32 prompts of the warm-up with 2 rollouts each; then 64 a step."""
+    script = effect_script()
+    script.unite([script.RESULTS / "effect" / "seed-0.tar.xz"], tmp_path / "united")
+    lines = script.budget_lines(tmp_path / "united")
+    assert "  full: warm-up and alignment 3,648, with RLVR grpo 6,208, dapo " in lines[2]
+    assert any(line.startswith("  same-updates: grpo 2,560, ") for line in lines)
+
+
 def test_seeds_of_different_recipes_are_not_put_together(tmp_path: Path) -> None:
     archives = single_seeds(tmp_path, align={"num_steps": 41})
     with pytest.raises(

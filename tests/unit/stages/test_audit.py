@@ -283,7 +283,7 @@ def test_a_game_stops_past_a_flag_unless_told_to_go_on(make_run: Make, monkeypat
     workspace = make_run(audit=settings, align=ALIGN | {"checkpoint_every": 50})
     play(workspace, "base", "warmup")
     for _ in range(2):
-        with pytest.raises(AuditError, match=r"^align: after step 1 filler; `prism audit` shows .*audits\.jsonl"):
+        with pytest.raises(AuditError, match=r"^align: stopped after step 1: filler; `prism audit` .*audits\.jsonl"):
             play(workspace, "align")
     assert [found["step"] for found in game_audits(workspace)] == [1]
     asked = len(Parrot.asked["align"])
