@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -89,7 +90,9 @@ def unite(archives: list[Path], directory: Path) -> None:
     for path in archives:
         with tarfile.open(path) as archive:
             archive.extractall(directory, filter="data")
-        for file in sorted(directory.glob(f"{CELLS}/*/recipe.json")):
+            # Of this archive: another's cell that it lacks lies there as well.
+            files = [directory / name for name in sorted(archive.getnames()) if fnmatch(name, f"{CELLS}/*/recipe.json")]
+        for file in files:
             recipe = json.loads(file.read_text(encoding="utf-8"))
             [seed], recipe["output"] = recipe["seeds"], str(file.parent)
             first = cells.setdefault(file.parent.name, recipe | {"seeds": []})

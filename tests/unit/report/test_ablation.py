@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shutil
+import tarfile
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -514,6 +515,17 @@ def test_archived_seeds_make_the_ablation_that_one_command_would_have_run(tmp_pa
     effect_script().unite(archives[:1], united)
     assert read_listing(united).seeds == (0,)
     assert not list(united.rglob("seed-1")), "a seed whose archive is gone is no part of the table"
+
+
+def test_a_cell_may_have_been_run_for_some_seeds_only(tmp_path: Path) -> None:
+    first, second = single_seeds(tmp_path)
+    with tarfile.open(second) as whole, tarfile.open(tmp_path / "part.tar.xz", "w:xz") as part:
+        for member in whole.getmembers():
+            if "no-alignment" not in member.name:
+                part.addfile(member, whole.extractfile(member) if member.isfile() else None)
+    effect_script().unite([first, tmp_path / "part.tar.xz"], tmp_path / "united")
+    recipes = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("united/cells/*/recipe.json")}
+    assert {name: recipe["seeds"] for name, recipe in recipes.items()} == {"full": [0, 1], "no-alignment": [0]}
 
 
 def test_the_committed_experiment_counts_its_rollouts(tmp_path: Path) -> None:
