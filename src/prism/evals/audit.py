@@ -203,6 +203,7 @@ def audit_document(measures: AuditMeasures, subject: Mapping[str, Any]) -> dict[
         "subject": dict(subject),
         "flags": named(checks, "flag"),
         "warnings": named(checks, "warning"),
+        "inconclusive": named(checks, "inconclusive"),
         "checks": [asdict(check) for check in checks],
         "accuracy": {
             view: _accuracies(audit, measures.accuracy.get(view)) for view, audit in measures.shortcuts.views.items()

@@ -32,7 +32,7 @@ def _game(seed: int, documents: Sequence[Row]) -> Sequence[Html]:
     for document in documents:
         subject = document["subject"]
         shares = [cell for view in views for cell in _game_shares(document["accuracy"].get(view) or {})]
-        raised = [", ".join(_names(document, verdict)) or "–" for verdict in _RAISED]
+        raised = [", ".join(document[kind]) or "–" for kind in ("flags", "warnings", "inconclusive")]
         prompts = f"{subject['num_prompts']} ({subject['num_seen']})"
         valid = f"{subject['num_valid']} of {subject['num_rollouts']}"
         rows.append([document["step"], *raised, prompts, valid, *shares])
@@ -46,10 +46,6 @@ def _game(seed: int, documents: Sequence[Row]) -> Sequence[Html]:
         _table(titles, rows),
         element("p", note, class_="note"),
     )
-
-
-def _names(document: Row, verdict: str) -> list[str]:
-    return sorted({check["name"] for check in document["checks"] if check["verdict"] == verdict})
 
 
 def _game_shares(accuracy: Mapping[str, Any]) -> tuple[str, str]:

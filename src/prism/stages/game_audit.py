@@ -36,10 +36,15 @@ class GameAudits:
 
     def check(self) -> None:
         """Raises AuditError where the newest audit raised a flag, unless the recipe says to go on."""
-        newest = self._state.get(_NEWEST)
-        if newest and newest["flags"] and self._config and self._config.stop_on_flags:
+        if self._must_stop:
+            newest = self._state[_NEWEST]
             line = flags_line(newest["flags"], self._run.directory / AUDITS)
             raise AuditError(f"align: stopped after step {newest['step']}: {line}")
+
+    @property
+    def _must_stop(self) -> bool:
+        newest = self._state.get(_NEWEST)
+        return bool(newest and newest["flags"] and self._config and self._config.stop_on_flags)
 
     def audit_if_due(self, step: int, demonstrations: Sequence[Demonstration], engine: PolicyEngine) -> None:
         """Audits after `step`, on some of the game's `demonstrations`; past a flag a checkpoint is taken before `check`
@@ -60,12 +65,11 @@ class GameAudits:
         # By one process: a check that is close may come out otherwise in another, which would then not save with it.
         flags = from_first(lambda: document["flags"])
         self._state[_NEWEST] = {"step": step, "flags": flags}
-        if flags and self._config and self._config.stop_on_flags:
+        if self._must_stop:
             self._run.save(step)
         self.check()
 
 
 def _verdict(document: dict[str, Any]) -> str:
-    undecided = sorted({check["name"] for check in document["checks"] if check["verdict"] == "inconclusive"})
-    raised = {"flags": document["flags"], "warnings": document["warnings"], "inconclusive": undecided}
-    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in raised.items() if names) or "nothing to warn of"
+    kinds = [kind for kind in ("flags", "warnings", "inconclusive") if document[kind]]
+    return "; ".join(f"{kind}: {', '.join(document[kind])}" for kind in kinds) or "nothing to warn of"

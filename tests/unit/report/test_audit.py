@@ -38,6 +38,7 @@ def document(*checks: dict[str, str]) -> dict[str, Any]:
         },
         "flags": [found["name"] for found in checks if found["verdict"] == "flag"],
         "warnings": [],
+        "inconclusive": ["length"],
         "checks": list(checks),
         "accuracy": {
             "perception": {
@@ -95,7 +96,7 @@ def test_audits_of_a_game_are_a_row_each(make_run: MakeRun) -> None:
     html = str(audit_section(read_run(path)))
     assert "Seed 1: while the game was played" in html and "Seed 0" not in html
     for cells in (["10", "filler"], ["20", "–"]):
-        cells += ["–", "–", "96 (0)", "372 of 384", "87% (83–91)", "50%", "–", "–"]
+        cells += ["–", "length", "96 (0)", "372 of 384", "87% (83–91)", "50%", "–", "–"]
         assert "".join(f"<td>{cell}</td>" for cell in cells) in html
 
 
