@@ -1,18 +1,15 @@
 """Ablations: differences worked by hand, cells that lack something, and a page that asks nothing of the outside."""
 
-import importlib.util
 import json
 import re
-import shutil
-import tarfile
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from ablation_runs import RECIPE, WITHOUT, evaluate, two_seeds, write, write_cell, write_lines, write_listing
 from prism.config import load_recipe
 from prism.errors import DataError
 from prism.report import print_ablation_table, render_ablation
@@ -29,93 +26,12 @@ from prism.report.ablation import (
 from prism.report.ablation_figures import alpha_section, game_lines
 from prism.report.ablation_text import worth_of_alignment
 
-RECIPE: dict[str, Any] = {
-    "data": {"type": "world"},
-    "base": {"type": "tiny"},
-    "sft": {"num_steps": 30},
-    "warmup": {"num_steps": 4},
-    "align": {"num_steps": 40},
-    "rlvr": {"num_steps": 60, "algorithms": [{"type": "grpo"}, {"type": "gspo"}], "baselines": []},
-    "evaluation": {},
-}
-WITHOUT = {"align": None, "warmup": None, "rlvr": RECIPE["rlvr"] | {"num_steps": 100}}
 GRPO, GSPO, MEAN = Group(("grpo",)), Group(("gspo",)), Group(("grpo", "gspo"))
-GROUPS = {"color": "in-distribution", "chart": "out-of-distribution"}
 T1 = 12.7062  # Student's two-sided 95% point with one degree of freedom, as printed in tables
-
-Answers = Mapping[str, Sequence[int]]
-"""sub-benchmark → 1 or 0 for each item"""
-
-
-def write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def write_listing(root: Path, cells: Sequence[str], reference: str = "full") -> None:
-    write(root / "ablation.json", {"reference": reference, "cells": list(cells)})
-
-
-def write_cell(root: Path, name: str, *, seeds: Sequence[int] = (0,), **settings: Any) -> Path:
-    path = root / "cells" / name
-    recipe = RECIPE | {"name": name, "seeds": list(seeds)} | settings
-    write(path / "recipe.json", {key: value for key, value in recipe.items() if value is not None})
-    return path
-
-
-def evaluate(cell: Path, stage: str, answers: Answers, *, seed: int = 0, test: str = "a" * 64) -> None:
-    """Writes a complete stage whose greedy answers are right where `answers` say so. The summary's limits, ±0.1
-    around the mean, cannot be mistaken for any that the report works out."""
-    path = cell / f"seed-{seed}" / stage
-    write(path / "manifest.json", {"name": stage, "kind": "rlvr" if "-" in stage else stage, "status": "complete"})
-    write(path / "evaluation" / "manifest.json", {"inputs": {"data/test": test}})
-    rows = [
-        {
-            "benchmark": benchmark,
-            "group": GROUPS[benchmark],
-            "item_id": f"{benchmark}-{index}",
-            "mode": "greedy",
-            "verdict": "correct" if is_right else "wrong",
-            "is_valid": True,
-            "caption_fraction": 0.5,
-            "is_caption_exact": False,
-            "num_steps": 3,
-            "num_items": 9,
-        }
-        for benchmark, verdicts in answers.items()
-        for index, is_right in enumerate(verdicts)
-    ]
-    write_lines(path / "evaluation" / "items.jsonl", rows)
-    means = {benchmark: sum(verdicts) / len(verdicts) for benchmark, verdicts in answers.items()}
-    average = {}
-    for scope in ("all", *dict.fromkeys(GROUPS[benchmark] for benchmark in answers)):
-        chosen = [benchmark for benchmark in answers if scope in ("all", GROUPS[benchmark])]
-        count = sum(len(answers[benchmark]) for benchmark in chosen)
-        mean = sum(means[benchmark] for benchmark in chosen) / len(chosen)
-        average[scope] = {"greedy": {"accuracy": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "count": count}}}
-    write(path / "evaluation" / "summary.json", {"num_items": 6, "benchmarks": {}, "average": average})
 
 
 def measured(root: Path) -> dict[str, Cell]:
     return {cell.name: cell for cell, _ in measured_cells(read_listing(root))}
-
-
-def two_seeds(root: Path) -> Path:
-    """`full` against `no-alignment` on GRPO over two seeds. In points out of one, full is ahead by
-    .25 and .5 on the two sub-benchmarks of seed 0, so .375, and by 0 and .5 in seed 1, so .25."""
-    write_listing(root, ("full", "no-alignment"))
-    full = write_cell(root, "full", seeds=(0, 1))
-    control = write_cell(root, "no-alignment", seeds=(0, 1), **WITHOUT)
-    evaluate(full, "prism-grpo", {"color": [1, 1, 0, 0], "chart": [1, 0]}, seed=0)
-    evaluate(control, "sft-grpo", {"color": [1, 0, 0, 0], "chart": [0, 0]}, seed=0)
-    evaluate(full, "prism-grpo", {"color": [0, 1, 0, 1], "chart": [1, 1]}, seed=1)
-    evaluate(control, "sft-grpo", {"color": [1, 0, 1, 0], "chart": [1, 0]}, seed=1)
-    return root
 
 
 def test_differences_are_paired_by_seed_and_item(tmp_path: Path) -> None:
@@ -475,71 +391,3 @@ def test_the_main_comparison_stands_in_words(page_text: str) -> None:
     assert pair in text
     assert "no-alignment: warmup=none align=none rlvr.num_steps=100" in text
     assert "(12 pairs, 2 seeds). Not distinguishable from zero." in text
-
-
-def effect_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("effect", Path(__file__).parents[3] / "benchmarks" / "effect.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def single_seeds(tmp_path: Path, **settings: Any) -> list[Path]:
-    """The archives of `two_seeds`, run seed by seed; the second with `settings` of its own."""
-    together, archives = two_seeds(tmp_path / "together"), []
-    for seed in (0, 1):
-        directory = tmp_path / f"alone-{seed}"
-        write_listing(directory, ("full", "no-alignment"))
-        for name, changes in (("full", settings if seed else {}), ("no-alignment", WITHOUT)):
-            cell = write_cell(directory, name, seeds=(seed,), output=str(directory / "cells" / name), **changes)
-            source = together / "cells" / name / f"seed-{seed}"
-            write(source / "data" / "teacher_distribution.json", {"num_steps": {"3": 9}, "num_items": {"9": 9}})
-            # As `prism ablate` has it: a cell's stage is a link to the one that cells share.
-            shutil.copytree(source, directory / "store" / f"{name}-{seed}")
-            (cell / f"seed-{seed}").symlink_to(Path("..") / ".." / "store" / f"{name}-{seed}")
-        effect_script().pack(directory, tmp_path / f"seed-{seed}.tar.xz")
-        archives.append(tmp_path / f"seed-{seed}.tar.xz")
-    return archives
-
-
-def test_archived_seeds_make_the_ablation_that_one_command_would_have_run(tmp_path: Path) -> None:
-    archives = single_seeds(tmp_path)
-    united = tmp_path / "united"
-    effect_script().unite(archives, united)
-    tables = [print_ablation_table(directory).partition("\n")[2] for directory in (united, tmp_path / "together")]
-    assert tables[0] == tables[1]
-    assert read_listing(united).seeds == (0, 1)
-    assert (united / "cells" / "full" / "seed-1" / "data" / "teacher_distribution.json").is_file()
-
-    effect_script().unite(archives[:1], united)
-    assert read_listing(united).seeds == (0,)
-    assert not list(united.rglob("seed-1")), "a seed whose archive is gone is no part of the table"
-
-
-def test_a_cell_may_have_been_run_for_some_seeds_only(tmp_path: Path) -> None:
-    first, second = single_seeds(tmp_path)
-    with tarfile.open(second) as whole, tarfile.open(tmp_path / "part.tar.xz", "w:xz") as part:
-        for member in whole.getmembers():
-            if "no-alignment" not in member.name:
-                part.addfile(member, whole.extractfile(member) if member.isfile() else None)
-    effect_script().unite([first, tmp_path / "part.tar.xz"], tmp_path / "united")
-    recipes = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("united/cells/*/recipe.json")}
-    assert {name: recipe["seeds"] for name, recipe in recipes.items()} == {"full": [0, 1], "no-alignment": [0]}
-
-
-def test_the_committed_experiment_counts_its_rollouts(tmp_path: Path) -> None:
-    """(16 + 1) · 32 prompts of the warm-up with 2 rollouts each; then 64 a step."""
-    script = effect_script()
-    script.unite([script.RESULTS / "effect" / "seed-0.tar.xz"], tmp_path / "united")
-    lines = script.budget_lines(tmp_path / "united")
-    assert "  full: warm-up and alignment 3,648, with RLVR grpo 6,208, dapo " in lines[2]
-    assert any(line.startswith("  same-updates: grpo 2,560, ") for line in lines)
-
-
-def test_seeds_of_different_recipes_are_not_put_together(tmp_path: Path) -> None:
-    archives = single_seeds(tmp_path, align={"num_steps": 41})
-    with pytest.raises(
-        SystemExit, match=r"seed-1.*cell full differs from that of seed-0.*in align: run the seed again"
-    ):
-        effect_script().unite(archives, tmp_path / "united")
