@@ -3,13 +3,14 @@
     python benchmarks/lookalikes.py RUN/seed-0/sft RUN/seed-0/align …     # evaluated stages beside the run's data
 
 Of every stage the share of purple, stars and fives that its valid responses name rightly, each response weighing the
-same; and, from the first two samples of every question, whether what one does better than the other comes together: the
-correlation of their differences in the shares of two attributes, and in right answers and the share of fives, which no
-question of RL asks for. 0 says that a reward for the one picks no responses by the other.
+same, and of right answers; and, from the first two samples of every question, whether what one does better than the
+other comes together: the correlation of their differences in each two of these. RL's questions never ask for numbers:
+0 between answers and fives says that a reward for the one picks no responses by the other.
 """
 
 import argparse
 from collections import defaultdict
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from statistics import correlation, fmean
@@ -21,39 +22,38 @@ from prism.data.world.scene import Scene, decode_scene
 from prism.rewards import parse_response
 from prism.runtime.jsonl import read_jsonl
 
-NAMES = tuple(LOOKALIKES)
-"""What is taken for something else, in the order of an item's words."""
+ANSWERS = "right answers"
+MODES = ("greedy", "sampled")
 
 
-def shares(response: str, scene: Scene) -> list[float | None]:
-    """Of each of `NAMES` the share named rightly in a valid response; None where the scene has none."""
-    described = {name: words for name, *words in map(str.split, parse_description(parse_response(response).caption))}
-    found = []
-    for place, true in enumerate(NAMES):
+def measured(row: Mapping[str, Any], scene: Scene) -> dict[str, float]:
+    """Of one valid response 1 or 0 for the answer, and of everything in the scene that has a look-alike the share named
+    rightly."""
+    caption = parse_response(row["response"]).caption or ""
+    described = {name: words for name, *words in map(str.split, parse_description(caption))}
+    found = {ANSWERS: float(row["verdict"] == "correct")}
+    # One value of each attribute, in the order of an item's words.
+    for place, true in enumerate(LOOKALIKES):
         cells = [name for name, item in scene.named_items() if str(item).split()[place] == true]
-        right = [described.get(name, [])[place : place + 1] == [true] for name in cells]
-        found.append(fmean(right) if right else None)
+        if cells:
+            found[true] = fmean(described.get(name, [])[place : place + 1] == [true] for name in cells)
     return found
 
 
-def answers(stage: Path, scenes: dict[str, Scene], mode: str) -> dict[str, list[tuple[float, list[float | None]]]]:
-    """By question: 1 or 0 for the answer, and `shares`, of every valid response."""
+def by_question(stage: Path, scenes: Mapping[str, Scene], mode: str) -> list[list[dict[str, float]]]:
+    """`measured` for the valid responses to each question."""
     found = defaultdict(list)
     for row in read_jsonl(stage / "evaluation" / "items.jsonl"):
         if row["mode"] == mode and row["is_valid"]:
-            measured = shares(row["response"], scenes[row["item_id"]])
-            found[row["item_id"]].append((float(row["verdict"] == "correct"), measured))
-    return found
+            found[row["item_id"]].append(measured(row, scenes[row["item_id"]]))
+    return list(found.values())
 
 
-def together(pairs: list[tuple[Any, Any]], first: int | None, second: int) -> str:
-    """The correlation of differences between two samples; `first` None stands for the answer."""
-    differences = []
-    for (answer, measured), (other_answer, other) in pairs:
-        ends = (answer, other_answer) if first is None else (measured[first], other[first])
-        if None not in (*ends, measured[second], other[second]):
-            differences.append((ends[0] - ends[1], measured[second] - other[second]))
-    return f"{correlation(*zip(*differences, strict=True)):+.2f} (n={len(differences)})"
+def together(questions: list[list[dict[str, float]]], names: tuple[str, str]) -> str:
+    """The correlation of differences between two samples of a question, over those that have both of `names`."""
+    pairs = [(samples[0], samples[1]) for samples in questions if len(samples) > 1 and samples[0].keys() >= {*names}]
+    first, second = ([one[name] - other[name] for one, other in pairs] for name in names)
+    return f"{correlation(first, second):+.2f} (n={len(pairs)})"
 
 
 def main() -> None:
@@ -62,17 +62,14 @@ def main() -> None:
     for stage in parser.parse_args().stages:
         prompts = read_prompts(stage.parent / "data" / "test.parquet")
         scenes = {prompt.id: decode_scene(prompt.metadata["scene"]) for prompt in prompts}
+        questions = {mode: by_question(stage, scenes, mode) for mode in MODES}
         print(stage)
-        for mode in ("greedy", "sampled"):
-            rows = [row for rows in answers(stage, scenes, mode).values() for row in rows]
-            named = [
-                fmean(share for _, row in rows if (share := row[place]) is not None) for place in range(len(NAMES))
-            ]
-            print(f"  {mode}:", *(f"{name} {share:.1%}" for name, share in zip(NAMES, named, strict=True)))
-        pairs = [(rows[0], rows[1]) for rows in answers(stage, scenes, "sampled").values() if len(rows) > 1]
-        for first, second in combinations(range(len(NAMES)), 2):
-            print(f"  together: {NAMES[first]} and {NAMES[second]} {together(pairs, first, second)}")
-        print(f"  together: right answers and {NAMES[-1]} {together(pairs, None, len(NAMES) - 1)}")
+        for name in (*LOOKALIKES, ANSWERS):
+            responses = {mode: [each for samples in questions[mode] for each in samples] for mode in MODES}
+            shares = (fmean(each[name] for each in responses[mode] if name in each) for mode in MODES)
+            print(f"  {name}:", ", ".join(f"{mode} {share:.1%}" for mode, share in zip(MODES, shares, strict=True)))
+        for names in combinations((*LOOKALIKES, ANSWERS), 2):
+            print(f"  together: {' and '.join(names)} {together(questions['sampled'], names)}")
 
 
 if __name__ == "__main__":
