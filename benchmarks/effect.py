@@ -37,7 +37,7 @@ KEPT = {
     *("recipe.json", LISTING, "manifest.json", "teacher_distribution.json"),
     *("metrics.jsonl", "timings.jsonl", "events.jsonl", "summary.json", "audit.json", "audits.jsonl"),
 }
-EXPERIMENTS = ("effect", "noisy-effect")
+EXPERIMENTS = ("effect", "noisy-effect", "tuned-effect")
 """Recipes whose reference is the cell `full`."""
 ITEMS = "items.jsonl"
 PART = 10
