@@ -80,13 +80,13 @@ AnyReaction = Annotated[UpdateRatio | Replay | LabelSmoothing | LearningRate, Fi
 
 
 class CollapseLimits(Config):
-    """The game is stopped with a diagnosis when the mean over a window is beyond one of these.
+    """The game is stopped with a diagnosis when the mean over a window is beyond one of these, `saturated` aside.
 
     `valid_fraction` is the least, `truncated_fraction` the greatest share of rollouts; `length`, `entropy`
     and `distinct` are ranges, in multiples of the mean over the first window, and `repetition` is the
     greatest rise above it. `weight_change` is the range of the discriminator's relative change per step.
-    From accuracy `saturated` on a growing gap counts as saturation; within `chance` of 0.5 an accuracy
-    counts as none.
+    Where accuracy is `saturated` and the gap grows in every view and two windows in a row, that is a warning;
+    within `chance` of 0.5 an accuracy counts as none.
     """
 
     valid_fraction: Fraction = 0.5

@@ -26,7 +26,7 @@ def events_section(run: Run) -> Html | None:
     table = element("div", element("table", head, element("tbody", *rows), class_="cells"), class_="scroll")
     lead = (
         "A reaction changes how the game is played from the next step on, until accuracy is back inside its band; a "
-        "game that has failed is stopped; a warning is what a game played to its end shows in hindsight."
+        "game that has failed is stopped; a warning, of one step or of the whole game in hindsight, stops nothing."
     )
     return element(
         "section",

@@ -200,6 +200,8 @@ def _observe(
     """Lets collapse control see the step and logs what happens; what to record of it, nothing without control."""
     named, events = control.observe(step, metrics)
     for event in events:
+        if event["event"] == "warning":
+            run.say(f"warning: {event['diagnosis']}: {event['reason']}")
         run.log(EVENTS).append(event)
     return named | {"control/replayed": sum(len(contest.students) for contest in replayed)} if named else {}
 

@@ -71,6 +71,7 @@ def initial_state() -> dict[str, Any]:
         "num_outside": 0,
         "decision": dict(_NEUTRAL),
         "collapse": None,
+        "warned": [],
     }
 
 
@@ -95,14 +96,18 @@ def advance(
     after["num_outside"] = 0 if after["side"] == "inside" else state["num_outside"] + 1 if is_same_side else 1
     after["decision"], events = _react(config, after, step, accuracy)
     found = find_collapses(Evidence(recent, earlier, beginning, is_beginning), config.limits)
-    if found:
-        after["collapse"] = {"step": step, "name": found[0].name, "line": found[0].line}
-        events += [_stop_event(step, collapse) for collapse in found]
+    if fatal := [diagnosis for diagnosis in found if diagnosis.is_fatal]:
+        after["collapse"] = {"step": step, "name": fatal[0].name, "line": fatal[0].line}
+    warnings = [diagnosis for diagnosis in found if not diagnosis.is_fatal]
+    after["warned"] = [warning.name for warning in warnings]
+    fresh = [warning for warning in warnings if warning.name not in state["warned"]]
+    events += [_event(step, diagnosis) for diagnosis in (*fatal, *fresh)]
     return after, events
 
 
-def _stop_event(step: int, collapse: Diagnosis) -> Event:
-    return {"step": step, "event": "stop", "diagnosis": collapse.name, "reason": collapse.line}
+def _event(step: int, diagnosis: Diagnosis) -> Event:
+    kind = "stop" if diagnosis.is_fatal else "warning"
+    return {"step": step, "event": kind, "diagnosis": diagnosis.name, "reason": diagnosis.line}
 
 
 def band_accuracy(rows: Sequence[Mapping[str, float | None]]) -> float | None:

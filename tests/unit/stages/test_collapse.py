@@ -1,6 +1,8 @@
 """Each diagnosis on a planted trajectory and not on its neighbours; healthy and broken runs as they were recorded."""
 
 import json
+import tarfile
+from fnmatch import fnmatch
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -25,6 +27,7 @@ def diagnoses(rows: list[Row], **fields: Any) -> dict[str, int]:
     for step, row in enumerate(rows, 1):
         for event in control.observe(step, row)[1]:
             found.setdefault(event["diagnosis"], step)
+            assert control.has_collapsed == (set(found) != {"discriminator-saturated"})
     return found
 
 
@@ -37,6 +40,36 @@ def recorded(name: str) -> list[Row]:
 def test_a_healthy_run_raises_nothing(name: str, window: int) -> None:
     assert len(recorded(name)) == 40
     assert diagnoses(recorded(name), window=window) == {}
+
+
+ARCHIVES = sorted((Path(__file__).parents[3] / "benchmarks" / "results").glob("*effect/seed-*.tar.xz"))
+"""Of five seeds each, games that are known to have helped."""
+
+
+def archived_games(path: Path) -> dict[str, list[Row]]:
+    """The metrics of the game of every cell that an archive holds."""
+    with tarfile.open(path) as archive:
+        links = {
+            member.name.split("/")[1]: member.linkname.rpartition("/")[2]
+            for member in archive.getmembers()
+            if member.issym() and fnmatch(member.name, "cells/*/align")
+        }
+        games = {}
+        for cell, stage in links.items():
+            file = archive.extractfile(f"store/{path.name.partition('.')[0]}/{stage}/metrics.jsonl")
+            assert file is not None
+            games[cell] = [json.loads(line) for line in file]
+    return games
+
+
+@pytest.mark.parametrize("path", ARCHIVES, ids=lambda path: f"{path.parent.name}-{path.name.partition('.')[0]}")
+def test_no_archived_game_is_stopped_and_one_that_lost_half_of_its_answers_is_warned_of(path: Path) -> None:
+    """With one score for the whole response two games were told apart to the last pair while answers became worse."""
+    games = archived_games(path)
+    assert len(games) >= 3
+    warned = {cell: found for cell, rows in games.items() if (found := diagnoses(rows))}
+    is_warned = path.parent.name == "effect" and path.name in ("seed-2.tar.xz", "seed-3.tar.xz")
+    assert warned == ({"whole-response": {"discriminator-saturated": 16}} if is_warned else {})
 
 
 @pytest.mark.parametrize("name", ["discriminator-rate-x10", "no-warmup"])
@@ -148,10 +181,27 @@ def test_its_neighbour_is_not(name: str) -> None:
     assert diagnoses(make_rows(**NEIGHBOURS[name]), window=WINDOW) == {}
 
 
-def test_saturation_is_named_after_two_windows_with_a_growing_gap() -> None:
-    saturated = {"accuracy_perception": 0.99, "gap_perception": lambda step: 0.1 * step}
-    assert diagnoses(make_rows(start=1, **saturated), window=WINDOW) == {"discriminator-saturated": 2 * WINDOW}
-    assert diagnoses(make_rows(start=3, **saturated), window=WINDOW) == {"discriminator-saturated": 2 * WINDOW + 2}
+def saturated(*views: str) -> Row:
+    return {f"accuracy_{view}": 0.99 for view in views} | {f"gap_{view}": lambda step: 0.1 * step for view in views}
+
+
+def test_saturation_is_named_after_two_windows_with_a_growing_gap_in_every_view() -> None:
+    both = saturated("perception", "reasoning")
+    assert diagnoses(make_rows(start=1, **both), window=WINDOW) == {"discriminator-saturated": 2 * WINDOW}
+    assert diagnoses(make_rows(start=3, **both), window=WINDOW) == {"discriminator-saturated": 2 * WINDOW + 2}
+    assert diagnoses(make_rows(start=1, **saturated("reasoning")), window=WINDOW) == {}
+
+
+def test_saturation_warns_once_each_time_and_stops_nothing() -> None:
+    rows = [*make_rows(start=1, **saturated("perception", "reasoning")), *make_rows()]
+    rows += make_rows(start=1, **saturated("perception", "reasoning"))
+    control, events = Control(ControlConfig(window=WINDOW), {}, seed=0), []
+    for step, row in enumerate(rows, 1):
+        events += control.observe(step, row)[1]
+        control.check()
+    named = [(event["step"], event["event"], event["diagnosis"]) for event in events]
+    steps = (2 * WINDOW, 8 * WINDOW)
+    assert named == [(step, "warning", "discriminator-saturated") for step in steps]
 
 
 @pytest.mark.parametrize(("accuracy", "found"), [(0.54, {"discriminator-blind": WINDOW}), (0.56, {})])
