@@ -35,7 +35,7 @@ from prism.runtime.jsonl import read_jsonl
 RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
 KEPT = {
     *("recipe.json", LISTING, "manifest.json", "teacher_distribution.json"),
-    *("metrics.jsonl", "timings.jsonl", "events.jsonl", "summary.json", "audit.json", "audits.jsonl"),
+    *("metrics.jsonl", "timings.jsonl", "router.jsonl", "events.jsonl", "summary.json", "audit.json", "audits.jsonl"),
 }
 EXPERIMENTS = ("effect", "noisy-effect", "tuned-effect")
 """Recipes whose reference is the cell `full`."""
@@ -87,11 +87,14 @@ def unite(archives: list[Path], directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
     cells: dict[str, dict[str, Any]] = {}
+    listed: dict[str, None] = {}
     for path in archives:
         with tarfile.open(path) as archive:
             archive.extractall(directory, filter="data")
             # Of this archive: another's cell that it lacks lies there as well.
             files = [directory / name for name in sorted(archive.getnames()) if fnmatch(name, f"{CELLS}/*/recipe.json")]
+        listing = json.loads((directory / LISTING).read_text(encoding="utf-8"))
+        listed |= dict.fromkeys(listing["cells"])
         for file in files:
             recipe = json.loads(file.read_text(encoding="utf-8"))
             [seed], recipe["output"] = recipe["seeds"], str(file.parent)
@@ -102,6 +105,7 @@ def unite(archives: list[Path], directory: Path) -> None:
                     f"{', '.join(differing)}: run the seed again"
                 )
             first["seeds"].append(seed)
+    (directory / LISTING).write_text(json.dumps(listing | {"cells": list(listed)}), encoding="utf-8")
     for name, recipe in cells.items():
         (directory / CELLS / name / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
 
@@ -172,20 +176,21 @@ def sampled(run: Run, name: str) -> float:
 
 
 def drift_lines(united: Path) -> list[str]:
-    """Of each seed: which sampled measures of distance to the teacher are smaller after alignment than after SFT, and
-    the share of descriptions without a mistake. A distance up to its floor cannot be told from none."""
-    lines = ["", "distance to the teacher, sampled, after SFT and after alignment; * is up to its floor"]
+    """Of each seed: which measures of distance to the teacher are smaller after alignment than after SFT, and the share
+    of descriptions without a mistake. A distance up to its floor cannot be told from none."""
+    lines = ["", "distance to the teacher after SFT and after alignment; * is up to its floor"]
     for seed in sorted((united / CELLS / "full").glob("seed-*")):
-        before, after = (read_summary(seed / stage) for stage in ("sft", "align"))
-        pairs = {name: (first, after["drift"]["sampled"][name]) for name, first in before["drift"]["sampled"].items()}
-        drifted = [name for name, (first, _) in pairs.items() if first["plug_in"] > first["floor"]]
-        closer = [name for name in drifted if pairs[name][1]["mean"] < pairs[name][0]["mean"]]
-        exact = [each["average"]["all"]["sampled"]["caption_exact"]["mean"] for each in (before, after)]
-        lines.append(
-            f"  {seed.name}: {len(closer)} of the {len(drifted)} measures that SFT moved are closer; descriptions "
-            f"without a mistake {exact[0]:.1%}, {exact[1]:.1%}"
-        )
-        lines += [f"    {name}: {', '.join(map(distance_text, pair))}" for name, pair in pairs.items()]
+        summaries = [read_summary(seed / stage) for stage in ("sft", "align")]
+        for mode in MODES:
+            first, second = (summary["drift"][mode] for summary in summaries)
+            drifted = [name for name, distance in first.items() if distance["plug_in"] > distance["floor"]]
+            closer = [name for name in drifted if second[name]["mean"] < first[name]["mean"]]
+            exact = [summary["average"]["all"][mode]["caption_exact"]["mean"] for summary in summaries]
+            lines.append(
+                f"  {seed.name}, {mode}: {len(closer)} of the {len(drifted)} measures that SFT moved are closer; "
+                f"descriptions without a mistake {exact[0]:.1%}, {exact[1]:.1%}"
+            )
+            lines += [f"    {name}: {distance_text(first[name])}, {distance_text(second[name])}" for name in first]
     return lines
 
 
@@ -210,7 +215,7 @@ def game_lines(united: Path) -> list[str]:
             found = [f"full {fmean(own.values()):.1f}"]
             for name, seeds in others.items():
                 means = means_from(seeds, metric, start)
-                less = mean_interval({seed: [mean - own[seed]] for seed, mean in means.items()})
+                less = mean_interval({seed: [mean - own[seed]] for seed, mean in means.items() if seed in own})
                 found.append(f"{name} {interval_text(less)}")
             lines.append(f"    {metric}: {', '.join(found)}")
     return lines
@@ -224,7 +229,11 @@ def interval_text(interval: Interval) -> str:
 
 def means_from(seeds: dict[str, list[dict[str, Any]]], metric: str, start: int) -> dict[str, float]:
     """Means of each seed over the part that begins behind step `start`, in percent."""
-    return {seed: 100 * fmean(row[metric] for row in rows[start : start + PART]) for seed, rows in seeds.items()}
+    found = {
+        seed: [row[metric] for row in rows[start : start + PART] if row[metric] is not None]
+        for seed, rows in seeds.items()
+    }
+    return {seed: 100 * fmean(values) for seed, values in found.items() if values}
 
 
 def read_games(cell: Path) -> dict[str, list[dict[str, Any]]]:

@@ -53,6 +53,8 @@ def together(questions: list[list[dict[str, float]]], names: tuple[str, str]) ->
     """The correlation of differences between two samples of a question, over those that have both of `names`."""
     pairs = [(samples[0], samples[1]) for samples in questions if len(samples) > 1 and samples[0].keys() >= {*names}]
     first, second = ([one[name] - other[name] for one, other in pairs] for name in names)
+    if len({*first}) < 2 or len({*second}) < 2:
+        return f"one of them never differs (n={len(pairs)})"
     return f"{correlation(first, second):+.2f} (n={len(pairs)})"
 
 

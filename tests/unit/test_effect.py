@@ -59,9 +59,12 @@ def test_a_cell_may_have_been_run_for_some_seeds_only(tmp_path: Path) -> None:
     first, second = single_seeds(tmp_path)
     with tarfile.open(second) as whole, tarfile.open(tmp_path / "part.tar.xz", "w:xz") as part:
         for member in whole.getmembers():
-            if "no-alignment" not in member.name:
+            if member.name != "ablation.json" and "no-alignment" not in member.name:
                 part.addfile(member, whole.extractfile(member) if member.isfile() else None)
+        write_listing(tmp_path / "part", ("full",))
+        part.add(tmp_path / "part" / "ablation.json", "ablation.json")
     effect_script().unite([first, tmp_path / "part.tar.xz"], tmp_path / "united")
+    assert tuple(read_listing(tmp_path / "united").recipes) == ("full", "no-alignment"), "whichever archive comes last"
     recipes = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("united/cells/*/recipe.json")}
     assert {name: recipe["seeds"] for name, recipe in recipes.items()} == {"full": [0, 1], "no-alignment": [0]}
 
