@@ -1,4 +1,4 @@
-"""Seven set-ups broken on purpose, each named by the audit or by collapse control, and a healthy one that is not.
+"""Set-ups broken on purpose, each named by the audit or by collapse control, and a healthy one that is not.
 
 All start from one SFT and one warm-up on the shipped base. What is wrong with the data or with the input builder
 is put in by a small wrapper, what is wrong with the discriminator's training is a setting. The slow variants
@@ -19,7 +19,7 @@ from prism.config import Recipe, load_recipe
 from prism.errors import AlignmentCollapseError
 from prism.evals.audit import SWAPPED
 from prism.models import PromptEncoder, response_branch, visible_prompt
-from prism.packing import Branch, EncodedPrompt
+from prism.packing import Branch, EncodedPrompt, Pixels
 from prism.records import Demonstration, Prompt, Response
 from prism.rewards import parse_response
 from prism.stages import audit, datasets, scoring, warmup
@@ -119,27 +119,46 @@ def pad_the_teacher(patch: Patch) -> None:
     patch.setattr(scoring, "response_branch", branch)
 
 
-def flatten_positions(patch: Patch) -> None:
-    """The discriminator's image tokens have the positions of a text; the policy's stay as they are."""
+def change_prompts(patch: Patch, change: Callable[[EncodedPrompt], EncodedPrompt]) -> None:
+    """What the discriminator reads; the policy's prompts stay as they are."""
 
-    class Flat:
+    class Changed:
         def __init__(self, encoder: PromptEncoder) -> None:
             self._encoder = encoder
 
         def encode(self, prompt: Prompt) -> EncodedPrompt:
-            encoded = self._encoder.encode(prompt)
-            positions = torch.arange(len(encoded)).expand(3, -1)
-            return dataclasses.replace(encoded, position_ids=positions, next_position=len(encoded))
+            return change(self._encoder.encode(prompt))
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._encoder, name)
 
     build = scoring.ContestBatch.__init__
 
-    def flat(batch: scoring.ContestBatch, encoder: Any, *arguments: Any) -> None:
-        build(batch, Flat(encoder), *arguments)  # type: ignore[arg-type]
+    def changed(batch: scoring.ContestBatch, encoder: Any, *arguments: Any) -> None:
+        build(batch, Changed(encoder), *arguments)  # type: ignore[arg-type]
 
-    patch.setattr(scoring.ContestBatch, "__init__", flat)
+    patch.setattr(scoring.ContestBatch, "__init__", changed)
+
+
+def flatten_positions(patch: Patch) -> None:
+    """Image tokens have the positions of a text."""
+
+    def flat(encoded: EncodedPrompt) -> EncodedPrompt:
+        positions = torch.arange(len(encoded)).expand(3, -1)
+        return dataclasses.replace(encoded, position_ids=positions, next_position=len(encoded))
+
+    change_prompts(patch, flat)
+
+
+def blank_pixels(patch: Patch) -> None:
+    """All images are read, and all look alike."""
+
+    def blank(encoded: EncodedPrompt) -> EncodedPrompt:
+        pixels = encoded.pixels
+        assert pixels is not None
+        return dataclasses.replace(encoded, pixels=Pixels(lambda: torch.zeros_like(pixels.values)))
+
+    change_prompts(patch, blank)
 
 
 def withhold_images(patch: Patch) -> None:
@@ -152,6 +171,7 @@ ARTEFACTS: dict[str, tuple[Sabotage, str]] = {
     "image positions flattened": (flatten_positions, "image-positions"),
     "teacher longer by a filler": (with_teacher(lambda text: f"{FILLER} {text}"), "filler"),
     "image withheld": (withhold_images, "images-ignored"),
+    "image read but blank": (blank_pixels, "images-ignored"),
 }
 artefacts = pytest.mark.parametrize(("sabotage", "flag"), ARTEFACTS.values(), ids=ARTEFACTS)
 
