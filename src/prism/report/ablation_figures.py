@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from prism.config import BranchAdvantage, MixedAdvantage
 from prism.report.ablation import OVERALL, Cell, Group, Listing
-from prism.report.charts import Line, Marks, line_chart, percent
-from prism.report.curves import stage_lines
+from prism.report.charts import Line, Marks, line_chart, percent, plain
+from prism.report.curves import course, seed_lines, stage_lines
 from prism.report.distributions import distribution_panels, distributions_legend
-from prism.report.identity import VIEWS
+from prism.report.identity import VIEWS, algorithm_title
 from prism.report.markup import Html, element
 from prism.report.results import MODES
 from prism.report.rundir import Run
@@ -84,6 +84,54 @@ def game_section(found: Sequence[GameLines], band: tuple[float, float]) -> Html 
         element("div", *accuracies, class_="charts"),
         id="game",
     )
+
+
+COURSES = {"rollout/length": "Response length, tokens", "reward/accuracy": "Right answers of the rollouts"}
+
+CourseLines = Mapping[tuple[str, str], Line]
+"""(algorithm, metric) → its mean over a cell's seeds"""
+
+
+def course_lines(cell: Cell, run: Run) -> CourseLines:
+    """Length and accuracy of rollouts in alignment and RLVR, if the cell is the reference or one without alignment;
+    nothing otherwise."""
+    is_drawn = cell.changes is not None and (not cell.changes or run.recipe.align is None)
+    lines = {}
+    for planned in run.planned.values() if is_drawn else ():
+        for metric in COURSES if planned.algorithm is not None else ():
+            found = [(stage.seed, course(run, stage, metric)) for stage in run.over_seeds(planned.name)]
+            series = [(seed, points) for seed, points in found if points is not None]
+            strong = [line for line in seed_lines(series, cell.name, cell.colour) if not line.is_faint]
+            if strong and planned.algorithm is not None:
+                lines[planned.algorithm.name, metric] = strong[0]
+    return lines
+
+
+def course_section(found: Sequence[CourseLines]) -> Html | None:
+    """A row of charts for each algorithm; None where RLVR has not begun."""
+    algorithms = dict.fromkeys(algorithm for lines in found for algorithm, _ in lines)
+    if not algorithms:
+        return None
+    lead = (
+        "The reference and the cells without alignment, means over the seeds where every seed has a value, in steps "
+        "after SFT: the reference first spends its steps of alignment. Training prompts differ between alignment and "
+        "RLVR, and of a step with dynamic sampling only what it keeps is counted."
+    )
+    rows = []
+    for algorithm in algorithms:
+        charts = [
+            line_chart(
+                title,
+                [lines[algorithm, metric] for lines in found if (algorithm, metric) in lines],
+                x_label="steps after SFT",
+                label=percent if metric.startswith("reward/") else plain,
+                is_named=True,
+            )
+            for metric, title in COURSES.items()
+        ]
+        rows += [element("h3", algorithm_title(algorithm)), element("div", *charts, class_="charts")]
+    heading = element("h2", "Rollouts of alignment and RLVR")
+    return element("section", heading, element("p", lead, class_="lead"), *rows, id="course")
 
 
 def _by_view(found: Sequence[GameLines], prefix: str) -> dict[str, list[Line]]:

@@ -11,6 +11,8 @@ from prism.report.ablation_figures import (
     alpha_section,
     cell_distributions,
     cell_distributions_section,
+    course_lines,
+    course_section,
     difference_plots,
     game_lines,
     game_section,
@@ -43,6 +45,7 @@ from prism.report.tables import (
 _TITLES = {
     "results": "Results",
     "game": "Discriminators",
+    "course": "Rollouts",
     "distributions": "Distributions",
     "alpha": "α",
     "cells": "Cells",
@@ -63,12 +66,13 @@ def render_ablation(directory: Path, output: Path | None = None) -> Path:
 
 
 def _page(listing: Listing) -> str:
-    cells, games, panels = [], [], {}
+    cells, games, courses, panels = [], [], [], {}
     versions: set[str] = set()
     for cell, run in measured_cells(listing):
         cells.append(cell)
         if run is not None:
             games.append(game_lines(cell, run))
+            courses.append(course_lines(cell, run))
             versions.update(code_versions(run))
             distributions = cell_distributions(run)
             if distributions is not None:
@@ -77,6 +81,7 @@ def _page(listing: Listing) -> str:
     sections = {
         "results": _results_section(listing, cells),
         "game": game_section(games, accuracy_band(listing.recipes[listing.reference])),
+        "course": course_section(courses),
         "distributions": cell_distributions_section(panels, opened),
         "alpha": alpha_section(listing, cells),
         "cells": _cells_section(listing, cells),

@@ -9,6 +9,7 @@ from prism.config.control import ControlConfig
 from prism.report.charts import Line, Marks, Point, line_chart, percent, plain
 from prism.report.identity import OTHER, VIEWS, stage_colour, stage_title
 from prism.report.markup import Html, element
+from prism.report.routing import routing_table
 from prism.report.rundir import Run, Stage, metric_value
 
 _MANY_POINTS = 160
@@ -125,6 +126,7 @@ def alignment_section(run: Run) -> Html | None:
         element("p", lead, class_="lead"),
         element("div", *charts, class_="charts"),
         element("p", _pairs_note(run), class_="note"),
+        routing_table(run),
         id="alignment",
     )
 
@@ -153,6 +155,14 @@ def steps_before(run: Run, stage: Stage) -> float | None:
     align = run.stages.get((stage.seed, "align"))
     steps = [step for row in align.metrics if (step := metric_value(row, "step")) is not None] if align else []
     return max(steps) if steps else None
+
+
+def course(run: Run, stage: Stage, metric: str) -> tuple[Point, ...] | None:
+    """The metric in steps after SFT, of alignment first where the stage starts from it; None as for `steps_before`."""
+    if (offset := steps_before(run, stage)) is None:
+        return None
+    align = run.stages.get((stage.seed, "align")) if offset else None
+    return (*(metric_points(align, metric) if align else ()), *metric_points(stage, metric, offset=offset))
 
 
 def _after_sft(run: Run, metric: str, names: Sequence[str]) -> list[Line]:

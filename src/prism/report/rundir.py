@@ -36,7 +36,8 @@ class Stage:
     """One stage of one seed. `summary` and `items` are None where the stage was not evaluated.
 
     `test_sha256` identifies the test items it was evaluated on; None where that was not recorded. `events` are
-    those of collapse control, and warnings; `audits` those of the game while it was played.
+    those of collapse control, and warnings; `audits` those of the game while it was played, `routing` what its router
+    did, a row for each step that was recorded.
     """
 
     seed: int
@@ -50,6 +51,7 @@ class Stage:
     test_sha256: str | None = None
     events: tuple[Row, ...] = ()
     audits: tuple[Row, ...] = ()
+    routing: tuple[Row, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -164,6 +166,7 @@ def _read_stage(seed: int, path: Path) -> Stage:
         test_sha256=(evaluation.get("inputs") or {}).get("data/test"),
         events=tuple(_read_rows(path / "events.jsonl")),
         audits=tuple(_read_rows(path / "audits.jsonl")),
+        routing=tuple(_read_rows(path / "router.jsonl")),
     )
 
 

@@ -23,7 +23,7 @@ from prism.report.ablation import (
     measured_cells,
     read_listing,
 )
-from prism.report.ablation_figures import alpha_section, game_lines
+from prism.report.ablation_figures import alpha_section, course_lines, game_lines
 from prism.report.ablation_text import worth_of_alignment
 
 GRPO, GSPO, MEAN = Group(("grpo",)), Group(("gspo",)), Group(("grpo", "gspo"))
@@ -212,9 +212,9 @@ def test_a_listing_that_leads_elsewhere_is_refused(tmp_path: Path, listing: dict
         render_ablation(tmp_path)
 
 
-def write_game(cell: Path, seed: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    path = cell / f"seed-{seed}" / "align"
-    write(path / "manifest.json", {"name": "align", "kind": "align", "status": "complete"})
+def write_game(cell: Path, seed: int, rows: Sequence[Mapping[str, Any]], stage: str = "align") -> None:
+    path = cell / f"seed-{seed}" / stage
+    write(path / "manifest.json", {"name": stage, "kind": "rlvr" if "-" in stage else stage, "status": "complete"})
     write_lines(path / "metrics.jsonl", [{"step": step, **row} for step, row in enumerate(rows, start=1)])
 
 
@@ -240,6 +240,26 @@ def test_curves_of_the_game_are_means_over_seeds_for_each_mode(tmp_path: Path) -
     assert "Score gap, whole response" in page
     assert "Score gap, perception" in page
     assert "Score gap, reasoning" not in page
+
+
+def test_rollouts_of_both_arms_share_an_axis_that_begins_after_sft(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "no-alignment", "dense"))
+    full = write_cell(tmp_path, "full", seeds=(0, 1))
+    control = write_cell(tmp_path, "no-alignment", **WITHOUT)
+    dense = write_cell(tmp_path, "dense", discriminator={"type": "dense"})
+    for seed, length in ((0, 90.0), (1, 110.0)):
+        write_game(full, seed, [{"rollout/length": length}, {"rollout/length": length + 20}])
+        write_game(full, seed, [{"rollout/length": 80.0, "reward/accuracy": 0.5 + seed / 2}], "prism-grpo")
+    write_game(control, 0, [{"rollout/length": 60.0, "reward/accuracy": 0.25}], "sft-grpo")
+    write_game(dense, 0, [{"rollout/length": 60.0}], "prism-grpo")
+    found = [course_lines(cell, run) for cell, run in measured_cells(read_listing(tmp_path)) if run is not None]
+    assert [{key: line.points for key, line in lines.items()} for lines in found] == [
+        {("grpo", "rollout/length"): ((1, 100), (2, 120), (3, 80)), ("grpo", "reward/accuracy"): ((3, 0.75),)},
+        {("grpo", "rollout/length"): ((1, 60),), ("grpo", "reward/accuracy"): ((1, 0.25),)},
+        {},
+    ]
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert '<section id="course">' in page and "Response length, tokens" in page
 
 
 def test_the_band_of_accuracy_is_that_of_the_reference(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_its_neighbour_is_not(name: str) -> None:
     assert diagnoses(make_rows(**NEIGHBOURS[name]), window=WINDOW) == {}
 
 
-def saturated(*views: str) -> Row:
+def saturated(*views: str) -> dict[str, Any]:
     return {f"accuracy_{view}": 0.99 for view in views} | {f"gap_{view}": lambda step: 0.1 * step for view in views}
 
 
