@@ -198,6 +198,14 @@ def test_wrong_arguments_exit_with_usage(capsys: pytest.CaptureFixture[str], arg
     assert "usage: prism" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["sample", "nothing-here", "--question", "q"], ["serve", "nothing-here"]])
+def test_a_model_that_is_not_there_is_not_looked_for_elsewhere(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == "prism: nothing-here: there is no such model directory\n"
+
+
 def test_an_error_of_the_package_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

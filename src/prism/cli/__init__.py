@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prism import __version__
 from prism.cli.arguments import add_command, add_overrides, add_recipe, count, non_negative, non_negative_count
 from prism.cli.data import add_data
-from prism.errors import AuditError, ConfigError, PrismError
+from prism.errors import AuditError, ConfigError, ModelError, PrismError
 from prism.runtime.interrupt import Interrupted
 from prism.runtime.launch import is_first
 
@@ -191,7 +191,7 @@ def sample_checkpoint(arguments: argparse.Namespace) -> None:
     from prism.rollout.transformers_engine import TransformersEngine
 
     prompt = Prompt("sample", arguments.question, tuple(ImageSource(path=path) for path in arguments.image))
-    engine = TransformersEngine.of_checkpoint(arguments.checkpoint)
+    engine = TransformersEngine.of_checkpoint(_model_directory(arguments))
     sampling = Sampling(arguments.temperature, arguments.max_response_tokens)
     [group] = engine.generate([prompt], num_samples=arguments.num_samples, sampling=sampling, seed=arguments.seed)
     print("\n\n".join(rollout.text for rollout in group.rollouts))
@@ -203,7 +203,14 @@ def serve_rollouts(arguments: argparse.Namespace) -> None:
     config = build_config(ServeConfig, {}, arguments.overrides, source="prism serve")
     from prism.rollout.serving import serve
 
-    serve(arguments.checkpoint, config, arguments.host, arguments.port)
+    serve(_model_directory(arguments), config, arguments.host, arguments.port)
+
+
+def _model_directory(arguments: argparse.Namespace) -> Path:
+    """Raises ModelError for one that is not there: it would be taken for a model's name, and looked for on the hub."""
+    if not arguments.checkpoint.is_dir():
+        raise ModelError(f"{arguments.checkpoint}: there is no such model directory")
+    return arguments.checkpoint
 
 
 def _load(arguments: argparse.Namespace) -> "Recipe":
