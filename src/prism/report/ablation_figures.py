@@ -1,6 +1,7 @@
 """The paper's figures, redrawn from an ablation."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 from prism.config import BranchAdvantage, MixedAdvantage
 from prism.report.ablation import OVERALL, Cell, Group, Listing
@@ -96,14 +97,16 @@ def course_lines(cell: Cell, run: Run) -> CourseLines:
     """Length and accuracy of rollouts in alignment and RLVR, if the cell is the reference or one without alignment;
     nothing otherwise."""
     is_drawn = cell.changes is not None and (not cell.changes or run.recipe.align is None)
+    if not is_drawn:
+        return {}
+    algorithms = {stage.name: stage.algorithm.name for stage in run.planned.values() if stage.algorithm is not None}
     lines = {}
-    for planned in run.planned.values() if is_drawn else ():
-        for metric in COURSES if planned.algorithm is not None else ():
-            found = [(stage.seed, course(run, stage, metric)) for stage in run.over_seeds(planned.name)]
-            series = [(seed, points) for seed, points in found if points is not None]
-            strong = [line for line in seed_lines(series, cell.name, cell.colour) if not line.is_faint]
-            if strong and planned.algorithm is not None:
-                lines[planned.algorithm.name, metric] = strong[0]
+    for name, metric in product(algorithms, COURSES):
+        found = [(stage.seed, course(run, stage, metric)) for stage in run.over_seeds(name)]
+        series = [(seed, points) for seed, points in found if points is not None]
+        strong = [line for line in seed_lines(series, cell.name, cell.colour) if not line.is_faint]
+        if strong:
+            lines[algorithms[name], metric] = strong[0]
     return lines
 
 

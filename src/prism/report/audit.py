@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from prism.report.markup import Child, Html, element
+from prism.report.markup import Html, cells_table, element
 from prism.report.rundir import Row, Run
 
 _LEAD = (
@@ -43,7 +43,7 @@ def _game(seed: int, documents: Sequence[Row]) -> Sequence[Html]:
     )
     return (
         element("h3", f"Seed {seed}: while the game was played"),
-        _table(titles, rows),
+        cells_table(titles, rows),
         element("p", note, class_="note"),
     )
 
@@ -85,13 +85,13 @@ def _check_table(checks: Iterable[Mapping[str, str]]) -> Html:
         "advice": "What to do",
     }
     rows = [[check[key] for key in keys] for check in checks]
-    return _table(list(keys.values()), rows)
+    return cells_table(list(keys.values()), rows)
 
 
 def _accuracy_table(accuracy: Mapping[str, Mapping[str, Any]]) -> Html:
     names = dict.fromkeys(name for found in accuracy.values() for name in found)
     rows = [[name, *(_share(found.get(name)) for found in accuracy.values())] for name in names]
-    return _table(["Tells teacher from rollout", *accuracy], rows)
+    return cells_table(["Tells teacher from rollout", *accuracy], rows)
 
 
 def _share(interval: Mapping[str, Any] | None) -> str:
@@ -100,9 +100,3 @@ def _share(interval: Mapping[str, Any] | None) -> str:
     if interval["low"] is None or interval["high"] is None:
         return f"{interval['mean']:.0%}"
     return f"{interval['mean']:.0%} ({100 * interval['low']:.0f}–{100 * interval['high']:.0f})"
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[Child]]) -> Html:
-    head = element("thead", element("tr", *(element("th", title, scope="col") for title in titles)))
-    body = element("tbody", *(element("tr", *(element("td", cell) for cell in row)) for row in rows))
-    return element("div", element("table", head, body, class_="cells"), class_="scroll")

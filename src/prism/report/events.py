@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from prism.report.charts import plain
-from prism.report.markup import Html, element
+from prism.report.markup import Html, cells_table, element
 from prism.report.rundir import Row, Run
 
 _VERBS = {"start": "starts", "turn": "turns round", "end": "ends"}
@@ -16,14 +16,8 @@ def events_section(run: Run) -> Html | None:
     is_watched = run.recipe.align is not None and run.recipe.align.control is not None
     if not any(stage.events for stage in stages) and not (is_watched and stages):
         return None
-    rows = [
-        element("tr", *(element("td", text) for text in (stage.seed, *describe_event(event))))
-        for stage in stages
-        for event in stage.events
-    ]
+    rows = [(stage.seed, *describe_event(event)) for stage in stages for event in stage.events]
     titles = ("Seed", "Step", "What", "Why", "Change")
-    head = element("thead", element("tr", *(element("th", title, scope="col") for title in titles)))
-    table = element("div", element("table", head, element("tbody", *rows), class_="cells"), class_="scroll")
     lead = (
         "A reaction changes how the game is played from the next step on, until accuracy is back inside its band; a "
         "game that has failed is stopped; a warning, of one step or of the whole game in hindsight, stops nothing."
@@ -32,7 +26,7 @@ def events_section(run: Run) -> Html | None:
         "section",
         element("h2", "What happened in the game"),
         element("p", lead, class_="lead"),
-        table if rows else element("p", "Nothing happened: no reaction started.", class_="absent"),
+        cells_table(titles, rows) if rows else element("p", "Nothing happened: no reaction started.", class_="absent"),
         id="control",
     )
 

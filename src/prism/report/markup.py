@@ -1,5 +1,6 @@
 """Markup in which text cannot become code: every string is escaped unless it is already `Html`."""
 
+from collections.abc import Iterable, Sequence
 from html import escape
 
 
@@ -42,3 +43,10 @@ def element(name: str, /, *children: Child, **attributes: Attribute) -> Html:
     if name in _VOID:
         return Html(f"<{opening}/>")
     return Html(f"<{opening}>{join(*children)}</{name}>")
+
+
+def cells_table(titles: Sequence[str], rows: Iterable[Iterable[Child]]) -> Html:
+    """A plain table that scrolls by itself where it is too wide."""
+    head = element("thead", element("tr", *(element("th", title, scope="col") for title in titles)))
+    body = element("tbody", *(element("tr", *(element("td", cell) for cell in row)) for row in rows))
+    return element("div", element("table", head, body, class_="cells"), class_="scroll")

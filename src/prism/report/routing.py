@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from prism.report.markup import Html, element
+from prism.report.markup import Html, cells_table, element
 from prism.report.rundir import Row, Run
 
 
@@ -17,8 +17,6 @@ def routing_table(run: Run) -> Html | None:
     if len(views) > 1:
         titles.append("Divergence of the views, bits")
     rows = [_row(last, views, layer) for layer in range(len(last[0]["divergence"]))]
-    head = element("thead", element("tr", *(element("th", title, scope="col") for title in titles)))
-    body = element("tbody", *(element("tr", *(element("td", cell) for cell in row)) for row in rows))
     steps = ", ".join(sorted({str(row["step"]) for row in last}))
     note = (
         f"After step {steps}, mean over {len(last)} seed{'s' if len(last) > 1 else ''}. Entropy is a share of the "
@@ -27,7 +25,7 @@ def routing_table(run: Run) -> Html | None:
     return element(
         "details",
         element("summary", "How the experts are used, layer by layer"),
-        element("div", element("table", head, body, class_="cells"), class_="scroll"),
+        cells_table(titles, rows),
         element("p", note, class_="note"),
     )
 

@@ -200,15 +200,17 @@ def _observe(
     """Lets collapse control see the step and logs what happens; what to record of it, nothing without control."""
     named, events = control.observe(step, metrics)
     for event in events:
-        if event["event"] == "warning":
-            run.say(f"warning: {event['diagnosis']}: {event['reason']}")
-        run.log(EVENTS).append(event)
+        _log_event(run, event)
     return named | {"control/replayed": sum(len(contest.students) for contest in replayed)} if named else {}
 
 
 def _warn(run: StageRun) -> None:
     """Shows and records what the game's metrics, all steps done, say against its result."""
     for warning in from_first(lambda: look_back(read_jsonl(run.directory / METRICS))):
-        run.say(f"warning: {warning.name}: {warning.line}")
-        event = {"event": "warning", "diagnosis": warning.name, "reason": warning.line}
-        run.log(EVENTS).append({"step": run.num_steps, **event})
+        _log_event(run, warning.event(run.num_steps))
+
+
+def _log_event(run: StageRun, event: Mapping[str, Any]) -> None:
+    if event["event"] == "warning":
+        run.say(f"warning: {event['diagnosis']}: {event['reason']}")
+    run.log(EVENTS).append(event)

@@ -8,6 +8,7 @@ every rollout for twenty steps, while answers became worse, came right in the en
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prism.config.control import CollapseLimits
 
@@ -49,6 +50,11 @@ class Diagnosis:
     name: str
     line: str
     is_fatal: bool = True
+
+    def event(self, step: int) -> dict[str, Any]:
+        """A row of `events.jsonl`."""
+        kind = "stop" if self.is_fatal else "warning"
+        return {"step": step, "event": kind, "diagnosis": self.name, "reason": self.line}
 
 
 def find_collapses(evidence: Evidence, limits: CollapseLimits) -> list[Diagnosis]:
@@ -129,11 +135,14 @@ def _saturated(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis
         return
     windows, measured = (evidence.earlier, evidence.recent), []
     for view in views_of_row(evidence.recent[-1]):
-        accuracies = [pooled(rows, f"accuracy/{view}")[0] or 0.0 for rows in windows]
+        accuracies = [pooled(rows, f"accuracy/{view}") for rows in windows]
         before, now = (pooled(rows, f"gap/{view}")[0] or 0.0 for rows in windows)
-        if min(accuracies) < limits.saturated or now <= before:
+        is_told = all((share or 0.0) >= limits.saturated and count >= MIN_PAIRS for share, count in accuracies)
+        if not is_told or now <= before:
             return
-        measured.append(f"{view} {accuracies[1]:.3f} with a gap of {now:.3g}, up from {before:.3g}")
+        measured.append(f"{view} {accuracies[1][0]:.3f} with a gap of {now:.3g}, up from {before:.3g}")
+    if not measured:
+        return
     yield Diagnosis(
         "discriminator-saturated",
         f"accuracy in {evidence.steps}: {'; '.join(measured)}; see whether reward/accuracy falls meanwhile; audit the "

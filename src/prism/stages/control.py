@@ -34,7 +34,6 @@ from prism.runtime.seeding import python_random
 from prism.stages.collapse import (
     COMPARED,
     MEASURED,
-    Diagnosis,
     Evidence,
     find_collapses,
     mean,
@@ -101,13 +100,8 @@ def advance(
     warnings = [diagnosis for diagnosis in found if not diagnosis.is_fatal]
     after["warned"] = [warning.name for warning in warnings]
     fresh = [warning for warning in warnings if warning.name not in state["warned"]]
-    events += [_event(step, diagnosis) for diagnosis in (*fatal, *fresh)]
+    events += [diagnosis.event(step) for diagnosis in (*fatal, *fresh)]
     return after, events
-
-
-def _event(step: int, diagnosis: Diagnosis) -> Event:
-    kind = "stop" if diagnosis.is_fatal else "warning"
-    return {"step": step, "event": kind, "diagnosis": diagnosis.name, "reason": diagnosis.line}
 
 
 def band_accuracy(rows: Sequence[Mapping[str, float | None]]) -> float | None:

@@ -97,6 +97,7 @@ def _answers_worse(before: _Answers, now: _Answers) -> Diagnosis:
         "the policy follows scores away from what is right; compare its evaluation with that of SFT, audit the run "
         "(prism audit), lower align.policy_learning_rate, let align.advantage heed the answers (gated, sign-aware or "
         "added), or leave alignment out",
+        is_fatal=False,
     )
 
 
@@ -110,6 +111,7 @@ def _of_view(view: str, first: Sequence[Row], last: Sequence[Row], *, has_helped
             f"{view}: accuracy {before.accuracy:.3f} in {before.steps}, no better than chance, so that its scores told "
             "the policy nothing at first; warm up for longer, check that images and texts reach the discriminator, or "
             "leave alignment out where rollouts cannot be told from the teacher",
+            is_fatal=False,
         )
     elif (
         not has_helped
@@ -124,6 +126,7 @@ def _of_view(view: str, first: Sequence[Row], last: Sequence[Row], *, has_helped
             f"the score gap grew from {before.gap:.3g} to {now.gap:.3g}; the policy may follow scores that bring it no "
             "closer to the teacher, or may still have far to go: compare its evaluation with that of SFT, and where it "
             "is no better audit the run (prism audit), lower align.policy_learning_rate or leave alignment out",
+            is_fatal=False,
         )
 
 

@@ -190,6 +190,7 @@ def test_saturation_is_named_after_two_windows_with_a_growing_gap_in_every_view(
     assert diagnoses(make_rows(start=1, **both), window=WINDOW) == {"discriminator-saturated": 2 * WINDOW}
     assert diagnoses(make_rows(start=3, **both), window=WINDOW) == {"discriminator-saturated": 2 * WINDOW + 2}
     assert diagnoses(make_rows(start=1, **saturated("reasoning")), window=WINDOW) == {}
+    assert diagnoses(make_rows(start=1, accuracy_count=7, **both), window=WINDOW) == {}, "28 pairs a window are too few"
 
 
 def test_saturation_warns_once_each_time_and_stops_nothing() -> None:
