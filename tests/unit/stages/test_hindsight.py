@@ -38,7 +38,9 @@ def with_answers(rows: Any, shares: list[float | None]) -> Any:
 
 
 def names(rows: Any) -> list[str]:
-    return [warning.name for warning in look_back(rows)]
+    found = look_back(rows)
+    assert not any(warning.is_fatal for warning in found), "the game has been played: there is nothing to stop"
+    return [warning.name for warning in found]
 
 
 def recorded(name: str) -> Any:
