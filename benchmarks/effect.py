@@ -1,7 +1,7 @@
 """Does alignment before RLVR help? Runs an ablation seed by seed and puts the seeds together.
 
     python benchmarks/effect.py [--recipe effect] run 0 [1 …]    # every cell of these seeds, then their archive
-    python benchmarks/effect.py [--recipe effect] report         # the table over all archived seeds, and a page
+    python benchmarks/effect.py [--recipe effect] report         # the tables over all archived seeds, and a page
 
 The recipe is one of `recipes/ablations/` (`EXPERIMENTS`). A seed takes an hour and more of one core and is resumed when
 it was cut off. Its archive in `benchmarks/results/RECIPE/` holds what a report reads, except samples and texts of
@@ -18,18 +18,13 @@ import tarfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+from effect_tables import tables
+
 from prism.cli import main as prism
-from prism.config import CELLS, LISTING, SAMPLES_PER_PROMPT, Recipe, plan_stages
-from prism.evals.statistics import Interval, mean_interval
+from prism.config import CELLS, LISTING
 from prism.report import print_ablation_table
-from prism.report.ablation import OVERALL, averaged
-from prism.report.plots import signed_points
-from prism.report.results import ACCURACIES, MODES, gain_over_seeds, item_means
-from prism.report.rundir import Run, read_run
-from prism.report.tables import interval_text as limits_text
 from prism.runtime.jsonl import read_jsonl
 
 RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
@@ -40,8 +35,6 @@ KEPT = {
 EXPERIMENTS = ("effect", "noisy-effect", "tuned-effect")
 """Recipes whose reference is the cell `full`."""
 ITEMS = "items.jsonl"
-PART = 10
-"""Steps of alignment that are reported together."""
 
 
 def run(recipe: str, seed: int) -> None:
@@ -117,132 +110,8 @@ def report(recipe: str) -> int:
     united = RUNS / f"tiny-{recipe}-united"
     unite(archives, united)
     print(print_ablation_table(united))
-    print("\n".join(budget_lines(united) + drift_lines(united) + game_lines(united)))
+    print("\n".join(tables(united)))
     return prism(["report", str(united)])
-
-
-def budget_lines(united: Path) -> list[str]:
-    """Rollouts that each arm with RLVR sampled, means over seeds, and what the aligned policies are ahead before any.
-
-    The warm-up's rollouts count: a baseline of as many steps as alignment and RLVR have together has fewer.
-    """
-    runs = {cell.name: read_run(cell) for cell in sorted((united / CELLS).iterdir())}
-    full, others = runs["full"], {name: run for name, run in runs.items() if run.recipe.align is None}
-    aligned = warmup_rollouts(full.recipe) + sampled(full, "align")
-    found = [f"{name} {aligned + sampled(full, f'prism-{name}'):,.0f}" for name in algorithms(full)]
-    lines = ["", "rollouts sampled, means over seeds, those that dynamic sampling discards included"]
-    lines.append(f"  full: warm-up and alignment {aligned:,.0f}, with RLVR {', '.join(found)}")
-    for cell, run in others.items():
-        found = [f"{name} {sampled(run, f'sft-{name}'):,.0f}" for name in algorithms(run)]
-        lines += [
-            f"  {cell}: {', '.join(found)}; PRISM without RLVR less this arm after RLVR, all sub-benchmarks, points",
-            *(f"    {mode}: {lead_before_rlvr(full, run, mode)}" for mode in MODES),
-        ]
-    return lines
-
-
-def algorithms(run: Run) -> list[str]:
-    return list(dict.fromkeys(stage.algorithm.name for stage in plan_stages(run.recipe) if stage.algorithm is not None))
-
-
-def lead_before_rlvr(full: Run, other: Run, mode: str) -> str:
-    """Of the aligned policies over the mean of the other arm's algorithms, paired by question, 95% over seeds."""
-    behind = [{s.seed: item_means(s, mode) for s in other.over_seeds(f"sft-{name}")} for name in algorithms(other)]
-    pairs = [
-        (item_means(stage, mode), averaged([seeds[stage.seed] for seeds in behind]))
-        for stage in full.over_seeds("align")
-        if all(stage.seed in seeds for seeds in behind)
-    ]
-    gain = gain_over_seeds(pairs, ACCURACIES[OVERALL])
-    return f"{signed_points(gain.mean)} {limits_text(gain, signed=True)}" if gain else "–"
-
-
-def warmup_rollouts(recipe: Recipe) -> int:
-    return recipe.warmup.num_prompts * SAMPLES_PER_PROMPT if recipe.warmup else 0
-
-
-def sampled(run: Run, name: str) -> float:
-    """Rollouts of a stage, those included that dynamic sampling discards; the mean over its seeds."""
-    per_step = [
-        [
-            row["dapo/generated_prompts"] * run.recipe.rlvr.group_size
-            if run.recipe.rlvr and row.get("dapo/generated_prompts") is not None
-            else row["rollout/count"]
-            for row in stage.metrics
-        ]
-        for stage in run.over_seeds(name)
-    ]
-    return fmean(sum(counts) for counts in per_step) if per_step else 0.0
-
-
-def drift_lines(united: Path) -> list[str]:
-    """Of each seed: which measures of distance to the teacher are smaller after alignment than after SFT, and the share
-    of descriptions without a mistake. A distance up to its floor cannot be told from none."""
-    lines = ["", "distance to the teacher after SFT and after alignment; * is up to its floor"]
-    for seed in sorted((united / CELLS / "full").glob("seed-*")):
-        summaries = [read_summary(seed / stage) for stage in ("sft", "align")]
-        for mode in MODES:
-            first, second = (summary["drift"][mode] for summary in summaries)
-            drifted = [name for name, distance in first.items() if distance["plug_in"] > distance["floor"]]
-            closer = [name for name in drifted if second[name]["mean"] < first[name]["mean"]]
-            exact = [summary["average"]["all"][mode]["caption_exact"]["mean"] for summary in summaries]
-            lines.append(
-                f"  {seed.name}, {mode}: {len(closer)} of the {len(drifted)} measures that SFT moved are closer; "
-                f"descriptions without a mistake {exact[0]:.1%}, {exact[1]:.1%}"
-            )
-            lines += [f"    {name}: {distance_text(first[name])}, {distance_text(second[name])}" for name in first]
-    return lines
-
-
-def distance_text(distance: dict[str, float]) -> str:
-    return f"{distance['mean']:.4f}{'' if distance['plug_in'] > distance['floor'] else '*'}"
-
-
-def game_lines(united: Path) -> list[str]:
-    """What each discriminator's rollouts are worth while its game is played, by parts of `PART` steps: the answers of
-    all 64 a step, the descriptions of the valid ones.
-
-    Means over seeds; of the others than the mixture less the mixture's, with 95% intervals over seeds.
-    """
-    games = {cell.name: read_games(cell) for cell in sorted((united / CELLS).iterdir())}
-    mixture = games.pop("full")
-    others = {name: seeds for name, seeds in games.items() if seeds}
-    lines = ["", f"rollouts of the game, points; the mixture's, and the others' less those, {len(mixture)} seeds"]
-    for start in range(0, min(map(len, mixture.values())), PART):
-        lines.append(f"  steps {start + 1} to {start + PART}")
-        for metric in ("reward/accuracy", "reward/caption_exact"):
-            own = means_from(mixture, metric, start)
-            found = [f"full {fmean(own.values()):.1f}"]
-            for name, seeds in others.items():
-                means = means_from(seeds, metric, start)
-                less = mean_interval({seed: [mean - own[seed]] for seed, mean in means.items() if seed in own})
-                found.append(f"{name} {interval_text(less)}")
-            lines.append(f"    {metric}: {', '.join(found)}")
-    return lines
-
-
-def interval_text(interval: Interval) -> str:
-    mean, low, high = interval.mean or 0.0, interval.low, interval.high
-    limits = "no limits" if low is None or high is None else f"{low:.1f}, {high:.1f}"
-    return f"{mean:+.1f} [{limits}]"
-
-
-def means_from(seeds: dict[str, list[dict[str, Any]]], metric: str, start: int) -> dict[str, float]:
-    """Means of each seed over the part that begins behind step `start`, in percent."""
-    found = {
-        seed: [row[metric] for row in rows[start : start + PART] if row[metric] is not None]
-        for seed, rows in seeds.items()
-    }
-    return {seed: 100 * fmean(values) for seed, values in found.items() if values}
-
-
-def read_games(cell: Path) -> dict[str, list[dict[str, Any]]]:
-    """The metrics of every step of alignment, by seed."""
-    return {file.parent.parent.name: read_jsonl(file) for file in sorted(cell.glob("seed-*/align/metrics.jsonl"))}
-
-
-def read_summary(stage: Path) -> dict[str, Any]:
-    return json.loads((stage / "evaluation" / "summary.json").read_text(encoding="utf-8"))
 
 
 def main() -> int:

@@ -1,10 +1,12 @@
 """`benchmarks/effect.py`: archives of single seeds make one ablation, and every arm's rollouts are counted."""
 
-import importlib.util
+import importlib
 import json
 import shutil
 import tarfile
+from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
 from typing import Any
 
@@ -13,14 +15,22 @@ import pytest
 from ablation_runs import WITHOUT, two_seeds, write, write_cell, write_listing
 from prism.report import print_ablation_table
 from prism.report.ablation import read_listing
+from prism.runtime.jsonl import read_jsonl
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _scripts_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
 def effect_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("effect", Path(__file__).parents[2] / "benchmarks" / "effect.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("effect")
+
+
+def effect_tables() -> ModuleType:
+    return importlib.import_module("effect_tables")
 
 
 def single_seeds(tmp_path: Path, **settings: Any) -> list[Path]:
@@ -73,9 +83,53 @@ def test_the_committed_experiment_counts_its_rollouts(tmp_path: Path) -> None:
     """(16 + 1) · 32 prompts of the warm-up with 2 rollouts each; then 64 a step."""
     script = effect_script()
     script.unite([script.RESULTS / "effect" / "seed-0.tar.xz"], tmp_path / "united")
-    lines = script.budget_lines(tmp_path / "united")
+    lines = effect_tables().budget_lines(effect_tables().read_arms(tmp_path / "united"))
     assert "  full: warm-up and alignment 3,648, with RLVR grpo 6,208, dapo " in lines[2]
     assert any(line.startswith("  same-updates: grpo 2,560, ") for line in lines)
+
+
+def test_every_figure_of_the_committed_experiment_follows_from_its_rows(tmp_path: Path) -> None:
+    """Means over sub-benchmarks, worked out here from graded responses, less one another."""
+    effect_script().unite([BENCHMARKS / "results" / "effect" / "seed-0.tar.xz"], tmp_path / "united")
+    arms = effect_tables().read_arms(tmp_path / "united")
+    assert [arm.name for arm in arms][:2] == ["full", "baseline"]
+    accuracy = {
+        (cell, name): mean_accuracy(tmp_path / "united" / "cells" / cell / "seed-0" / name)
+        for cell, name in (("full", "sft"), ("full", "align"), ("full", "prism-grpo"), ("dense", "prism-grpo"))
+    }
+    lines = effect_tables().seed_lines(arms) + effect_tables().pair_lines(arms)
+    row = next(line for line in lines if line.startswith("  full: align "))
+    assert float(row.split()[2].rstrip(",")) == pytest.approx(100 * accuracy["full", "align"], abs=0.05)
+    greedy = lines[: next(i for i, line in enumerate(lines) if "before RLVR, sampled" in line)]
+    for head, (ours, theirs) in {
+        "    full less SFT: all ": (("full", "align"), ("full", "sft")),
+        "    full less dense, grpo: all ": (("full", "prism-grpo"), ("dense", "prism-grpo")),
+    }.items():
+        [shown] = [line.removeprefix(head).split()[0] for line in greedy if line.startswith(head)]
+        expected = 100 * (accuracy[ours] - accuracy[theirs])
+        assert float(shown.replace("−", "-")) == pytest.approx(expected, abs=0.05), head
+
+
+def mean_accuracy(stage: Path) -> float:
+    """Greedy, the mean over sub-benchmarks."""
+    right = defaultdict(list)
+    for row in read_jsonl(stage / "evaluation" / "items.jsonl"):
+        if row["mode"] == "greedy":
+            right[row["benchmark"]].append(row["verdict"] == "correct")
+    return fmean(map(fmean, right.values()))
+
+
+def test_drift_counts_what_sft_moved_and_what_is_left_of_it(tmp_path: Path) -> None:
+    effect_script().unite([BENCHMARKS / "results" / "effect" / "seed-0.tar.xz"], tmp_path / "united")
+    [full, *_] = effect_tables().read_arms(tmp_path / "united")
+    stages = {stage.name: stage.summary["drift"]["sampled"] for stage in full.run.stages.values() if stage.summary}
+    sft, aligned = stages["sft"], stages["align"]
+    moved = [name for name in sft if sft[name]["plug_in"] > sft[name]["floor"]]
+    left = sorted(aligned[name]["mean"] / sft[name]["mean"] for name in moved)
+    at_floor = sum(aligned[name]["plug_in"] <= aligned[name]["floor"] for name in moved)
+    expected = f"7 of 7 smaller, {at_floor} up to the floor, left {left[3]:.1%}"
+    assert effect_tables().drift_summary(full, "align", "sampled") == expected
+    assert effect_tables().drift_summary(full, "sft", "sampled") == "0 of 7 smaller, 0 up to the floor, left 100.0%"
 
 
 def test_seeds_of_different_recipes_are_not_put_together(tmp_path: Path) -> None:
