@@ -22,7 +22,7 @@ high = 0.98
 hysteresis = 0.0
 reactions = [
     { type = "replay", on = "below", share = 0.5, capacity = 6 },
-    { type = "update-ratio" },
+    { type = "update-ratio", after = 1 },
     { type = "learning-rate", model = "policy" },
     { type = "label-smoothing" },
 ]

@@ -48,13 +48,15 @@ class AblationFile(Config):
 @dataclass(frozen=True)
 class Ablation:
     """The recipes of the chosen cells, in the order of all `names`; what they have in common is run once, below
-    `directory`. `omitted` are the paper's ablations that this recipe cannot have, and why."""
+    `directory`. Of the paper's ablations `omitted` are those that this recipe cannot have, and why, and `alike` those
+    that ask for what it has."""
 
     directory: Path
     reference: str
     names: Sequence[str]
     cells: Mapping[str, Recipe]
     omitted: Mapping[str, str] = field(default_factory=dict)
+    alike: frozenset[str] = frozenset()
 
 
 def load_ablation(
@@ -73,6 +75,8 @@ def load_ablation(
     for name in chosen:
         if name in ablation.omitted:
             raise ConfigError(f"--cell {name}: {ablation.omitted[name]}")
+        if name in ablation.alike:
+            raise ConfigError(f"--cell {name}: the recipe is that already: its cell is {ablation.reference!r}")
         if name not in ablation.names:
             raise ConfigError(f"--cell: there is no cell {name!r}; there are: {', '.join(ablation.names)}")
     cells = {name: recipe for name, recipe in ablation.cells.items() if name in chosen or not chosen}
@@ -97,8 +101,10 @@ def _described(
 def _papers(path: Path, overrides: Sequence[str], output: Path | None) -> Ablation:
     recipe = load_recipe(path, overrides)
     directory = output if output is not None else Path("runs") / f"{recipe.name}-ablations"
-    table, cells, omitted = read_table(path), {}, {}
+    table, cells, alike, omitted = read_table(path), {}, set(), _without_meaning(recipe, source=path)
     for name, changes in paper_cells(recipe).items():
+        if name in omitted:
+            continue
         try:
             cell = _cell(table, name, (*overrides, *changes), directory, source=path)
         except ConfigError as error:
@@ -109,7 +115,9 @@ def _papers(path: Path, overrides: Sequence[str], output: Path | None) -> Ablati
         # What the recipe has already, another discriminator or α for instance, is the reference.
         if name == FULL or not _are_alike(cell, cells[FULL]):
             cells[name] = cell
-    return Ablation(directory, FULL, tuple(cells), cells, omitted)
+        else:
+            alike.add(name)
+    return Ablation(directory, FULL, tuple(cells), cells, omitted, frozenset(alike))
 
 
 def _cell(base: Table, name: str, changes: Sequence[str], directory: Path, *, source: Path) -> Recipe:
@@ -133,6 +141,24 @@ _MODES = {
     "whole-response": WholeResponseDiscriminator,
     "dedicated": DedicatedDiscriminator,
 }
+
+
+def _without_meaning(recipe: Recipe, *, source: Path) -> dict[str, str]:
+    """Cells that would run and compare nothing, each with the reason."""
+    found, discriminator = {}, recipe.discriminator
+    if discriminator.checkpoint is not None:
+        others = [mode for mode in _MODES if mode != discriminator.type]
+        reason = (
+            "discriminator.checkpoint is trained in a mode of its own: give discriminator.dense and a [warmup] instead"
+        )
+        found |= dict.fromkeys(others, reason)
+    if discriminator.type == "whole-response":
+        reason = "with one score for the whole response there is nothing that α could weigh"
+        found |= dict.fromkeys(_ALPHAS, reason)
+    return {name: f"{source}, cell {name}: {reason}" for name, reason in found.items()}
+
+
+_ALPHAS = {f"alpha-{share}": share for share in ("0.0", "0.25", "0.5", "0.75", "1.0")}
 
 
 def _in_mode(recipe: Recipe, mode: str) -> tuple[str, ...]:
@@ -169,12 +195,12 @@ def paper_cells(recipe: Recipe) -> dict[str, tuple[str, ...]]:
         "no-alignment": (*without, f"rlvr.num_steps={matched_steps(recipe)}"),
         "no-alignment-same-updates": without,
         **{mode: _in_mode(recipe, mode) for mode in _MODES},
-        **{f"alpha-{share}": (f"{alpha}={share}",) for share in ("0.0", "0.25", "0.5", "0.75", "1.0")},
+        **{name: (f"{alpha}={share}",) for name, share in _ALPHAS.items()},
         "kl": ("align.kl.coefficient=0.01",),
         "no-warmup": ("warmup=none",),
         "no-sft": ("sft=none",),
     }
-    if small := _small_sft(recipe.data):
+    if recipe.sft and (small := _small_sft(recipe.data)):
         cells["small-sft"] = (small,)
     return {name: (*changes, "rlvr.baselines=[]") for name, changes in cells.items()}
 

@@ -128,7 +128,22 @@ class ControlConfig(Config):
         for index, kind in enumerate(kinds):
             if kind in kinds[:index]:
                 raise contradiction(f"reactions.{index}.type", self.reactions[index].type, f"{kind} is given twice")
+            if self._is_idle(self.reactions[index]):
+                reason = (
+                    "changes updates of the discriminator above the band, where update-ratio leaves none: give that a "
+                    "discriminator_above of 1 or more, or act before it (after)"
+                )
+                raise contradiction(f"reactions.{index}.type", kind, reason)
         return self
+
+    def _is_idle(self, reaction: AnyReaction) -> bool:
+        """Whether whenever it acts the discriminator is not updated at all."""
+        if not isinstance(reaction, LabelSmoothing) and not (isinstance(reaction, Replay) and reaction.on == "above"):
+            return False
+        return any(
+            isinstance(other, UpdateRatio) and other.discriminator_above == 0 and other.after <= reaction.after
+            for other in self.reactions
+        )
 
     @property
     def replay(self) -> Replay | None:

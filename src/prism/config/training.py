@@ -140,10 +140,13 @@ Advantage = Annotated[
 
 
 class KlConfig(Config):
-    """A KL term that ties the policy to the policy alignment started from."""
+    """A KL term that ties the policy to the policy alignment started from.
+
+    k1 estimates the same, but its gradient in the policy's log-probabilities is 1 whatever the reference: no term.
+    """
 
     coefficient: Positive
-    kind: Literal["k1", "k2", "k3"] = "k3"
+    kind: Literal["k2", "k3"] = "k3"
 
 
 class AlignConfig(Config):

@@ -1,6 +1,6 @@
 """Policies, prompt encoding, sparse upcycling and the discriminator."""
 
-from prism.models.discriminator import Discriminator
+from prism.models.discriminator import Discriminator, recorded_mode
 from prism.models.policy import checkpoint_weights, load_policy, save_policy
 from prism.models.processor import PromptEncoder
 from prism.models.upcycle import upcycle, widen
@@ -13,6 +13,7 @@ __all__ = [
     "View",
     "checkpoint_weights",
     "load_policy",
+    "recorded_mode",
     "response_branch",
     "save_policy",
     "upcycle",

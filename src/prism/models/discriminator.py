@@ -107,7 +107,7 @@ class Discriminator(nn.Module):
             state, head_weight = read_released(directory, config)
             body = AutoModel.from_config(config, dtype=getattr(torch, dtype), attn_implementation="sdpa")
             _load_exactly(directory, body, state)
-        recorded = _read_mode(Path(directory) / MODE_FILE)
+        recorded = recorded_mode(directory)
         if mode is not None and recorded is not None and mode != recorded:
             raise ModelError(f"{directory}: a discriminator of mode {recorded!r}, where {mode!r} is asked for")
         try:
@@ -137,7 +137,9 @@ def _read_body(directory: str | PathLike[str], dtype: Dtype) -> PreTrainedModel:
     return body
 
 
-def _read_mode(file: Path) -> Mode | None:
+def recorded_mode(directory: str | PathLike[str]) -> Mode | None:
+    """The mode of a saved discriminator, None of a released one, which does not say."""
+    file = Path(directory) / MODE_FILE
     if not file.is_file():
         return None
     try:

@@ -45,4 +45,5 @@ def view_text(response: Response, view: View) -> str:
         return str(caption)
     if view == "reasoning":
         return f"{think}\n{answer}"
-    return f"<caption>{caption}</caption>\n<think>{think}</think>\n{answer}"
+    # Nothing between the parts: a response within its limit of tokens stays within it.
+    return f"<caption>{caption}</caption><think>{think}</think>{answer}"

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from prism.config import FAILURE, LISTING, Ablation, PlannedStage, Recipe, plan_stages
-from prism.errors import AlignmentCollapseError, AuditError, ConfigError, DataError, NumericsError, StorageError
+from prism.errors import (
+    AlignmentCollapseError,
+    AuditError,
+    ConfigError,
+    DataError,
+    ModelError,
+    NumericsError,
+    StorageError,
+)
 from prism.runtime.atomic import write_json, write_new
 from prism.runtime.distributed import from_first, num_processes, processes
 from prism.runtime.hashing import config_sha256
@@ -22,7 +30,7 @@ from prism.stages.pipeline import run_recipe
 from prism.stages.workspace import CONSOLE, Workspace
 
 STORE = "store"
-OWN_ERRORS = (ConfigError, DataError, NumericsError, AlignmentCollapseError, AuditError)
+OWN_ERRORS = (ConfigError, DataError, ModelError, NumericsError, AlignmentCollapseError, AuditError)
 """What a cell's own settings can lead to; a full disk or a lost server would end the next cell as well."""
 
 
@@ -116,8 +124,17 @@ def stage_keys(recipe: Recipe, seed: int) -> dict[str, str]:
     for stage in plan_stages(recipe):
         settings = _settings(recipe, stage) | workspace.training_settings(stage.kind)
         own = {"stage": settings, "inputs": [keys[name] for name in ("data", *stage.inputs)]}
+        if stage.kind == "base":
+            # Its weights come of no data but the seed's; only the questions of its evaluation are among these.
+            own["inputs"] = [_questions(recipe), seed]
         keys[stage.name] = config_sha256(common | own)
     return keys
+
+
+def _questions(recipe: Recipe) -> dict[str, Any]:
+    """The settings of the data that the test set, and the teacher that its answers are compared with, depend on."""
+    fields = {"type", "test", "alignment", "image_root", "test_per_benchmark", "test_split"}
+    return recipe.data.model_dump(mode="json", include=fields)
 
 
 def _settings(recipe: Recipe, stage: PlannedStage) -> dict[str, Any]:

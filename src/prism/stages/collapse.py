@@ -164,7 +164,7 @@ def _format_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnos
         yield Diagnosis(
             "rollouts-invalid",
             f"only {valid:.0%} of the rollouts of {evidence.steps} kept the format; lower align.policy_learning_rate, "
-            "raise align.advantage.format_penalty or train the format with a longer SFT",
+            "raise format_penalty of the advantage (that of branch has one) or train the format with a longer SFT",
         )
 
 

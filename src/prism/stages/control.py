@@ -274,16 +274,30 @@ def scaled_rates(optimizer: Optimizer, factor: float) -> Iterator[None]:
 _WEIGHTS_PER_TENSOR = 64
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightSample:
+    """The first few weights of every tensor that `trained`, and the size (norm) of that sample over all tensors.
+
+    Low-rank adapters are small beside the weights that they change: over their own size every step of theirs is a leap.
+    """
+
+    trained: Tensor
+    size: float
+
+
 @torch.no_grad()
-def weight_sample(module: nn.Module) -> Tensor:
-    """The first few weights of every tensor that trains, or of this process's part of it: enough to see whether an
-    update moved the module, and how far."""
-    parts = [own_part(weights.detach()).flatten() for weights in module.parameters() if weights.requires_grad]
-    return torch.cat([part[:_WEIGHTS_PER_TENSOR].float() for part in parts]) if parts else torch.zeros(0)
+def weight_sample(module: nn.Module) -> WeightSample:
+    """Enough to see whether an update moved the module, and how far; under sharding of this process's part."""
+    trained, frozen = [], []
+    for weights in module.parameters():
+        part = own_part(weights.detach()).flatten()[:_WEIGHTS_PER_TENSOR].float()
+        (trained if weights.requires_grad else frozen).append(part)
+    sample = torch.cat(trained) if trained else torch.zeros(0)
+    return WeightSample(sample, float(torch.cat([sample, *frozen]).norm()))
 
 
-def relative_change(before: Tensor, module: nn.Module) -> float:
-    """How far `module` has moved from the `weight_sample` taken before, over the size of that sample."""
-    if before.numel() == 0:
+def relative_change(before: WeightSample, module: nn.Module) -> float:
+    """How far `module` has moved from the sample taken before, over its size."""
+    if before.trained.numel() == 0:
         return 0.0  # nothing trains
-    return from_first(lambda: float((weight_sample(module) - before).norm() / before.norm()))
+    return from_first(lambda: float((weight_sample(module).trained - before.trained).norm()) / before.size)

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from prism.config import AlignConfig, DenseDiscriminator, PlannedStage, Recipe, WarmupConfig
-from prism.models import Discriminator, load_policy, upcycle, views_of, widen
+from prism.config import AlignConfig, CheckpointBase, DenseDiscriminator, PlannedStage, Recipe, WarmupConfig
+from prism.errors import ConfigError
+from prism.models import Discriminator, load_policy, recorded_mode, upcycle, views_of, widen
+from prism.models.checkpoint import read_config
 from prism.runtime.seeding import derive_small_seed
 from prism.runtime.stage import StageRun
 from prism.stages.workspace import Workspace
@@ -23,6 +25,41 @@ def make_discriminator(workspace: Workspace) -> Discriminator:
             dense, num_experts=config.num_experts, top_k=config.top_k, noise_std=config.noise_std, seed=seed
         ).model
     return Discriminator(body, mode=config.type, score_limit=config.score_clip).train()
+
+
+def check_source(recipe: Recipe) -> None:
+    """Raises ConfigError where no discriminator of the recipe can be made from what it names, ModelError where that is
+    no Qwen3-VL: by configurations alone, so that it is known before anything has run."""
+    config, base = recipe.discriminator, recipe.base
+    if config.checkpoint is not None:
+        _check_trained(config.checkpoint, recipe)
+        return
+    dense = config.dense or (base.path if isinstance(base, CheckpointBase) else None)
+    if dense is not None and read_config(dense).model_type != "qwen3_vl":
+        raise ConfigError(
+            f"discriminator: {dense} has experts already, and a discriminator is made from a dense Qwen3-VL; name one "
+            "as discriminator.dense, or a trained discriminator as discriminator.checkpoint"
+        )
+
+
+def _check_trained(directory: Path, recipe: Recipe) -> None:
+    config, text = recipe.discriminator, read_config(directory).get_text_config()
+    mode = recorded_mode(directory)
+    if mode is not None and mode != config.type:
+        raise ConfigError(f"discriminator.type: {config.type!r}, but {directory} is of mode {mode!r}")
+    num_experts = getattr(text, "num_experts", None)
+    if (num_experts is None) != isinstance(config, DenseDiscriminator):
+        has = "no experts" if num_experts is None else "experts"
+        raise ConfigError(f"discriminator.type: {config.type!r}, but {directory} has {has}")
+    if isinstance(config, DenseDiscriminator):
+        return
+    found = {"num_experts": num_experts, "top_k": text.num_experts_per_tok}
+    for name, number in found.items():
+        if number != getattr(config, name):
+            settings = " ".join(f"discriminator.{key}={value}" for key, value in found.items())
+            raise ConfigError(
+                f"discriminator.{name}: {getattr(config, name)}, but {directory} has {number}; say so: {settings}"
+            )
 
 
 def outside_directories(recipe: Recipe) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from prism.runtime.distributed import num_processes, processes
 from prism.runtime.progress import say
 from prism.runtime.threads import choose_threads
 from prism.stages import align, audit, base, datasets, evaluation, rlvr, sft, warmup
+from prism.stages.discriminators import check_source
 from prism.stages.workspace import CONSOLE, TRAINING, Workspace
 
 _STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
@@ -25,6 +26,7 @@ _STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
     "rlvr": rlvr.run,
 }
 _SAMPLING = ("warmup", "audit", "align", "rlvr")
+_PLAYING = ("warmup", "audit", "align")
 TINY_PARAMETERS = 2_000_000
 
 
@@ -69,6 +71,8 @@ def _check_requirements(recipe: Recipe, selected: Sequence[PlannedStage], *, eva
         require_vllm()
     if recipe.attention == "flex" and own_device().type == "cpu":
         raise ConfigError("attention: flex attention has no backward pass on the CPU; leave it out, or find a GPU")
+    if any(stage.kind in _PLAYING for stage in selected):
+        check_source(recipe)
     if recipe.lora is not None and any(stage.kind in TRAINING for stage in selected):
         require_peft()
 

@@ -48,9 +48,11 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     config, algorithm = workspace.recipe.rlvr, planned.algorithm
     if config is None or algorithm is None or planned.num_steps is None:
         raise ConfigError("rlvr: the recipe has no [rlvr] table")
+    # What the recipe asks of its other stages of RLVR, a baseline of other steps among them, is no part of this one.
+    own = config.model_copy(update={"algorithms": (algorithm,), "baselines": None, "num_steps": planned.num_steps})
     run = workspace.open_stage(
         planned,
-        [config.model_copy(update={"algorithms": (algorithm,), "baselines": None}), *workspace.sampling_settings],
+        [own, *workspace.sampling_settings],
         num_steps=planned.num_steps,
         checkpoint_every=config.checkpoint_every,
         data=("rl",),

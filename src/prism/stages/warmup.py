@@ -1,14 +1,19 @@
 """Discriminator warm-up on (teacher, policy rollout) pairs, so that the game neither starts blind nor saturated."""
 
+import json
 from collections.abc import Sequence
 
 from prism.config import SAMPLES_PER_PROMPT, PlannedStage, policy_before_alignment
 from prism.errors import ConfigError, DataError
 from prism.models import Discriminator, PromptEncoder, checkpoint_weights
 from prism.records import Demonstration
+from prism.rewards import parse_response
 from prism.rollout.sampling import Sampling
+from prism.runtime.atomic import write_json
+from prism.runtime.distributed import from_first
 from prism.runtime.optimizer import make_optimizer, make_schedule
 from prism.runtime.seeding import derive_seed, python_random
+from prism.runtime.stage import StageRun
 from prism.stages.datasets import read_alignment
 from prism.stages.discriminators import make_discriminator, open_game
 from prism.stages.engines import open_engine
@@ -18,6 +23,9 @@ from prism.stages.rollouts import parse_rollout
 from prism.stages.scoring import Contest, ContestBatch, score
 from prism.stages.workspace import Workspace
 
+ROLLOUTS = "rollouts.json"
+"""In the stage's directory: prompt id → the text of the policy's rollout that the demonstration is set against."""
+
 
 def run(workspace: Workspace, planned: PlannedStage) -> None:
     config = workspace.recipe.warmup
@@ -26,7 +34,13 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     run = open_game(workspace, planned, config, "loss/{}", "heldout/{}_accuracy")
     if run.is_complete:
         return
-    contests, encoder = sample_pairs(workspace, read_pool(workspace))
+    pool = read_pool(workspace)
+    if (missing := config.num_prompts - len(pool)) > 0:
+        run.say(
+            f"{len(pool)} prompts, where {config.num_prompts} are asked for: {SAMPLES_PER_PROMPT * missing} rollouts "
+            "fewer than a baseline of as many rollouts is given for it"
+        )
+    contests, encoder = make_pairs(workspace, run, pool)
     heldout, training = contests[: config.num_heldout], contests[config.num_heldout :]
     if not training:
         raise DataError(
@@ -77,6 +91,26 @@ def shuffled(workspace: Workspace, demonstrations: Sequence[Demonstration]) -> l
     pool = list(demonstrations)
     python_random(workspace.seed, "warmup", "pool").shuffle(pool)
     return pool
+
+
+def make_pairs(
+    workspace: Workspace, run: StageRun, pool: Sequence[Demonstration]
+) -> tuple[list[Contest], PromptEncoder]:
+    """`sample_pairs`, or those that this very stage sampled before it was cut off: rollouts of a large policy cost more
+    than the steps, and an engine that samples on a GPU need not draw the same ones again."""
+    path = run.directory / ROLLOUTS
+    kept: dict[str, str] | None = from_first(
+        lambda: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    )
+    if kept is None:
+        contests, encoder = sample_pairs(workspace, pool)
+        write_json(path, {contest.prompt.id: contest.students[0].text for contest in contests})
+        return contests, encoder
+    teachers = {demonstration.prompt.id: demonstration for demonstration in pool}
+    contests = [
+        Contest(teachers[name].prompt, teachers[name].response, (parse_response(text),)) for name, text in kept.items()
+    ]
+    return contests, workspace.load_encoder(policy_before_alignment(workspace.recipe))
 
 
 def sample_pairs(workspace: Workspace, pool: Sequence[Demonstration]) -> tuple[list[Contest], PromptEncoder]:

@@ -38,6 +38,9 @@ def test_the_papers_cells_change_one_thing_each(tmp_path: Path) -> None:
     assert matched is not None and matched.num_steps == matched_steps(full)
     # The recipe's own mode and α are the reference.
     assert "moe" not in ablation.names and "alpha-0.5" not in ablation.names and not ablation.omitted
+    assert ablation.alike == {"moe", "alpha-0.5"}
+    with pytest.raises(ConfigError, match="--cell moe: the recipe is that already: its cell is 'full'"):
+        load_ablation(FULL, output=tmp_path, chosen=["moe"])
 
 
 def test_what_a_recipe_has_already_is_its_reference(tmp_path: Path) -> None:
@@ -45,7 +48,7 @@ def test_what_a_recipe_has_already_is_its_reference(tmp_path: Path) -> None:
     assert "dense" not in dense.names and {"moe", "text-only", "alpha-0.5"} <= set(dense.names)
     assert "alpha-0.25" not in dense.names and not {"no-warmup", "no-sft"} - set(dense.names)
     bare = load_ablation(FULL, ["sft=none", "warmup=none"], output=tmp_path)
-    assert not {"no-warmup", "no-sft"} & set(bare.names)
+    assert not {"no-warmup", "no-sft", "small-sft"} & set(bare.names)
 
 
 def test_another_mode_has_the_same_active_compute(tmp_path: Path) -> None:
@@ -75,6 +78,16 @@ def test_a_cell_that_the_recipe_cannot_have_is_left_out_and_named(tmp_path: Path
     assert "must be even" in ablation.omitted["dedicated"]
     with pytest.raises(ConfigError, match=r"--cell dedicated: .*must be even"):
         load_ablation(FULL, ["discriminator.num_experts=3"], output=tmp_path, chosen=["dedicated"])
+
+
+def test_cells_that_would_compare_nothing_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    whole = load_ablation(FULL, ["discriminator.type=whole-response"], output=tmp_path)
+    assert set(whole.omitted) == {f"alpha-{share}" for share in ("0.0", "0.25", "0.5", "0.75", "1.0")}
+    assert "moe" in whole.names and "nothing that α could weigh" in whole.omitted["alpha-0.0"]
+    trained = load_ablation(FULL, ["discriminator.checkpoint=models/judge", "warmup=none"], output=tmp_path)
+    assert set(trained.omitted) == {"dense", "text-only", "whole-response", "dedicated"}
+    with pytest.raises(ConfigError, match=r"cell dense: discriminator\.checkpoint is trained in a mode of its own"):
+        load_ablation(FULL, ["discriminator.checkpoint=models/judge"], output=tmp_path, chosen=["dense"])
 
 
 def test_small_sft_of_files_takes_the_last(tmp_path: Path) -> None:

@@ -35,9 +35,19 @@ def test_alignment_is_not_watched_unless_asked_to() -> None:
 
 def test_reactions_keep_their_order() -> None:
     kinds = ("replay", "learning-rate", "update-ratio", "label-smoothing")
-    config = load(reactions(*({"type": kind} for kind in kinds)))
+    config = load(reactions(*({"type": kind} for kind in kinds)), "reactions.update-ratio.discriminator_above=1")
     assert [type(reaction) for reaction in config.reactions] == [Replay, LearningRate, UpdateRatio, LabelSmoothing]
     assert config.replay is config.reactions[0]
+
+
+@pytest.mark.parametrize("idle", [{"type": "label-smoothing"}, {"type": "replay"}])
+def test_what_would_change_updates_that_do_not_happen_is_refused(idle: dict[str, Any]) -> None:
+    for ratio in ({"type": "update-ratio"}, {"type": "update-ratio", "after": 2}):
+        with pytest.raises(ConfigError, match=r"changes updates .* where update-ratio leaves none"):
+            load(reactions(ratio, idle | {"after": 2}))
+    load(reactions({"type": "update-ratio", "after": 2}, idle))  # which acts for two steps before updates cease
+    load(reactions({"type": "update-ratio", "discriminator_above": 1}, idle))
+    load(reactions({"type": "update-ratio"}, {"type": "replay", "on": "below"}, {"type": "learning-rate"}))
 
 
 def test_learning_rates_may_be_scaled_once_per_model() -> None:

@@ -29,7 +29,7 @@ def test_views_hold_the_whole_text_and_one_end(encoder: PromptEncoder, tokenizer
     texts = {
         "perception": long.caption,
         "reasoning": f"{long.think}\n<answer>5</answer>",
-        "response": f"<caption>{long.caption}</caption>\n<think>{long.think}</think>\n<answer>5</answer>",
+        "response": f"<caption>{long.caption}</caption><think>{long.think}</think><answer>5</answer>",
     }
     for view in VIEWS:
         branch = response_branch(encoder, long, view)

@@ -78,7 +78,7 @@ def read_alone(encoder: PromptEncoder) -> Callable[..., Reading]:
         text = {
             "perception": f"{response.caption}",
             "reasoning": f"{response.think}\n<answer>{response.answer}</answer>",
-            "response": f"<caption>{response.caption}</caption>\n<think>{response.think}</think>\n"
+            "response": f"<caption>{response.caption}</caption><think>{response.think}</think>"
             f"<answer>{response.answer}</answer>",
         }[view]
         if discriminator.mode == "text-only":

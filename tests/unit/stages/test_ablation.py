@@ -2,13 +2,16 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from prism.config import Recipe, load_ablation, load_recipe, plan_stages
+from prism.config import PlannedStage, Recipe, load_ablation, load_recipe, matched_steps, plan_stages
 from prism.errors import DataError, StorageError
-from prism.stages import ablation
+from prism.stages import ablation, rlvr
 from prism.stages.ablation import run_ablation, stage_keys
+from prism.stages.workspace import Workspace
 
 FULL = Path(__file__).parents[3] / "recipes" / "tiny" / "full.toml"
 
@@ -36,6 +39,42 @@ def test_what_is_part_of_a_stages_identity_is_part_of_its_key(setting: str) -> N
     plain, other = keys(), keys(setting)
     trained = [stage.name for stage in plan_stages(load_recipe(FULL)) if stage.kind in ("sft", "warmup", "align")]
     assert all(plain[name] != other[name] for name in trained)
+
+
+def test_one_base_serves_whatever_is_trained_on() -> None:
+    """Only the questions of its evaluation are among the data that it depends on."""
+    plain, other, fewer = keys(), keys("data.public=0"), keys("data.test_per_benchmark=3")
+    assert plain["base"] == other["base"] != fewer["base"]
+    assert all(plain[name] != other[name] for name in plain if name != "base")
+
+
+def test_a_baseline_of_as_many_steps_is_one_stage_wherever_it_stands(tmp_path: Path) -> None:
+    """As a baseline of a recipe, and as the RLVR of a cell that says how many steps: one place, one identity."""
+    plain = load_recipe(FULL, ['rlvr.baselines=["grpo"]'])
+    more = load_recipe(
+        FULL, ["align=none", "warmup=none", "rlvr.baselines=[]", f"rlvr.num_steps={matched_steps(plain)}"]
+    )
+    assert stage_keys(plain, seed=0)["sft-grpo"] == stage_keys(more, seed=0)["sft-grpo"]
+    identities = []
+    for recipe in (plain, more):
+        workspace = Workspace(recipe, 0, tmp_path / "run")
+        [stage] = [stage for stage in plan_stages(recipe) if stage.name == "sft-grpo"]
+        identities.append(opened_config(workspace, stage))
+    assert identities[0] == identities[1]
+
+
+def opened_config(workspace: Workspace, stage: PlannedStage) -> Any:
+    """What a stage gives for its configuration, where it opens its run."""
+    found = []
+
+    def open_stage(planned: PlannedStage, config: Any, **_: Any) -> Any:
+        found.append(config)
+        return SimpleNamespace(is_complete=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workspace, "open_stage", lambda self, *arguments, **named: open_stage(*arguments, **named))
+        rlvr.run(workspace, stage)
+    return found[0]
 
 
 def test_what_changes_speed_alone_shares_all() -> None:

@@ -130,7 +130,7 @@ def test_a_whole_response_is_audited_in_its_parts_as_well(make_discriminator: Ma
     views = measure(make_inputs(make_discriminator("whole-response"))).shortcuts.views
     assert list(views) == ["response", "description", "think"]
     assert views["description"].features["characters"].rollout_mean == len("red")
-    assert views["response"].features["characters"].rollout_mean == len(TEXT.format("red", "1. two.", "2")) + 2
+    assert views["response"].features["characters"].rollout_mean == len(TEXT.format("red", "1. two.", "2"))
     assert views["description"].features["end_token"].accuracy.mean == 0.5
 
 

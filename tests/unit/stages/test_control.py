@@ -151,7 +151,7 @@ def test_the_row_holds_what_the_step_acted_on() -> None:
 
 
 ALL_REACTIONS = (
-    {"type": "update-ratio"},
+    {"type": "update-ratio", "after": 1},
     {"type": "replay", "on": "below", "capacity": 20},
     {"type": "label-smoothing"},
     {"type": "learning-rate"},
@@ -256,7 +256,7 @@ def test_a_failed_game_stays_failed_after_it_is_taken_up_again() -> None:
 def test_relative_change_of_weights() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(20, 20), torch.nn.Linear(20, 3, bias=False))
     before = weight_sample(module)
-    assert before.numel() == 64 + 20 + 60
+    assert before.trained.numel() == 64 + 20 + 60 and before.size == pytest.approx(float(before.trained.norm()))
     assert relative_change(before, module) == 0
     with torch.no_grad():
         for weights in module.parameters():
@@ -265,6 +265,22 @@ def test_relative_change_of_weights() -> None:
     for weights in module.parameters():
         weights.requires_grad_(False)
     assert relative_change(weight_sample(module), module) == 0
+
+
+def test_adapters_are_measured_beside_the_weights_they_change() -> None:
+    """The same step, over the size of all weights: a tenth of it where the frozen ones are three times as large."""
+    torch.manual_seed(0)
+    adapter, frozen = torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 8, bias=False)
+    alone = torch.nn.Sequential(adapter)
+    with torch.no_grad():
+        frozen.weight *= 3 * adapter.weight.norm() / frozen.weight.norm()
+    frozen.weight.requires_grad_(False)
+    together = torch.nn.Sequential(adapter, frozen)
+    samples = weight_sample(alone), weight_sample(together)
+    with torch.no_grad():
+        adapter.weight += 0.01
+    found = relative_change(samples[0], alone), relative_change(samples[1], together)
+    assert found[0] / found[1] == pytest.approx(10**0.5, rel=1e-5)
 
 
 def test_rates_are_scaled_for_the_block_alone() -> None:

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from prism.config import plan_stages
-from prism.errors import ModelError
+from prism.errors import ConfigError, ModelError
 from prism.models import Discriminator, Mode, load_policy
 from prism.stages import base, datasets
 from prism.stages.discriminators import (
+    check_source,
     load_discriminator_for_alignment,
     make_discriminator,
     outside_directories,
@@ -101,6 +102,28 @@ def test_a_trained_discriminator_of_another_mode_is_refused(
         workspace = make_ready(discriminator={"type": other, "checkpoint": tmp_path / "judge"})
         with pytest.raises(ModelError, match=f"of mode '{mode}', where '{other}' is asked for"):
             load_discriminator_for_alignment(workspace)
+
+
+def test_what_no_discriminator_can_be_made_from_is_known_before_anything_runs(
+    make_workspace: MakeWorkspace, make_discriminator: Callable[..., Discriminator], tmp_path: Path
+) -> None:
+    make_discriminator("moe").save_pretrained(tmp_path / "judge")
+
+    def check(**settings: Any) -> None:
+        check_source(make_workspace(discriminator=settings).recipe)
+
+    check(type="moe", checkpoint=tmp_path / "judge", num_experts=6)
+    with pytest.raises(ConfigError, match=r"num_experts: 4, but .*judge has 6; .*num_experts=6 discriminator\.top_k=2"):
+        check(type="moe", checkpoint=tmp_path / "judge")
+    with pytest.raises(ConfigError, match=r"discriminator.type: 'dedicated', but .*judge is of mode 'moe'"):
+        check(type="dedicated", checkpoint=tmp_path / "judge")
+    (tmp_path / "judge" / "discriminator.json").unlink()
+    with pytest.raises(ConfigError, match=r"discriminator.type: 'dense', but .*judge has experts"):
+        check(type="dense", checkpoint=tmp_path / "judge")
+    with pytest.raises(ConfigError, match=r"judge has experts already, .* name one as discriminator.dense"):
+        check(type="dense", dense=tmp_path / "judge")
+    with pytest.raises(ModelError, match=r"nowhere: no readable config.json"):
+        check(type="moe", dense=tmp_path / "nowhere")
 
 
 def test_metrics_are_shown_for_the_views_there_are(make_workspace: MakeWorkspace) -> None:

@@ -220,6 +220,36 @@ def script(monkeypatch: pytest.MonkeyPatch, make_rollout: Callable[..., Any]) ->
     return use
 
 
+def test_a_warm_up_that_was_cut_off_samples_nothing_again(
+    make_workspace: MakeWorkspace, script: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Killed in its first step, before any checkpoint, or in its second, it ends as one that was not."""
+    settings = {"num_steps": 2, "batch_size": 2, "num_heldout": 1, "checkpoint_every": 1, "learning_rate": 1e-3}
+    ends = []
+    for killed_in in (0, 1, 2):
+        workspace = make_workspace(warmup=settings | WITH_TEACHER, output=tmp_path / f"killed-in-{killed_in}")
+        script(workspace, lambda teacher: teacher.text.replace("<think>", "<think>so "))
+        if killed_in:
+            with monkeypatch.context() as patch:
+                patch.setattr(warmup, "update_discriminator", killed(warmup.update_discriminator, killed_in))
+                with pytest.raises(KeyboardInterrupt):
+                    run_stages(workspace, warmup=warmup.run)
+            script(workspace, lambda teacher: pytest.fail("sampled again"))
+        run_stages(workspace, warmup=warmup.run)
+        ends.append(Discriminator.from_pretrained(workspace.model_directory("warmup")).state_dict())
+    for end in ends[1:]:
+        assert all(torch.equal(ends[0][name], weight) for name, weight in end.items())
+
+
+def killed(update: Callable[..., Any], step: int) -> Callable[..., Any]:
+    def run(*arguments: Any, **options: Any) -> Any:
+        if options["step"] == step:
+            raise KeyboardInterrupt
+        return update(*arguments, **options)
+
+    return run
+
+
 def one_step(mode: str, checkpoint: Path) -> dict[str, Any]:
     """Tables of a warm-up and an alignment of one step each, over all of the five demonstrations."""
     return {
