@@ -135,6 +135,10 @@ def test_a_server_that_serves_two_runs_is_found_out(servers: list[Served], polic
 def test_what_is_wrong_is_said_with_the_address(servers: list[Served]) -> None:
     with pytest.raises(ConfigError, match=f"{servers[0].url}: takes sequences of 400 tokens.*max_length=500"):
         engine_of(servers[0], max_length=500)
+    with pytest.raises(
+        ConfigError, match=f"{servers[0].url}: has max_pixels=none, the recipe 5000: start it with max_p"
+    ):
+        ServedEngine(ServedRollout(base_urls=(servers[0].url,)), max_length=300, max_pixels=5000)
     with serving("--port", "0") as gone:
         gone.kill()
     with pytest.raises(ConfigError, match=f"{gone.url}: the rollout server does not answer.*prism serve"):

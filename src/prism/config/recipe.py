@@ -44,6 +44,8 @@ class Recipe(Config):
 
     Each of `seeds` runs the whole pipeline, from the data on, in a directory of its own. `output` is
     the run directory (`runs/<name>` by default); paths are relative to the working directory.
+    `max_pixels` scales larger images down to as many, in place of what the base's processor says: a photo of twelve
+    million pixels has some 12,000 tokens otherwise, and a row of more than `max_prompt_tokens` is rejected.
     `threads` is PyTorch's thread count, by default the program's choice. `precision` is that of the models' layers;
     weights that train, gradients and optimizer states are float32 in any case. `attention` over packed sequences is
     one call for each branch (sdpa) or one with a block mask (flex, for GPUs). `activation_checkpointing` computes the
@@ -62,6 +64,7 @@ class Recipe(Config):
     activation_checkpointing: bool = False
     fsdp_size: Count | None = None
     max_prompt_tokens: Count = 2048
+    max_pixels: Count | None = None
     data: Data
     base: Base
     discriminator: DiscriminatorConfig = MoeDiscriminator()

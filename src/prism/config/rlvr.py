@@ -47,9 +47,9 @@ class Dapo(Config):
     """DAPO: clip-higher, dual clip, each token weighs the same, dynamic sampling, overlong penalty.
 
     Dynamic sampling generates `oversampling` × `prompts_per_step` prompts, keeps those whose rollouts
-    differ in accuracy, refills at most `max_refills` times, and saves what is left over for the next
-    step. The penalty grows over the last `overlong_buffer` tokens before `max_response_tokens`, up to
-    `overlong_factor`.
+    differ in accuracy, refills at most `max_refills` times, and begins the next step with the prompts
+    left over, sampled and filtered afresh. The penalty grows over the last `overlong_buffer` tokens
+    before `max_response_tokens`, up to `overlong_factor`.
     """
 
     type: Literal["dapo"] = "dapo"

@@ -81,9 +81,11 @@ RolloutConfig = Annotated[
 
 
 class ServeConfig(Config):
-    """What `prism serve` samples with. `max_length` counts the tokens of a prompt and its completion."""
+    """What `prism serve` samples with. `max_length` counts the tokens of a prompt and its completion; `max_pixels` is
+    that of the recipe."""
 
     rollout: Annotated[
         Annotated[TransformersRollout, Tag("transformers")] | Annotated[VllmRollout, Tag("vllm")], variant_or("vllm")
     ] = VllmRollout()
     max_length: Count = 8192
+    max_pixels: Count | None = None

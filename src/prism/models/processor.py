@@ -80,6 +80,9 @@ class PromptEncoder:
         for edge, pixels in (("shortest_edge", min_pixels), ("longest_edge", max_pixels)):
             if pixels is not None:
                 image_processor.size[edge] = pixels
+        smallest, largest = (image_processor.size[edge] for edge in ("shortest_edge", "longest_edge"))
+        if smallest > largest:
+            raise ModelError(f"{path}: images of {smallest} pixels at least and {largest} at most: raise max_pixels")
         _check_agreement(path, config, tokenizer, image_processor)
         vocab_size = config.text_config.vocab_size
         return cls(tokenizer, image_processor, template, vocab_size=vocab_size, video_settings=video_settings)

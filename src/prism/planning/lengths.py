@@ -115,8 +115,10 @@ def _needed(recipe: Recipe) -> list[str]:
 
 def _local_encoder(recipe: Recipe) -> PromptEncoder | None:
     if not isinstance(recipe.base, CheckpointBase):
-        return PromptEncoder.from_pretrained(SHIPPED_BASE)
-    return PromptEncoder.from_pretrained(recipe.base.path) if recipe.base.path.is_dir() else None
+        return PromptEncoder.from_pretrained(SHIPPED_BASE, max_pixels=recipe.max_pixels)
+    if not recipe.base.path.is_dir():
+        return None
+    return PromptEncoder.from_pretrained(recipe.base.path, max_pixels=recipe.max_pixels)
 
 
 def _count_data(recipe: Recipe, encoder: PromptEncoder) -> tuple[dict[str, list[Row]], dict[str, int]]:
@@ -225,6 +227,7 @@ def _replaced(row: Row, recipe: Recipe, typical: TypicalConfig, encoder: PromptE
 def _patches(size: tuple[int, int], recipe: Recipe, encoder: PromptEncoder | None) -> int:
     """Patches of an image of that size, fitted to the processor's budget of pixels."""
     patch, merge, (smallest, largest) = 16, 2, PUBLISHED_PIXELS
+    largest = recipe.max_pixels or largest
     if encoder is not None:
         settings = encoder.processor.image_processor
         patch, merge = settings.patch_size, settings.merge_size

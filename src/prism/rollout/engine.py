@@ -1,5 +1,6 @@
 """What an engine in a training process offers to the stages besides sampling."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from prism.records import Prompt, Rollout, RolloutGroup
 from prism.rollout.sampling import RolloutEngine, Sampling, Stream
-from prism.runtime.distributed import gather, own_slices
+from prism.runtime.distributed import gather, num_processes, own_slices
 
 
 class PolicyEngine(RolloutEngine, Protocol):
@@ -45,7 +46,9 @@ class LocalEngine(PolicyEngine, Protocol):
 def share_out(
     prompts: Sequence[Prompt], per_slice: int, sample: Callable[[slice], Sequence[Sequence[Rollout]]]
 ) -> list[RolloutGroup]:
-    """Groups of rollouts for all `prompts`, in every process; each samples for some slices of `per_slice` prompts."""
+    """Groups of rollouts for all `prompts`, in every process; each samples for some slices of `per_slice` prompts, or
+    of fewer where some process would have none."""
+    per_slice = max(1, min(per_slice, math.ceil(len(prompts) / num_processes())))
     drawn = [
         (piece.start + place, tuple(rollouts))
         for piece in own_slices(len(prompts), per_slice)

@@ -30,14 +30,14 @@ class ServedEngine:
     Raises ConfigError for a server that does not answer, or not for sequences of `max_length` tokens.
     """
 
-    def __init__(self, settings: ServedRollout, *, max_length: int) -> None:
+    def __init__(self, settings: ServedRollout, *, max_length: int, max_pixels: int | None = None) -> None:
         self._num_servers = len(settings.base_urls)
         self._own = {
             number: _Server(settings.base_urls[number], settings.timeout_s)
             for number in range(process_index(), self._num_servers, num_processes())
         }
         for server in self._own.values():
-            server.open(max_length)
+            server.open(max_length, max_pixels)
         self._weights: str | None = None
 
     def generate(
@@ -102,7 +102,7 @@ class _Server:
         self._url = url
         self._dtype = torch.float32
 
-    def open(self, max_length: int) -> None:
+    def open(self, max_length: int, max_pixels: int | None) -> None:
         try:
             info = self._exchange("GET", "/info", None, _INFO_TIMEOUT_S)
         except RolloutError as error:
@@ -111,6 +111,11 @@ class _Server:
             raise ConfigError(
                 f"{self.address}: takes sequences of {info['max_length']} tokens, the recipe has up to {max_length}: "
                 f"start it with max_length={max_length}"
+            )
+        if info["max_pixels"] != max_pixels:
+            has, wanted = info["max_pixels"] or "none", max_pixels or "none"
+            raise ConfigError(
+                f"{self.address}: has max_pixels={has}, the recipe {wanted}: start it with max_pixels={wanted}"
             )
         self._dtype = getattr(torch, info["dtype"])
 

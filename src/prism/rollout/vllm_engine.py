@@ -27,7 +27,6 @@ from prism.models.checkpoint import INPUT_WEIGHT, OUTPUT_WEIGHT, first_line, rea
 from prism.records import Prompt, Rollout, RolloutGroup
 from prism.rollout.engine import share_out
 from prism.rollout.sampling import Sampling, Stream, streams
-from prism.runtime.distributed import num_processes
 from prism.runtime.launch import was_started_with_others
 from prism.runtime.seeding import derive_seed
 
@@ -98,7 +97,7 @@ class VllmEngine:
         def sample(piece: slice) -> list[list[Rollout]]:
             return self.sample(prompts[piece], sources[piece], num_samples=num_samples, sampling=sampling)
 
-        return share_out(prompts, math.ceil(len(prompts) / num_processes()) or 1, sample)
+        return share_out(prompts, len(prompts), sample)
 
     def sample(
         self, prompts: Sequence[Prompt], sources: Sequence[Stream], *, num_samples: int, sampling: Sampling

@@ -5,7 +5,6 @@ everything that its results depend on, so cells that agree up to a stage share i
 read, resumed and reported like any run.
 """
 
-import gc
 import json
 import os
 from functools import partial
@@ -22,6 +21,7 @@ from prism.errors import (
     NumericsError,
     StorageError,
 )
+from prism.models.device import free_memory
 from prism.runtime.atomic import write_json, write_new
 from prism.runtime.distributed import from_first, num_processes, processes
 from prism.runtime.hashing import config_sha256
@@ -73,7 +73,7 @@ def _run_seed(recipe: Recipe, seed: int) -> str | None:
         line = None
         from_first(lambda: path.unlink(missing_ok=True))
     # What still holds the models and locks of a seed that failed would hold them beside the next.
-    gc.collect()
+    free_memory()
     return line
 
 

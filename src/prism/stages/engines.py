@@ -47,7 +47,7 @@ def open_engine(
     if isinstance(settings, VllmRollout):
         engine: PolicyEngine = VllmEngine(workspace.model_directory("base"), encoder, settings, max_length=length)
     elif isinstance(settings, ServedRollout):
-        engine = ServedEngine(settings, max_length=length)
+        engine = ServedEngine(settings, max_length=length, max_pixels=workspace.recipe.max_pixels)
     else:
         model = workspace.load_policy("base")[0] if is_sharded(policy) else policy
         size = batch_size or settings.batch_size

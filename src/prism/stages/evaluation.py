@@ -79,7 +79,7 @@ def _questioning(workspace: Workspace, planned: PlannedStage, config: Evaluation
 def _identity(workspace: Workspace, config: EvaluationConfig) -> dict[str, Any]:
     settings = {type(part).__name__: part.model_dump(mode="json") for part in workspace.sampling_settings}
     settings |= {"max_prompt_tokens": workspace.recipe.max_prompt_tokens}
-    return config.model_dump(mode="json") | settings | workspace.precision_settings
+    return config.model_dump(mode="json") | settings | workspace.model_settings
 
 
 def _instructed(workspace: Workspace, planned: PlannedStage, prompt: Prompt) -> Prompt:

@@ -6,7 +6,7 @@ from pathlib import Path
 from prism.config import PlannedStage, Recipe, VllmRollout, plan_stages, select_stages
 from prism.errors import ConfigError
 from prism.models.adapters import require_peft
-from prism.models.device import own_device
+from prism.models.device import free_memory, own_device
 from prism.models.sharding import check_fsdp_size
 from prism.rollout.vllm_engine import require_vllm
 from prism.runtime.atomic import write_json
@@ -58,8 +58,10 @@ def run_recipe(
             for stage in selected:
                 if only != "eval":
                     _STAGES[stage.kind](workspace, stage)
+                    free_memory()
                 if stage.is_evaluated and evaluates:
                     evaluation.run(workspace, stage)
+                    free_memory()
     return directory
 
 

@@ -42,7 +42,9 @@ class RowCheck:
         except DataError as error:
             raise RowError("images", UNDECODABLE, str(error)) from None
         if length > self.max_prompt_tokens:
-            raise RowError("prompt", "is longer than max_prompt_tokens", f"{length} > {self.max_prompt_tokens} tokens")
+            measured = f"{length} > {self.max_prompt_tokens} tokens"
+            remedy = "; max_pixels in the recipe scales images down" if prompt.images else ""
+            raise RowError("prompt", "is longer than max_prompt_tokens", measured + remedy)
 
 
 def check_decoded(record: Record, images: Decoded) -> None:

@@ -110,12 +110,17 @@ class Workspace:
         settings: dict[str, Any] = {}
         if lora is not None and kind in TRAINING:
             settings["LoraConfig"] = lora.model_dump(mode="json")
-        return settings | self.precision_settings
+        return settings | self.model_settings
 
     @property
-    def precision_settings(self) -> dict[str, str]:
-        """What the results of every stage that has a model depend on; nothing of the precision it has by default."""
-        return {} if self.recipe.precision == "float32" else {"precision": self.recipe.precision}
+    def model_settings(self) -> dict[str, Any]:
+        """What the results of every stage that has a model depend on; nothing of what is so by default."""
+        settings: dict[str, Any] = {}
+        if self.recipe.precision != "float32":
+            settings["precision"] = self.recipe.precision
+        if self.recipe.max_pixels is not None:
+            settings["max_pixels"] = self.recipe.max_pixels
+        return settings
 
     def to_train(self, model: Module, player: Literal["policy", "discriminator"]) -> Module:
         """`model`, whole, as the stages train it: on this process's device, without kept activations where the recipe
@@ -138,7 +143,11 @@ class Workspace:
         return self._round(model).to(own_device())
 
     def _round(self, model: Module) -> Module:
-        return model.to(torch.bfloat16) if self.recipe.precision == "bfloat16" else model
+        """Weights alone: rotary frequencies are buffers, and rounded ones turn distant tokens by wrong angles."""
+        if self.recipe.precision == "bfloat16":
+            for weights in model.parameters():
+                weights.data = weights.data.to(torch.bfloat16)
+        return model
 
     def _read_trees(self, model: nn.Module) -> Any:
         """The Hugging Face model in `model`, with the recipe's attention over packed sequences."""
@@ -158,7 +167,7 @@ class Workspace:
         return [type(rollout).model_validate(rollout.model_dump(include=read))]
 
     def load_encoder(self, stage: str) -> PromptEncoder:
-        return PromptEncoder.from_pretrained(self.model_directory(stage))
+        return PromptEncoder.from_pretrained(self.model_directory(stage), max_pixels=self.recipe.max_pixels)
 
     def load_policy(self, stage: str) -> tuple[Any, PromptEncoder]:
         """The policy that `stage` ended with, for use as it is, and its encoder."""

@@ -78,6 +78,8 @@ def test_image_tokens_follow_from_the_processors_budget() -> None:
     assert found.prompt(found.rows["rl"][0]) == 150 + 25 * 19
     # At least 65,536 pixels: 64 cells.
     assert find_lengths(paper("plan.image_size=[32, 32]")).rows["rl"][0].images == (64 * 4,)
+    large = [find_lengths(paper(f"plan.image_size=[{side}, {side}]", "max_pixels=65536")) for side in (256, 1000)]
+    assert [lengths.rows["rl"][0].images for lengths in large] == [(256,), (256,)]
     assert find_lengths(paper("plan.images_per_prompt=0")).rows["rl"][0].images == ()
 
 

@@ -238,24 +238,32 @@ def test_broken_weights_are_an_error_and_not_a_rollout(
             TransformersEngine(policy, encoder).generate(prompts[:1], num_samples=1, sampling=Sampling(1.0, 2), seed=0)
 
 
+@pytest.mark.parametrize(("batch_size", "places"), [(4, [0, 1, 4, 2, 3]), (64, [0, 1, 2, 3, 4])])
 def test_processes_share_out_the_batches_that_one_would_draw(
-    make_policy: Make, encoder: PromptEncoder, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+    make_policy: Make,
+    encoder: PromptEncoder,
+    prompts: list[Prompt],
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    places: list[int],
 ) -> None:
-    """The same prompt a second time keeps the stream it has among all prompts."""
+    """The same prompt a second time keeps the stream it has among all prompts. One batch with room for all of them is
+    halved, so that neither process waits for the other."""
     asked = [*prompts[:3], prompts[0], prompts[3]]
-    engine = TransformersEngine(make_policy(), encoder, batch_size=4)
+    engine = TransformersEngine(make_policy(), encoder, batch_size=batch_size)
 
     def sample() -> list[RolloutGroup]:
         return engine.generate(asked, num_samples=2, sampling=Sampling(1.0, 6), seed=7)
 
     alone = sample()
-    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
+    for module in (distributed, rollout_engine):
+        monkeypatch.setattr(module, "num_processes", lambda: 2)
     drawn: list[Any] = []
     for index in (0, 1):
         monkeypatch.setattr(distributed, "process_index", lambda index=index: index)
         monkeypatch.setattr(rollout_engine, "gather", lambda values: drawn.extend(values) or values)
         with pytest.raises(KeyError):  # what the other process drew is missing
             sample()
-    assert [place for place, _ in drawn] == [0, 1, 4, 2, 3]
+    assert [place for place, _ in drawn] == places
     monkeypatch.setattr(rollout_engine, "gather", lambda values: drawn)
     assert sample() == alone

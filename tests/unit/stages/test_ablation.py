@@ -31,6 +31,7 @@ def test_a_stage_is_shared_until_something_it_depends_on_differs() -> None:
         "precision=bfloat16",
         "lora.rank=4",
         "max_prompt_tokens=100",
+        "max_pixels=10000",
         'rollout={type="vllm"}',
         "rollout.batch_size=8",
     ],

@@ -66,6 +66,19 @@ def test_gradients_are_those_of_float32_up_to_rounding_and_are_kept_in_float32(
             assert cosine > 0.97, name
 
 
+def test_a_model_that_only_samples_rounds_its_weights_and_no_frequency(make_workspace: Make, make_policy: Make) -> None:
+    """Rounded rotary frequencies turn a token two thousand places away by wrong angles. So do those under adapters."""
+    exact = {name: buffer.clone() for name, buffer in make_policy().named_buffers()}
+    assert any(name.endswith("inv_freq") for name in exact)
+    workspace = make_workspace(precision="bfloat16")
+    used = workspace.to_use(make_policy())
+    adapted = make_workspace(precision="bfloat16", lora={"rank": 2}).to_train(make_policy(), "policy")
+    assert {weights.dtype for weights in used.parameters()} == {torch.bfloat16}
+    for model in (used, adapted):
+        found = dict(model.named_buffers())
+        assert all(torch.equal(found[name], buffer) for name, buffer in exact.items())
+
+
 def test_updates_too_small_for_bfloat16_add_up(make_policy: Make, packed: PackedTrees, alone: None) -> None:
     """Master weights in bfloat16 would not move at all."""
     policy = shard(make_policy(), "bfloat16")

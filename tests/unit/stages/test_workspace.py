@@ -1,6 +1,7 @@
 """Data, models and manifests of one seed's pipeline on disk."""
 
 import dataclasses
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from prism.config import PlannedStage, plan_stages
 from prism.data.world.scene import decode_scene, split_of
-from prism.errors import CheckpointError, ConfigError
+from prism.errors import CheckpointError, ConfigError, ModelError
 from prism.models import Discriminator
 from prism.records import ImageSource, Prompt
 from prism.rewards import verdict_of
@@ -167,3 +169,23 @@ def test_a_trained_discriminator_can_be_given(make_workspace: MakeWorkspace, tmp
     loaded = make_discriminator(make_workspace(discriminator=settings))
     assert isinstance(loaded, Discriminator)
     assert (loaded.head.weight == 1).all() and loaded.score_limit == 3 and loaded.training
+
+
+def test_large_images_are_scaled_down_to_the_pixels_that_the_recipe_allows(make_workspace: MakeWorkspace) -> None:
+    """In every stage's encoder, so that the stages, and servers told the same, read one prompt alike."""
+    image = io.BytesIO()
+    Image.new("RGB", (640, 640), "red").save(image, "PNG")
+    prompt = Prompt("large", "What is this?", (ImageSource(data=image.getvalue()),))
+    lengths = []
+    for pixels in (None, 96 * 96, 64 * 64):
+        workspace = make_workspace() if pixels is None else make_workspace(max_pixels=pixels)
+        datasets.prepare(workspace)
+        base.run(workspace, first_stage(workspace, "base"))
+        encoder = workspace.load_encoder("base")
+        lengths.append(encoder.prompt_length(prompt))
+        [(width, height)] = encoder.image_sizes(prompt)
+        assert pixels is None or width * height <= pixels
+        assert workspace.model_settings == ({} if pixels is None else {"max_pixels": pixels})
+    assert lengths[0] > lengths[1] > lengths[2]
+    with pytest.raises(ModelError, match=r"images of \d+ pixels at least and 1 at most: raise max_pixels"):
+        make_workspace(max_pixels=1).load_encoder("base")
