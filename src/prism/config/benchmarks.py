@@ -13,7 +13,8 @@ BenchmarkName = Literal["mathvista", "mathverse", "mathvision", "wemath", "mmmu"
 class BenchmarkConfig(Config):
     """One benchmark: its rows are in `path`, a data file or a directory of them, or come from the hub.
 
-    `revision` pins the hub's version, `limit` keeps the first so many items, for a trial.
+    `revision` pins the hub's version, `limit` keeps so many items, for a trial: the first ones, of every part of a
+    benchmark in turn.
     """
 
     name: BenchmarkName

@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args
 
 from prism.errors import DataError
 from prism.evals.benchmarks.benchmark import Judgement
+from prism.evals.benchmarks.rows import LETTERS
+from prism.records import Prompt
 from prism.rollout.openai_client import ChatReply, ChatRequest, chat, served_model
 from prism.rollout.openai_server import ChatServer
 from prism.runtime.atomic import storage_errors
@@ -45,6 +47,20 @@ class Case:
     ground_truth: str
     prediction: str
     template: Template = "answer"
+
+
+def reference_answer(prompt: Prompt) -> str:
+    """What a judge is told to compare with: every answer that counts as right, an option's letter with its text."""
+    given = (answer for answer in (prompt.answer, *prompt.equivalents) if answer.strip())
+    answers = list(dict.fromkeys(_with_option(answer, prompt.choices) for answer in given))
+    if len(answers) < 2:
+        return answers[0] if answers else prompt.answer
+    return "\n".join(["Each of these alone is right:", *(f"- {answer}" for answer in answers)])
+
+
+def _with_option(answer: str, choices: Sequence[str]) -> str:
+    place = LETTERS.find(answer) if len(answer) == 1 else -1
+    return f"{answer}. {choices[place]}" if 0 <= place < len(choices) else answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from prism.evals.benchmarks import get_benchmark
 from prism.evals.benchmarks.benchmark import PROFILES, ItemScore, Judgement, with_judgement
 from prism.evals.items import Item
-from prism.evals.judge import Case, Judge, Ruling, agreement
+from prism.evals.judge import Case, Judge, Ruling, agreement, reference_answer
 from prism.evals.scoring import aggregate, score_item
 from prism.evals.statistics import Interval, avg_at_k_interval, pass_at_k_interval
 
@@ -93,9 +93,7 @@ def _case(item: Item, response: str) -> Case:
     statement = prompt.metadata.get("statement")
     if statement:
         return Case(prompt.question, str(statement), response, "statement")
-    letter = "ABCDEFGHIJ".find(prompt.answer) if len(prompt.answer) == 1 else -1
-    chosen = f"{prompt.answer}. {prompt.choices[letter]}" if 0 <= letter < len(prompt.choices) else prompt.answer
-    return Case(prompt.question, chosen, response)
+    return Case(prompt.question, reference_answer(prompt), response)
 
 
 def summarize_benchmark(

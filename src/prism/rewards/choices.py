@@ -53,6 +53,17 @@ _REMARK_FOLLOWS = re.compile(
     r"(?:,\s*)?(?:not|rather than|because|since|as|is (?:the |my )?(?:correct|right|answer|best|true))\b|[,;]"
     r"|(?:选?项)?(?:是?正确的?|是?对的?)?$"
 )
+_LABELLED_THINGS = """
+angle animal arc area atom bag ball bar basket beaker bird block book bottle box boy brand bucket bulb button car card
+case cat cell chart child circle circuit city class coin column company compound cone container country cube cup curve
+cylinder diagram dog door edge element event face figure fish flask function girl glass graph group house image island
+item jar lamp layer line liquid location machine man material metal method model node object organ panel part path
+person picture piece place plan plane planet plant player plot point position process product pulley quadrant ray
+rectangle region resistor road room route row sample section segment set shape shop side site species sphere square
+stage star state statement station step store street structure student substance switch table tank team test town train
+tree triangle truck tube type vertex village wheel wire woman worker zone
+"""
+_LABELLED = re.compile(rf"(?i:(?:the )?(?:{'|'.join(_LABELLED_THINGS.split())})) [(\[]?([A-Z])[)\]]?")
 _MAX_LABEL_WORDS = 3
 """A longer text after the letter is rather a remark than the option's text."""
 _MIN_MENTION_CHARS = 3
@@ -64,6 +75,8 @@ _NEGATION = re.compile(
 def compare_choice(prediction: str, ground_truth: str, choices: Sequence[str] | None) -> Outcome | None:
     """Compare cleaned texts as choices of one option; None if the ground truth names no option."""
     target = _target(ground_truth, choices or ())
+    if _is_labelled(prediction, ground_truth if target is None else target.text or target.letter):
+        return True
     if target is None:
         return None if choices else _compare_several(prediction, ground_truth)
     letters = LETTERS[: len(choices)] if choices else LETTERS
@@ -75,6 +88,15 @@ def compare_choice(prediction: str, ground_truth: str, choices: Sequence[str] | 
     if chosen.letter == target.letter:
         return not _contradicts(chosen, target, choices or ())
     return bool(target.text) and compare_statement(prediction, target.text).outcome is True
+
+
+def _is_labelled(prediction: str, label: str) -> bool:
+    """`line B` where the thing is called B, in the figure or as an option's text; not where the line is denied."""
+    lone = _LONE_LETTER.fullmatch(label)
+    labelled = _LABELLED.fullmatch(strip_phrases(prediction)) if lone else None
+    if not lone or not labelled or labelled[1] != lone[1]:
+        return False
+    return not _NEGATION.search(prediction.partition(labelled[0])[0])
 
 
 def _compare_several(prediction: str, ground_truth: str) -> bool | None:

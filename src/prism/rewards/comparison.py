@@ -12,14 +12,28 @@ from prism.rewards.structure import MATRIX, Value, read_value
 from prism.rewards.verdict import Rule
 
 _STATED_VALUE = re.compile(r".*\b(?:is|are|equals|has|have|contains|there are)\s+(.+)", re.IGNORECASE)
+# The verb before a remark: `the height is 2\sqrt{3}, which is about 3.46`.
+_STATED_BEFORE = re.compile(r".*(?<!\bwhich )\b(?:is|are|equals|has|have)\s+(.+, which is .+)", re.IGNORECASE)
 _NOT_STATED = re.compile(
     r"\b(?:not|never|neither|than|least|most|between|or|if|either|cannot|no)\b|n't\b", re.IGNORECASE
 )
 _MAX_LEAF_PAIRS = 600
 """Larger sets are compared in the order of their texts, so that the time does not grow with the square."""
 _OR = re.compile(r"\bor\b|或")
-_REMARK = re.compile(r"(.*[^ (]) ?\(([^()]+)\)")
-_REASON = re.compile(r"(?:since|because|as|where|approximately|approx|rounded|exact|exactly)\b", re.IGNORECASE)
+_APPROXIMATELY = r"(?:about|approximately|approx\.?|around|roughly|nearly|\\approx)\s*"
+_PRECISION = (
+    r"(?:(?:correct|accurate|rounded|given)(?: off)? )?(?:to )?(?:the )?(?:nearest (?:[a-z]+|10+|0\.0*1)"
+    r"|(?:[1-9]|one|two|three|four) ?(?:d\.? ?p|s\.? ?f|sig(?:nificant|\.)? ?fig(?:ure|\.)?s?|decimal(?: place)?s?)\.?)"
+)
+# In parentheses, or behind a comma or "or" where words on precision begin it.
+_REMARK = re.compile(
+    rf"(.*[^ (])( ?)\(([^()]+)\)|(.+?)(?:, ?(?:or |which is )?| or )({_APPROXIMATELY}.+|{_PRECISION})", re.IGNORECASE
+)
+_HARMLESS = re.compile(
+    rf"(?:since|because|as|where|rounded)\b.*|approximately|approx|exact(?:ly| value)?|{_PRECISION}", re.IGNORECASE
+)
+_SAME_AGAIN = re.compile(rf"(or )?({_APPROXIMATELY})?(.+)", re.IGNORECASE)
+_FACTOR = re.compile(r"[-+]?[0-9.,]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +45,40 @@ class Finding:
 def compare_statement(prediction: str, ground_truth: str) -> Finding:
     """Compare two texts as `clean` leaves them, which may be sentences that state a value."""
     stated, ground_truth = strip_phrases(prediction), strip_phrases(ground_truth)
+    finding = _compare_but_for_remark(stated, ground_truth)
+    for pattern in (_STATED_VALUE, _STATED_BEFORE):
+        sentence = pattern.fullmatch(stated) if finding.outcome is False else None
+        if sentence and not _NOT_STATED.search(stated):
+            finding = _compare_but_for_remark(sentence[1], ground_truth)
+    return finding
+
+
+def _compare_but_for_remark(stated: str, ground_truth: str) -> Finding:
+    """`5 (five)` as `5`; a remark that says something else than the statement makes both an answer of two."""
     finding = compare(stated, ground_truth)
-    if finding.outcome is True:
+    remark = _REMARK.fullmatch(stated) if finding.outcome is not True else None
+    if not remark:
         return finding
-    remark = _REMARK.fullmatch(stated)
-    if remark and _is_harmless(remark[2], remark[1]):
-        return compare(remark[1], ground_truth)
-    sentence = _STATED_VALUE.fullmatch(stated) if finding.outcome is False else None
-    return compare(sentence[1], ground_truth) if sentence and not _NOT_STATED.search(stated) else finding
+    statement, words = remark[1] or remark[4], (remark[3] or remark[5]).strip()
+    is_factor = remark[2] == "" and _FACTOR.fullmatch(words)  # 2(3) is a product
+    is_harmless = not is_factor and _is_harmless(words, statement)
+    if is_harmless is False:
+        return finding
+    without = compare(statement, ground_truth)
+    return Finding(all_of((without.outcome, is_harmless)), without.rule)
 
 
-def _is_harmless(remark: str, statement: str) -> bool:
-    """A reason, a word on precision, or the same again: `5 (five)`, `0.75 (or 3/4)`."""
-    return _REASON.match(remark) is not None or compare(remark.removeprefix("or "), statement).outcome is True
+def _is_harmless(remark: str, statement: str) -> Outcome:
+    r"""A reason, words on precision, the same again (`5 (five)`, `0.75 (or 3/4)`), or the statement's value
+    rounded: `2\sqrt{3} (3.46)`, `0.754 (about 0.75)`. `0.75 (0.8)` leaves open which of two decimals is meant."""
+    if _HARMLESS.fullmatch(remark):
+        return True
+    again = _SAME_AGAIN.fullmatch(remark)
+    if not again or compare(again[3], statement).outcome is True:
+        return again is not None
+    first, second = read_quantity(statement), read_quantity(again[3])
+    is_rounded = again[2] or not (again[1] or (first and first.number.is_decimal))
+    return bool(is_rounded and second and second.number.is_decimal) and compare(statement, again[3]).outcome
 
 
 def compare(prediction: str, ground_truth: str) -> Finding:

@@ -12,7 +12,18 @@ import pytest
 import prism
 from prism.errors import DataError, RolloutError
 from prism.evals.benchmarks.benchmark import Judgement
-from prism.evals.judge import LONGEST_PREDICTION, Agreement, Case, Judge, agreement, fill, parse_verdict, tally
+from prism.evals.judge import (
+    LONGEST_PREDICTION,
+    Agreement,
+    Case,
+    Judge,
+    agreement,
+    fill,
+    parse_verdict,
+    reference_answer,
+    tally,
+)
+from prism.records import Prompt
 from prism.rollout.openai_server import ChatServer
 from servers.openai_stub import Received, Reply, Stub, completion, refusal, serving
 
@@ -172,6 +183,25 @@ def test_the_statement_template_shows_the_facts(tmp_path: Path) -> None:
         ruling = judge(stub, tmp_path / "log").judge([case])[0]
     assert seen == [[case.question, case.ground_truth, case.prediction]]
     assert (ruling.verdict, ruling.is_parsed) == ("unclear", True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "equivalents", "choices", "reference"),
+    [
+        ("24.32", (), (), "24.32"),
+        ("24.32", ("24", "24.32", " "), (), "Each of these alone is right:\n- 24.32\n- 24"),
+        ("B", (), ("red", "blue"), "B. blue"),
+        ("C", (), ("red", "blue"), "C"),
+        ("B", ("azure",), ("red", "blue"), "Each of these alone is right:\n- B. blue\n- azure"),
+        ("", ("5",), (), "5"),
+        ("", (), (), ""),
+    ],
+)
+def test_the_reference_is_every_right_answer(
+    answer: str, equivalents: tuple[str, ...], choices: tuple[str, ...], reference: str
+) -> None:
+    prompt = Prompt(id="p", question="q", answer=answer, equivalents=equivalents, choices=choices)
+    assert reference_answer(prompt) == reference
 
 
 def test_the_end_of_a_runaway_response_is_what_is_judged() -> None:

@@ -107,6 +107,17 @@ def test_a_judge_of_the_undecided_changes_nothing_else() -> None:
     assert strict["judged"]["aAcc"]["mean"] == pytest.approx(2 / 3)
 
 
+def test_the_judge_is_told_all_right_answers() -> None:
+    """As MMMU's open questions may have several."""
+    row = {"id": "validation_Math_1", "question": "How many?", "question_type": "open", "options": "[]"}
+    items = read_items(BENCHMARKS["mmmu"], source(row | {"answer": "['24.32', '24']"}))
+    [item_id] = items
+    rows = [response(0, "about two dozen") | {"item_id": item_id}]
+    judge = Says("correct")
+    ask_judge(judge, "all", items, score_responses("mmmu", items, rows), ["two dozen"])  # pyright: ignore[reportArgumentType]
+    assert judge.cases[0].ground_truth.splitlines()[1:] == ["- 24.32", "- 24"]
+
+
 def test_samples_give_avg_and_pass_at_k() -> None:
     answers = [("Yes", "No"), ("No", "No"), ("Yes", "Yes"), ("No", "Yes")]
     rows = [

@@ -59,6 +59,8 @@ class Benchmark(Protocol):
     hub_id: str
     hub_configs: tuple[str, ...]
     hub_split: str
+    limit_by: str | None
+    """The key with whose values a limit deals evenly, since each stands for a part of the benchmark; None for none."""
 
     def item_id(self, row: Row) -> str:
         """Unique among the rows of the benchmark."""

@@ -1,18 +1,18 @@
 r"""Which answer a response gives: the paper's rules, and stricter ones for the profile `strict`.
 
 The strict rules read, in this order: every answer tag outside the reasoning (a tag that was cut off counts
-up to the end), the last `\boxed{…}` with its neighbours in the same sentence, the last sentence that commits
-to an answer, the last sentence. Answers that differ are each checked: where they do not get the same verdict
+up to the end), the last `\boxed{…}` with its neighbours in the same sentence, what a text without either
+states (see `statements`). Tags and boxes that differ are each checked: where they do not get the same verdict
 the response contradicts itself, and no rule and no judge can say which of them it means.
 """
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from prism.evals.benchmarks.answer_kinds import ANY_ANSWER, kind_of
 from prism.evals.benchmarks.benchmark import Score
+from prism.evals.benchmarks.statements import NO_ANSWER, AnswerKind, score_statements, statements
 from prism.rewards import verify_answer
-
-NO_ANSWER = Score(False, "no_answer")
 
 _HIDDEN_BLOCKS = ("think", "analysis")
 _MAX_ANSWERS = 8
@@ -20,13 +20,6 @@ _MAX_ANSWERS = 8
 _ANSWER_EDGE = re.compile(r"<\s*(/\s*)?answer\s*>", re.IGNORECASE)
 _END_OF_REASONING = re.compile(r"</(?:think|analysis|caption)>")
 _START_OF_REASONING = re.compile(r"<(?:think|analysis|caption)>")
-# "B. 45°" stays one sentence: a label is not the end of one.
-_SENTENCE_END = re.compile(r"(?m)(?<!^\w\.)(?<!^\(\w\)\.)(?<=[.!?])[^\S\n]+|(?<=。)|\n+")
-_COMMITS = re.compile(
-    r"\b(?:answer|option|choice)\b[^.\n]{0,40}?(?:\b(?:is|must be|should be)\b|[:=])"
-    r"|\b(?:choose|select|pick)\b|答案|选",
-    re.IGNORECASE,
-)
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 _BETWEEN_SENTENCES = re.compile(r"\n|[.;]\s")
 _DOUBT = re.compile(r"\b(?:not|or|neither|either)\b|n't\b", re.IGNORECASE)
@@ -60,22 +53,36 @@ def stated_answers(response: str) -> tuple[str, ...]:
     Empty where it states none: nothing but reasoning, or only empty tags.
     """
     text = _outside_reasoning(response)
-    tagged = _tagged(text)
-    if tagged is not None:
-        return _distinct(_unboxed(answer) for answer in tagged)
-    boxes = _boxes(text)
-    return _distinct(_last_boxes(text, boxes) if boxes else [_last_statement(text)])
+    marked = _marked(text)
+    return tuple(statements(_ANSWER_EDGE.sub("\n", text), ANY_ANSWER)[0]) if marked is None else marked
 
 
-def score_stated(response: str, check: Callable[[str], Score]) -> Score:
-    """What `check` makes of the answer a response states; of several, what it makes of all of them alike."""
-    answers = stated_answers(response)
+def score_stated(response: str, check: Callable[[str], Score], kind: AnswerKind = ANY_ANSWER) -> Score:
+    """What `check` makes of the answer a response states; of several, what it makes of all of them alike.
+
+    `kind` tells how an answer without tags and boxes is stated.
+    """
+    text = _outside_reasoning(response)
+    answers = _marked(text)
+    if answers is None:
+        return score_statements(_ANSWER_EDGE.sub("\n", text), check, kind)
     if not answers:
         return NO_ANSWER
     scores = [check(answer) for answer in answers[:_MAX_ANSWERS]]
     if len({(score.is_correct, score.needs_judge) for score in scores}) > 1 or len(answers) > _MAX_ANSWERS:
         return Score(None, "contradicting_answers", " | ".join(answers[:_MAX_ANSWERS]))
     return scores[-1]
+
+
+def score_verified(
+    response: str, ground_truth: str, *, equivalents: Sequence[str] = (), choices: Sequence[str] | None = None
+) -> Score:
+    """The verifier's verdict on the answer a response states."""
+
+    def check(answer: str) -> Score:
+        return verified(answer, ground_truth, equivalents=equivalents, choices=choices)
+
+    return score_stated(response, check, kind_of([ground_truth, *equivalents], choices))
 
 
 def verified(
@@ -113,15 +120,13 @@ def _tagged(text: str) -> list[str] | None:
     return [text[edge.end() : end].strip() for edge, end in zip(edges, ends, strict=True) if not edge[1]]
 
 
-def _last_statement(text: str) -> str:
-    """The last sentence that names its answer as such, with the line after a colon; else the last sentence."""
-    parts = _SENTENCE_END.split(_ANSWER_EDGE.sub("\n", text))
-    sentences = [part.strip() for part in parts if part.strip(" \t*#")]
-    for index in range(len(sentences) - 1, -1, -1):
-        if _COMMITS.search(sentences[index]):
-            is_announced = sentences[index].rstrip("* ").endswith(":")
-            return " ".join(sentences[index : index + 1 + is_announced])
-    return sentences[-1] if sentences else ""
+def _marked(text: str) -> tuple[str, ...] | None:
+    """The distinct answers in tags, else in the last boxes; None where there are neither."""
+    tagged = _tagged(text)
+    if tagged is not None:
+        return _distinct(_unboxed(answer) for answer in tagged)
+    boxes = _boxes(text)
+    return _distinct(_last_boxes(text, boxes)) if boxes else None
 
 
 def _distinct(answers: Iterable[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.accuracy import accuracy
+from prism.evals.benchmarks.answer_kinds import YesOrNo
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
 from prism.evals.benchmarks.extraction import first_answer_tag, score_stated, without_reasoning
 from prism.evals.benchmarks.rows import answer_field, id_field, one_image, optional_text, text_field
@@ -54,6 +55,7 @@ class HallusionBench:
     hub_id = "lmms-lab/HallusionBench"
     hub_configs: tuple[str, ...] = ()
     hub_split = "image"
+    limit_by: str | None = None
 
     def item_id(self, row: Row) -> str:
         return "/".join(self.keys(row).values())
@@ -87,7 +89,11 @@ class HallusionBench:
         if profile == "prism":
             return _score_as_published(_truth(row), without_reasoning(response))
         may_stay_open = _has_no_figure(self.keys(row)["category"], self.keys(row)["figure_id"])
-        return score_stated(response, lambda answer: _score_statement(row, answer, may_stay_open))
+
+        def check(answer: str) -> Score:
+            return _score_statement(row, answer, may_stay_open)
+
+        return score_stated(response, check, YesOrNo(_stated_yes_or_no, lambda answer: not check(answer).needs_judge))
 
     def judged(self, score: ItemScore, judgement: Judgement) -> bool:
         if judgement == "unclear":

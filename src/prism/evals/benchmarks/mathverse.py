@@ -13,7 +13,7 @@ from pathlib import Path
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
-from prism.evals.benchmarks.extraction import first_answer_tag, score_stated, verified, without_reasoning
+from prism.evals.benchmarks.extraction import first_answer_tag, score_verified, without_reasoning
 from prism.evals.benchmarks.rows import (
     LETTERS,
     answer_field,
@@ -38,6 +38,7 @@ class MathVerse:
     hub_id = "AI4Math/MathVerse"
     hub_configs: tuple[str, ...] = ("testmini",)
     hub_split = "testmini"
+    limit_by: str | None = None
 
     def item_id(self, row: Row) -> str:
         return id_field(row, "sample_index")
@@ -68,8 +69,7 @@ class MathVerse:
         truth = answer_field(row)
         if profile == "prism":
             return _score_as_published(truth, without_reasoning(response))
-        choices = _choices(row)
-        return score_stated(response, lambda answer: verified(answer, truth, choices=choices or None))
+        return score_verified(response, truth, choices=_choices(row) or None)
 
     def judged(self, score: ItemScore, judgement: Judgement) -> bool:
         return judgement == "correct"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
-from prism.evals.benchmarks.extraction import first_answer_tag, score_stated, verified, without_reasoning
+from prism.evals.benchmarks.extraction import first_answer_tag, score_verified, without_reasoning
 from prism.evals.benchmarks.latex_answer import is_same_answer, plain_answer
 from prism.evals.benchmarks.rows import (
     answer_field,
@@ -39,6 +39,7 @@ class MathVision:
     hub_id = "MathLLMs/MathVision"
     hub_configs: tuple[str, ...] = ()
     hub_split = "testmini"
+    limit_by: str | None = None
 
     def item_id(self, row: Row) -> str:
         return id_field(row, "id")
@@ -69,8 +70,7 @@ class MathVision:
         truths = _truths(row)
         if profile == "prism":
             return _score_as_published(truths, without_reasoning(response))
-        choices = strings_field(row, "options") or None
-        return score_stated(response, lambda answer: verified(answer, truths[0], choices=choices))
+        return score_verified(response, truths[0], choices=strings_field(row, "options") or None)
 
     def judged(self, score: ItemScore, judgement: Judgement) -> bool:
         return judgement == "correct"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.accuracy import SEPARATOR, accuracy, accuracy_by, accuracy_by_each
+from prism.evals.benchmarks.answer_kinds import kind_of
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
 from prism.evals.benchmarks.extraction import first_answer_tag, score_stated, verified, without_reasoning
 from prism.evals.benchmarks.rows import (
@@ -43,6 +44,7 @@ class MathVista:
     hub_id = "AI4Math/MathVista"
     hub_configs: tuple[str, ...] = ()
     hub_split = "testmini"
+    limit_by: str | None = None
 
     def item_id(self, row: Row) -> str:
         return id_field(row, "pid")
@@ -75,7 +77,8 @@ class MathVista:
     def score(self, row: Row, response: str, profile: Profile) -> Score:
         if profile == "prism":
             return _score_as_published(row, without_reasoning(response))
-        return score_stated(response, lambda answer: _verify(row, answer))
+        kind = kind_of([answer_field(row)], _choices(row))
+        return score_stated(response, lambda answer: _verify(row, answer), kind)
 
     def judged(self, score: ItemScore, judgement: Judgement) -> bool:
         return judgement == "correct"

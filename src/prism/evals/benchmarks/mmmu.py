@@ -15,7 +15,7 @@ from prism.data.image_references import resolve_image
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
-from prism.evals.benchmarks.extraction import first_answer_tag, score_stated, verified, without_reasoning
+from prism.evals.benchmarks.extraction import first_answer_tag, score_verified, without_reasoning
 from prism.evals.benchmarks.option_letters import mmmu_letter
 from prism.evals.benchmarks.rows import (
     answer_field,
@@ -67,6 +67,7 @@ class Mmmu:
     hub_configs: tuple[str, ...] = SUBJECTS
     """The subjects are configurations of their own; the benchmark is all of them."""
     hub_split = "validation"
+    limit_by: str | None = "subject"
 
     def item_id(self, row: Row) -> str:
         return id_field(row, "id")
@@ -102,9 +103,7 @@ class Mmmu:
     def score(self, row: Row, response: str, profile: Profile) -> Score:
         options, (truth, *equivalents) = _options(row), _truths(row)
         if profile == "strict":
-            return score_stated(
-                response, lambda answer: verified(answer, truth, equivalents=equivalents, choices=options or None)
-            )
+            return score_verified(response, truth, equivalents=equivalents, choices=options or None)
         if options:
             return score_published_choice(published_answer(response), truth, options)
         return Score(False, "open_question_never_matches", published_answer(response), needs_judge=True)

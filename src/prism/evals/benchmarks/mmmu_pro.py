@@ -13,7 +13,7 @@ from statistics import fmean
 
 from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
-from prism.evals.benchmarks.extraction import score_stated, verified
+from prism.evals.benchmarks.extraction import score_verified
 from prism.evals.benchmarks.mmmu import (
     LETTER_HINT,
     place_images,
@@ -43,6 +43,7 @@ class MmmuPro:
     hub_configs: tuple[str, ...] = ("standard (10 options)", "vision")
     """One for each form; the benchmark is both of them."""
     hub_split = "test"
+    limit_by: str | None = "form"
 
     def item_id(self, row: Row) -> str:
         """The forms number their questions alike, so the form is part of it."""
@@ -72,7 +73,7 @@ class MmmuPro:
         options = strings_field(row, "options")
         truth = letter_field(row, "answer", len(options))
         if profile == "strict":
-            return score_stated(response, lambda answer: verified(answer, truth, choices=options))
+            return score_verified(response, truth, choices=options)
         answer = published_answer(response)
         if _form(row) == "standard":
             return score_published_choice(answer, truth, options)

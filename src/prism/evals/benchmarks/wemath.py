@@ -24,7 +24,7 @@ from pathlib import Path
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
-from prism.evals.benchmarks.extraction import first_answer_tag, score_stated, verified, without_reasoning
+from prism.evals.benchmarks.extraction import first_answer_tag, score_verified, without_reasoning
 from prism.evals.benchmarks.option_letters import wemath_letter
 from prism.evals.benchmarks.rows import LETTERS, id_field, letter_field, lettered, one_image, text_field
 from prism.evals.statistics import NOTHING_MEASURED, Interval, share_interval
@@ -41,6 +41,7 @@ class WeMath:
     hub_id = "We-Math/We-Math"
     hub_configs: tuple[str, ...] = ()
     hub_split = "testmini"
+    limit_by: str | None = None
 
     def item_id(self, row: Row) -> str:
         return f"{id_field(row, 'ID')}/{text_field(row, 'key')}"
@@ -72,8 +73,7 @@ class WeMath:
         truth = letter_field(row, "answer", len(LETTERS))
         if profile == "prism":
             return _score_as_published(truth, without_reasoning(response))
-        choices = _choices(row)
-        return score_stated(response, lambda answer: verified(answer, truth, choices=choices or None))
+        return score_verified(response, truth, choices=_choices(row) or None)
 
     def judged(self, score: ItemScore, judgement: Judgement) -> bool:
         return judgement == "correct"
