@@ -366,3 +366,23 @@ def test_the_budget_is_not_passed(tmp_path: Path) -> None:
             # Short of it by no more than requests that may still cost their most, or were thought to have.
             assert max_cost / 3 < spent <= max_cost
         assert count_step(store, "teach").num_pending > 0
+
+
+def test_the_budget_is_not_passed_by_parts_behind_a_whole_run(tmp_path: Path) -> None:
+    store, script = world_store(tmp_path, 80)
+    with teaching(tmp_path, script, {}) as teacher:
+
+        def begin(max_cost: float, *options: str) -> subprocess.Popen[str]:
+            changes = (f"teacher.base_url={teacher.base_url}", f"budget.max_cost={max_cost}")
+            return start(store, "teach", *changes, *options)
+
+        def end(process: subprocess.Popen[str]) -> None:
+            _, errors = process.communicate(timeout=200)
+            assert process.returncode == 2 and "budget is spent" in errors
+
+        end(begin(0.04))
+        whole = cost_of(teacher.log())
+        for process in [begin(0.05, "--shard", f"{index}/2") for index in range(2)]:  # both at once
+            end(process)
+        assert whole < cost_of(teacher.log()) <= 0.05
+        assert count_step(store, "teach").num_pending > 0

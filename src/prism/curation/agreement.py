@@ -19,12 +19,15 @@ def count_same(answers: Sequence[str]) -> list[int]:
     return [same[answer] for answer in answers]
 
 
-def is_enough(counts: Sequence[int], min_share: float) -> bool:
-    """Whether the most frequent answer could count as right: two give it, and `min_share` of all."""
-    return max(counts) >= 2 and max(counts) / len(counts) >= min_share
+def is_enough(counts: Sequence[int], min_share: float, num_failed: int = 0) -> bool:
+    """Whether the most frequent answer could count as right: two give it, and `min_share` of all samples, `num_failed`
+    of which have no answer."""
+    return max(counts) >= 2 and max(counts) / (len(counts) + num_failed) >= min_share
 
 
-def verdicts_by_majority(answers: Sequence[str], counts: Sequence[int], min_share: float) -> list[str]:
+def verdicts_by_majority(
+    answers: Sequence[str], counts: Sequence[int], min_share: float, num_failed: int = 0
+) -> list[str]:
     """Of each answer, with the `counts` of `count_same`: correct for the most frequent one, wrong for those that are
     another. Nobody knows where it is not frequent enough, or where two that differ are the most frequent.
 
@@ -33,7 +36,7 @@ def verdicts_by_majority(answers: Sequence[str], counts: Sequence[int], min_shar
     """
     leaders = {answer for answer, count in zip(answers, counts, strict=True) if count == max(counts)}
     is_tied = not all(is_same(first, second) for first, second in combinations(leaders, 2))
-    if is_tied or not is_enough(counts, min_share):
+    if is_tied or not is_enough(counts, min_share, num_failed):
         return ["unverifiable"] * len(answers)
 
     def verdict(answer: str) -> str:

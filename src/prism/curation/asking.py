@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import partial
 
 from prism.config.benchmarks import ServerSettings
-from prism.config.curation import AskedServers, AskingRecipe
+from prism.config.curation import AskedServers, AskingRecipe, BudgetConfig
 from prism.curation.budget import Account, Price
+from prism.curation.fund import SharedFund
 from prism.curation.ledger import Ledger
 from prism.curation.store import Part, Store
 from prism.rollout.openai_pool import ChatPool, Meter
@@ -27,24 +28,24 @@ def chat_servers(config: AskedServers) -> list[ChatServer]:
 
 
 def open_meter(store: Store, part: Part, step: str, recipe: AskingRecipe) -> OpenMeter:
-    """The ledger of the part's shards. Its share of the budget is that of its shards, whatever the other parts do."""
-    numbers, budget = part.shards(store.num_shards), recipe.budget
-    share = len(numbers) / store.num_shards
-    account = partial(
-        Account,
-        Price(budget.price.prompt, budget.price.completion),
-        max_cost=None if budget.max_cost is None else budget.max_cost * share,
-        max_tokens=None if budget.max_tokens is None else int(budget.max_tokens * share),
-    )
+    """The ledger of the part's shards, which draws on the budget of all."""
     # Not a function of its own: a step travels to other processes, its meter unopened.
-    return partial(_open_ledger, store, numbers, step, account, recipe.ask_in_doubt)
+    return partial(_open_ledger, store, part.shards(store.num_shards), step, recipe.budget, recipe.ask_in_doubt)
 
 
-def _open_ledger(
-    store: Store, numbers: Iterable[int], step: str, account: Callable[[], Account], ask_in_doubt: bool
-) -> Ledger:
-    directories = {number: store.shard_directory(number) for number in numbers}
-    return Ledger(directories, store.shard_of, step=step, account=account(), ask_in_doubt=ask_in_doubt)
+def _open_ledger(store: Store, numbers: Iterable[int], step: str, budget: BudgetConfig, ask_in_doubt: bool) -> Ledger:
+    directories = {number: store.shard_directory(number) for number in range(store.num_shards)}
+    price = Price(budget.price.prompt, budget.price.completion)
+    return Ledger(
+        {number: directories[number] for number in numbers},
+        store.shard_of,
+        step=step,
+        # By now it is registered, and whoever works on the store with it has the same settings.
+        run=next((run.id for run in store.chain.current() if run.name == step), ""),
+        account=Account(price, max_cost=budget.max_cost, max_tokens=budget.max_tokens),
+        fund=SharedFund(store.directory, directories, step, budget.max_cost, budget.max_tokens),
+        ask_in_doubt=ask_in_doubt,
+    )
 
 
 @asynccontextmanager

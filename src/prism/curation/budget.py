@@ -3,7 +3,9 @@
 import asyncio
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from prism.errors import BudgetError, ConfigError
 from prism.rollout.openai_failures import Failure
@@ -27,6 +29,25 @@ class Price:
         return (num_prompt_tokens * self.prompt + num_completion_tokens * self.completion) / 1e6
 
 
+class Spent(NamedTuple):
+    """Money and tokens."""
+
+    cost: float
+    tokens: float
+
+
+class Fund(Protocol):
+    """What the processes at work on one step may spend together. Spending is by the number of the shard."""
+
+    def claim(self, spent: Mapping[int, Spent]) -> tuple[float | None, float | None]:
+        """What a process may spend on its shards, what they have `spent` before included; None is no limit."""
+        ...
+
+    def settle(self, spent: Mapping[int, Spent]) -> None:
+        """Gives back what a process has claimed and not spent."""
+        ...
+
+
 class Account:
     """Money and tokens of one step in one process. None is no limit.
 
@@ -39,13 +60,17 @@ class Account:
         if max_cost is not None and not price.prompt + price.completion:
             raise ConfigError("max_cost needs the price of a million tokens: set price.prompt and price.completion")
         self._price = price
-        self._limits = (math.inf if max_cost is None else max_cost, math.inf if max_tokens is None else max_tokens)
+        self.restrict(max_cost, max_tokens)
         self.cost, self.tokens = 0.0, 0
         self._set_aside = (0.0, 0)
         self._largest_prompt = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def charge(self, cost: float, tokens: int) -> None:
+    def restrict(self, max_cost: float | None, max_tokens: float | None) -> None:
+        """Sets the limits."""
+        self._limits = (math.inf if max_cost is None else max_cost, math.inf if max_tokens is None else max_tokens)
+
+    def charge(self, cost: float, tokens: float) -> None:
         """Books what was spent before."""
         self.cost += cost
         self.tokens += tokens

@@ -25,6 +25,7 @@ from prism.curation.running import Execute, here, run_step
 from prism.curation.store import Part, Store
 from prism.data.image_likeness import MAX_DIFFERENCE, could_be_copies, directions_of, sketch_of
 from prism.data.question_likeness import Words, ask_the_same, minhash_bands, ngrams, question_words
+from prism.data.questions import without_choices
 from prism.errors import DataError
 from prism.records import ImageSource, Prompt
 from prism.runtime.atomic import storage_errors
@@ -155,7 +156,8 @@ class _WordIndex:
         self._by_band: dict[tuple[int, int], list[int]] = defaultdict(list)
 
     def add(self, prompt: Prompt) -> None:
-        number, words, runs = len(self._items), question_words(prompt.question), set(ngrams(prompt.question, NGRAM))
+        question = without_choices(prompt.question, prompt.choices)
+        number, words, runs = len(self._items), question_words(question), set(ngrams(question, NGRAM))
         self._items.append(_Item(prompt.id, words, 0, bool(prompt.images)))
         for run in runs:
             self._by_ngram[run].append(number)
@@ -172,10 +174,9 @@ class _WordIndex:
 
     def find(self, prompt: Prompt) -> tuple[str, float] | None:
         """An item with the question of `prompt`, and the share of its runs of words that are in it."""
-        words = question_words(prompt.question)
-        shared = Counter(
-            number for run in set(ngrams(prompt.question, NGRAM)) for number in self._by_ngram.get(run, ())
-        )
+        question = without_choices(prompt.question, prompt.choices)
+        words = question_words(question)
+        shared = Counter(number for run in set(ngrams(question, NGRAM)) for number in self._by_ngram.get(run, ()))
         for number, count in shared.most_common():
             item = self._items[number]
             share = count / item.num_ngrams

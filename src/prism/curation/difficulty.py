@@ -88,7 +88,8 @@ class Difficulty:
         except DataError as error:
             return dropped(row, "cannot be put to a model", str(error))
         models = {name: each.to_dict() for name, each in tries.items()}
-        in_doubt = doubts(sum(each.num_in_doubt for each in tries.values()))
+        num_in_doubt = sum(each.num_in_doubt for each in tries.values())
+        in_doubt = doubts(num_in_doubt, sum(each.num_unanswered for each in tries.values()))
         if found is None:
             unknown = max(each.num_unverifiable for each in tries.values())
             detail = f"{unknown} samples"
@@ -107,7 +108,7 @@ class Difficulty:
             draws = range(start, min(start + self._recipe.wave, self._recipe.num_samples))
             samples = await sampler.sample(prompt, draws)
             for sample, verdict in zip(samples, await _verdicts(samples, prompt), strict=True):
-                tries = tries.add(verdict, is_in_doubt=sample.is_in_doubt)
+                tries = tries.add(verdict, is_in_doubt=sample.is_in_doubt, is_unanswered=sample.is_unanswered)
             if is_clear(tries):
                 break
         return tries

@@ -15,6 +15,7 @@ from PIL import Image
 from prism.data.image_likeness import MAX_SIDE, NUM_COLOUR_VALUES, SKETCH_BYTES, same_picture, thumbnail
 from prism.data.images import open_reduced
 from prism.data.question_likeness import Words, hash_of, question_words, telling_hash
+from prism.data.questions import without_choices
 from prism.errors import DataError
 from prism.records import ImageSource, Prompt
 
@@ -86,7 +87,7 @@ def take_fingerprint(prompt: Prompt, *, has_demonstration: bool = False) -> Fing
     seen = [thumbnail_of(image) for image in prompt.images]
     choices = sorted(" ".join(choice.casefold().split()) for choice in prompt.choices)
     return Fingerprint(
-        words=question_words(prompt.question),
+        words=question_words(without_choices(prompt.question, prompt.choices)),
         choices=hash_of("\x1f".join(choices).encode()) if choices else 0,
         images=names,
         thumbnail=seen[0][0] if seen else None,

@@ -1,7 +1,8 @@
 """What curating many rows will take, from a trial on few: each step's rows, hours and cost, and the disk.
 
 A source is expected to fare as its rows in the trial did, step by step. Of a step's rows those that it passed on cost
-it nothing; the time and the money that it took are those of the others.
+it nothing; the time and the money that it took are those of the others. What counts is each step's newest run, whatever
+other settings were tried before.
 """
 
 from collections import Counter
@@ -98,7 +99,7 @@ def _plan_step(
         counter = counts.get(source) or sum(counts.values(), Counter())
         num_worked += num_rows * (1 - counter["passed"] / counter.total())
         left[source] = num_rows * (1 - counter["dropped"] / counter.total())
-    spending = count_spending(store, run.name)
+    spending = count_spending(store, run.name, run=run.id)
     tokens = spending.prompt_tokens + spending.completion_tokens
     step = PlannedStep(
         run.name,

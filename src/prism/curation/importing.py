@@ -190,11 +190,11 @@ class _Importer:
     def _check(self, row: Row) -> None:
         """Raises RowError."""
         prompt = row.prompt
-        for name in ("question", "system", "id", "answer", "kind"):
-            check_text(getattr(prompt, name) or "", name)
-        for name in ("choices", "equivalents"):
+        for name in ("choices", "equivalents"):  # first, since the question may have the choices in it
             for text in getattr(prompt, name):
                 check_text(text, name)
+        for name in ("question", "system", "id", "answer", "kind"):
+            check_text(getattr(prompt, name) or "", name)
         if row.completion is not None:
             check_response(row.completion, "completion")
         student = prompt.metadata.get(STUDENT)

@@ -3,7 +3,7 @@
 Each shard has a ledger beside its rows, `ledger.sqlite`. A request is known by the hash of its body and of the row it
 was asked for; its reply is kept, so that no run pays for it again. Of an attempt that timed out, was cut off, or was
 under way when a process died, nobody knows whether it was paid for. It counts as paid, at the most it can have cost,
-and is not sent again unless the user says so.
+and is not sent again unless the user says so. Which runs of steps have made use of a request is noted beside it.
 
 Writes are committed together by a thread of the ledger's own, so that the disk is waited for once for all requests
 that begin or end meanwhile. A write-ahead log is safe here, on network file systems too, because one process alone
@@ -18,10 +18,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prism.curation.budget import Account
+from prism.curation.budget import Account, Fund, Spent
 from prism.curation.shard import database_errors
 from prism.rollout.openai_failures import LOST_KINDS, Failure
 from prism.rollout.openai_messages import ChatReply, ChatRequest
@@ -44,6 +45,7 @@ CREATE TABLE IF NOT EXISTS attempts (
 );
 CREATE INDEX IF NOT EXISTS attempts_of_request ON attempts (request);
 CREATE TABLE IF NOT EXISTS replies (request TEXT PRIMARY KEY, reply TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS uses (run TEXT NOT NULL, request TEXT NOT NULL, PRIMARY KEY (run, request)) WITHOUT ROWID;
 """
 
 
@@ -51,7 +53,7 @@ class Ledger:
     """A meter for `ChatPool` over some shards. Use as an async context manager, within one event loop.
 
     `directories` are those of the shards by number, locked by this process; `shard_of` finds a row's. `step` is on
-    whose account requests go.
+    whose account requests go, `run` its run that makes use of them. `fund` is what the account's limits are drawn from.
     """
 
     def __init__(
@@ -61,9 +63,12 @@ class Ledger:
         *,
         step: str,
         account: Account,
+        run: str = "",
+        fund: Fund | None = None,
         ask_in_doubt: bool = False,
     ) -> None:
         self.account, self.step, self.ask_in_doubt = account, step, ask_in_doubt
+        self.step_run, self._fund = run, fund
         self._directories, self._shard_of = directories, shard_of
         self._databases: dict[int, sqlite3.Connection] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
@@ -72,16 +77,25 @@ class Ledger:
 
     async def __aenter__(self) -> "Ledger":
         """Counts what was spent before, and puts in doubt what an earlier process left open."""
-        for number in self._directories:
-            cost, tokens = await self._do(number, self._settle)
+        spent = {number: await self._do(number, self._settle) for number in self._directories}
+        for cost, tokens in spent.values():
             self.account.charge(cost, tokens)
+        if self._fund is not None:
+            # The ledgers are open by now, so that nobody else takes them for ones that are not in use.
+            self.account.restrict(*await self._in_thread(partial(self._fund.claim, spent)))
         return self
 
     async def __aexit__(self, *error: object) -> None:
         if self._flusher is not None:
             await self._flusher  # until nothing is queued
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        self._thread.shutdown()
+        try:
+            if self._fund is not None:
+                read = partial(spent_by, step=self.step)
+                spent = {number: await self._do(number, read) for number in self._directories}
+                await self._in_thread(partial(self._fund.settle, spent))
+        finally:
+            await self._in_thread(self._close)
+            self._thread.shutdown()
 
     def call(self, request: ChatRequest, body: Mapping[str, Any]) -> "LedgerCall":
         return LedgerCall(self, request, body)
@@ -89,6 +103,9 @@ class Ledger:
     async def run(self, row: str, operation: Operation[_T]) -> _T:
         """The result of `operation` on the ledger of the row's shard, once it is on the disk."""
         return await self._do(self._shard_of(row), operation)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _do(self, number: int, operation: Operation[_T]) -> _T:
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
@@ -102,7 +119,7 @@ class Ledger:
         while self._queue:
             batch, self._queue = self._queue, []
             operations = [(number, operation) for number, operation, _ in batch]
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, operations)
+            results = await self._in_thread(partial(self._commit, operations))
             for (_, _, future), result in zip(batch, results, strict=True):
                 _settle_future(future, result)
 
@@ -127,10 +144,9 @@ class Ledger:
             self._databases[number] = open_ledger(self._directories[number])
         return self._databases[number]
 
-    def _settle(self, database: sqlite3.Connection) -> tuple[float, int]:
+    def _settle(self, database: sqlite3.Connection) -> Spent:
         database.execute("UPDATE attempts SET outcome = ? WHERE outcome IS NULL", (IN_DOUBT,))
-        sums = "SELECT coalesce(sum(cost), 0), coalesce(sum(tokens), 0) FROM attempts WHERE step = ?"
-        return database.execute(sums, (self.step,)).fetchone()
+        return spent_by(database, self.step)
 
     def _close(self) -> None:
         for database in self._databases.values():
@@ -160,14 +176,24 @@ def _carry_out(database: sqlite3.Connection, operations: Sequence[Operation[Any]
     return results
 
 
-def open_ledger(directory: Path) -> sqlite3.Connection:
+def open_ledger(directory: Path, *, timeout_s: float = _BUSY_TIMEOUT_S) -> sqlite3.Connection:
     """For the one process that may use it. Raises sqlite3.Error."""
-    database = sqlite3.connect(directory / FILE, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-    # Exclusive before write-ahead: then the log's index is kept in this process and not in shared memory.
-    for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
-        database.execute(f"PRAGMA {pragma}")
-    database.executescript(_SCHEMA)
+    database = sqlite3.connect(directory / FILE, timeout=timeout_s, isolation_level=None)
+    try:
+        # Exclusive before write-ahead: then the log's index is kept in this process and not in shared memory.
+        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
+            database.execute(f"PRAGMA {pragma}")
+        database.executescript(_SCHEMA)
+    except BaseException:
+        database.close()
+        raise
     return database
+
+
+def spent_by(database: sqlite3.Connection, step: str) -> Spent:
+    """Cost and tokens, in all runs of the step."""
+    sums = "SELECT coalesce(sum(cost), 0), coalesce(sum(tokens), 0) FROM attempts WHERE step = ?"
+    return Spent(*database.execute(sums, (step,)).fetchone())
 
 
 class LedgerCall:
@@ -191,7 +217,10 @@ class LedgerCall:
         def look(database: sqlite3.Connection) -> tuple[str | None, int, int]:
             reply = database.execute("SELECT reply FROM replies WHERE request = ?", (self.key,)).fetchone()
             query = "SELECT count(*), coalesce(sum(outcome IN (?, ?, ?)), 0) FROM attempts WHERE request = ?"
-            return reply and reply[0], *database.execute(query, (*doubtful, self.key)).fetchone()
+            num_attempts, num_in_doubt = database.execute(query, (*doubtful, self.key)).fetchone()
+            if num_attempts:  # else it is noted with the first
+                self._note_use(database)
+            return reply and reply[0], num_attempts, num_in_doubt
 
         reply, self._num_attempts, num_in_doubt = await self._ledger.run(self._request.owner, look)
         if reply is not None:
@@ -223,10 +252,13 @@ class LedgerCall:
             "is_estimate": 1,
         }
         statement = f"INSERT INTO attempts ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
+
+        def write(database: sqlite3.Connection) -> None:
+            database.execute(statement, (*values.values(),))
+            self._note_use(database)
+
         try:
-            await self._ledger.run(
-                self._request.owner, lambda database: database.execute(statement, (*values.values(),))
-            )
+            await self._ledger.run(self._request.owner, write)
         except BaseException:
             self._ledger.account.release(self._reserved.pop(name))
             raise
@@ -256,6 +288,9 @@ class LedgerCall:
                 database.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (self.key, reply))
 
         await self._ledger.run(self._request.owner, write)
+
+    def _note_use(self, database: sqlite3.Connection) -> None:
+        database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (self._ledger.step_run, self.key))
 
 
 def _settle_future(future: asyncio.Future[Any], result: Any) -> None:

@@ -68,7 +68,8 @@ class Pairs:
             samples = await sampler.sample(named(row.prompt, row.id), range(self._recipe.num_samples))
         except DataError:
             return passed(row, "cannot be put to the model")
-        found = doubts(sum(sample.is_in_doubt for sample in samples))
+        num_in_doubt = sum(sample.is_in_doubt for sample in samples)
+        found = doubts(num_in_doubt, sum(sample.is_unanswered for sample in samples))
         reasons: Counter[str] = Counter()
         for sample in samples:
             failure = _failure(sample)

@@ -33,13 +33,16 @@ class Tries:
     num_unverifiable: int = 0
     num_in_doubt: int = 0
     """Of the unverifiable ones: replies that were lost, and may have been paid for."""
+    num_unanswered: int = 0
+    """Of the unverifiable ones: requests that nobody answered."""
 
-    def add(self, verdict: Verdict, *, is_in_doubt: bool = False) -> "Tries":
+    def add(self, verdict: Verdict, *, is_in_doubt: bool = False, is_unanswered: bool = False) -> "Tries":
         return Tries(
             self.num_correct + verdict.is_correct,
             self.num_wrong + (verdict == "wrong"),
             self.num_unverifiable + verdict.is_unverifiable,
             self.num_in_doubt + is_in_doubt,
+            self.num_unanswered + is_unanswered,
         )
 
     @property

@@ -14,6 +14,10 @@ STUDENT = "student_response"
 NUM_IN_DOUBT = "in_doubt"
 """Among findings: how many requests for the row may have been paid for without a reply. Only where there are any."""
 
+NUM_UNANSWERED = "unanswered"
+"""Among findings: how many requests for the row were sent as often as the recipe allows and neither answered nor
+refused. Only where there are any. The outcome holds until the step runs again, which sends them again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -61,16 +65,17 @@ def passed(row: Row, reason: str, **findings: Any) -> Outcome:
     return Outcome(row.id, "passed", reason, findings=findings)
 
 
-def doubts(count: int) -> dict[str, int]:
-    """The finding `NUM_IN_DOUBT`, if there is any doubt."""
-    return {NUM_IN_DOUBT: count} if count else {}
+def doubts(num_in_doubt: int, num_unanswered: int = 0) -> dict[str, int]:
+    """The findings `NUM_IN_DOUBT` and `NUM_UNANSWERED`, as far as there are such requests."""
+    counts = {NUM_IN_DOUBT: num_in_doubt, NUM_UNANSWERED: num_unanswered}
+    return {name: count for name, count in counts.items() if count}
 
 
 class Step(Protocol):
     """Looks at each row by itself and knows nothing of files or processes.
 
     `settings` (JSON) is everything that decides the outcomes: rows that have an outcome under the same settings
-    are not looked at again.
+    are not looked at again, but for those with requests that nobody answered (`NUM_UNANSWERED`).
     """
 
     @property

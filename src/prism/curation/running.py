@@ -5,12 +5,12 @@ again, and nothing is recorded twice. SIGTERM and Ctrl-C end it after the rows t
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 
 from prism.curation.chain import StepRun
-from prism.curation.rows import Outcome, Row, Step, WholeStep
+from prism.curation.rows import NUM_UNANSWERED, Outcome, Row, Step, WholeStep
 from prism.curation.shard import Shard
 from prism.curation.store import Part, Store
 from prism.curation.timing import note_timing
@@ -33,7 +33,8 @@ def here(work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
 def run_step(
     store: Store, step: Step, part: Part | None = None, execute: Execute = here, *, resolve_doubts: bool = False
 ) -> int:
-    """Outcomes for all rows of the part that have none under these settings; returns how many.
+    """Outcomes for all rows of the part that have none under these settings, or one with requests that nobody answered;
+    returns how many.
 
     `execute` may have others do the work (see `processes`, `on_ray`). With `resolve_doubts` rows are looked at again
     for which requests are in doubt. Raises Interrupted after a signal, with everything recorded that was done.
@@ -42,11 +43,11 @@ def run_step(
         shards = stack.enter_context(store.writing(part or Part()))
         run = store.chain.register(step.name, step.settings)
         flag = stack.enter_context(InterruptFlag())
+        behind = [other.id for other in store.chain.behind(run)]
         if resolve_doubts:
-            behind = [other.id for other in store.chain.behind(run)]
             for shard in shards.values():
                 shard.remove_doubtful(run.id, behind)
-        count, seconds = _record(store, shards, run, execute(step.run, _pending(shards, run, flag)))
+        count, seconds = _record(store, shards, run, execute(step.run, _pending(shards, run, flag)), behind)
         note_timing(store.directory, run.id, count, seconds * _num_at_work(execute))
         _stop_if_asked(flag, run)
     return count
@@ -106,17 +107,20 @@ def _num_at_work(execute: Execute) -> int:
     return getattr(execute, "num_at_work", 1)
 
 
-def _record(store: Store, shards: dict[int, Shard], run: StepRun, outcomes: Iterable[Outcome]) -> tuple[int, float]:
+def _record(
+    store: Store, shards: dict[int, Shard], run: StepRun, outcomes: Iterable[Outcome], behind: Sequence[str] = ()
+) -> tuple[int, float]:
     """How many there were, and the seconds that it took."""
     console = make_console()
-    count, start = 0, time.monotonic()
+    count, num_unanswered, start = 0, 0, time.monotonic()
     committed = said = start
     for outcome in outcomes:
         number = store.shard_of(outcome.row_id)
         if number not in shards:
             raise DataError(f"step {run.name!r} gave an outcome for {outcome.row_id!r}, which it was not asked about")
-        shards[number].add_outcome(run.id, outcome)
+        shards[number].add_outcome(run.id, outcome, behind)
         count += 1
+        num_unanswered += NUM_UNANSWERED in outcome.findings
         now = time.monotonic()
         if count == 1:
             said = now  # a decision on all rows may take long before the first
@@ -129,6 +133,9 @@ def _record(store: Store, shards: dict[int, Shard], run: StepRun, outcomes: Iter
             said = now
     for shard in shards.values():
         shard.commit()
+    if num_unanswered:
+        advice = "the same command sends these again"
+        say(console, f"{run.name}: {num_unanswered:,} rows have requests that nobody answered; {advice}")
     return count, time.monotonic() - start
 
 

@@ -25,12 +25,13 @@ _GATHER_S = 0.01
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """One sample, or the reason why there is none. One that is not finished was cut off by the limit of tokens; one in
-    doubt may have been paid for."""
+    doubt may have been paid for; for one that is unanswered it is worth asking again."""
 
     text: str | None
     failure: str | None = None
     is_finished: bool = True
     is_in_doubt: bool = False
+    is_unanswered: bool = False
 
 
 class Sampler(Protocol):
@@ -68,7 +69,8 @@ class ServedSampler:
         except RequestError as error:
             if not error.is_its_own:
                 raise
-            return Sampled(None, error.failure.kind, is_in_doubt=isinstance(error, InDoubtError))
+            is_in_doubt = isinstance(error, InDoubtError)
+            return Sampled(None, error.failure.kind, is_in_doubt=is_in_doubt, is_unanswered=error.is_passing)
 
 
 class LocalSampler:

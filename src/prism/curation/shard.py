@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from prism.curation.record import decode_row
-from prism.curation.rows import NUM_IN_DOUBT, Outcome, Row
+from prism.curation.rows import NUM_IN_DOUBT, NUM_UNANSWERED, Outcome, Row
 from prism.errors import StorageError
 
 _FILE = "rows.sqlite"
 _BATCH_ROWS = 256
 _BUSY_TIMEOUT_S = 60.0
-_SCHEMA = """
+_IS_UNANSWERED = f"json_extract(findings, '$.{NUM_UNANSWERED}') > 0"
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS rows (
     key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
     source TEXT NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL,
@@ -32,7 +33,9 @@ CREATE TABLE IF NOT EXISTS outcomes (
     run TEXT NOT NULL, row INTEGER NOT NULL, status TEXT NOT NULL, reason TEXT, detail TEXT, findings TEXT,
     PRIMARY KEY (run, row)
 );
+CREATE INDEX IF NOT EXISTS unanswered ON outcomes (run, row) WHERE {_IS_UNANSWERED};
 """
+"""The index spares a run that is repeated reading all findings for the few rows of which it says so."""
 
 
 @contextmanager
@@ -88,11 +91,23 @@ class Shard:
         if any(True for _ in self._read("SELECT 1 FROM rejects WHERE source = ? AND number = ?", source, number)):
             self._write("DELETE FROM rejects WHERE source = ? AND number = ?", source, number)
 
-    def add_outcome(self, run: str, outcome: Outcome) -> None:
-        """Raises StorageError for a row that is not here. A second outcome of the same row is a defect of the step."""
+    def add_outcome(self, run: str, outcome: Outcome, behind: Sequence[str] = ()) -> None:
+        """In place of an earlier one with requests that nobody answered; where that said something else, what the runs
+        `behind` said of the row goes with it. Any other second outcome of a row is a defect of the step.
+
+        Raises StorageError for a row that is not here.
+        """
         findings = json.dumps(dict(outcome.findings), allow_nan=False) if outcome.findings else None
-        values = (run, outcome.status, _storable(outcome.reason), _storable(outcome.detail), findings, outcome.row_id)
-        if not self._write("INSERT INTO outcomes SELECT ?, key, ?, ?, ?, ? FROM rows WHERE id = ?", *values):
+        values = (outcome.status, _storable(outcome.reason), _storable(outcome.detail), findings)
+        query = f"""SELECT row, status, reason, detail, findings FROM outcomes
+            WHERE run = ? AND row = (SELECT key FROM rows WHERE id = ?) AND {_IS_UNANSWERED}"""
+        for key, *earlier in list(self._read(query, run, outcome.row_id)):
+            if tuple(earlier) == values:
+                return
+            for other in (*behind, run):
+                self._write("DELETE FROM outcomes WHERE run = ? AND row = ?", other, key)
+        statement = "INSERT INTO outcomes SELECT ?, key, ?, ?, ?, ? FROM rows WHERE id = ?"
+        if not self._write(statement, run, *values, outcome.row_id):
             raise StorageError(f"{self.path} has no row {outcome.row_id!r}; import it first")
 
     def remove_outcomes(self, run: str) -> None:
@@ -107,13 +122,14 @@ class Shard:
     def rows(self, before: Sequence[tuple[str, str]], *, without: str | None = None) -> Iterator[Row]:
         """The rows that all runs of `before`, given as (step, run), have let go on, in order of import.
 
-        With `without` only those that this run has not decided yet. Read in small batches, so that outcomes can
-        be written, and other processes can write, in between.
+        With `without` only those that this run has not decided yet, or with requests that nobody answered. Read in
+        small batches, so that outcomes can be written, and other processes can write, in between.
         """
         condition, parameters = _live(before)
         if without is not None:
-            condition += " AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.run = ? AND o.row = r.key)"
-            parameters = [*parameters, without]
+            condition += f""" AND (NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.run = ? AND o.row = r.key)
+                OR r.key IN (SELECT row FROM outcomes WHERE run = ? AND {_IS_UNANSWERED}))"""
+            parameters = [*parameters, without, without]
         query = f"SELECT key, id, record FROM rows r WHERE {condition} AND key > ? ORDER BY key"
         for batch in self._batches(query, *parameters):
             findings = self._findings([key for key, _, _ in batch], before)

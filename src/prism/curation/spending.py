@@ -15,7 +15,7 @@ from prism.runtime.lock import DirectoryLock
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """Sums over all runs of a step. `attempts` counts by what became of them.
+    """Sums over attempts at requests. `attempts` counts by what became of them.
 
     `cost` and `tokens` include `cost_at_most`, which is what attempts may have cost whose price nobody knows: cut off,
     timed out, or under way when a process died. `num_unread` shards were in use by other processes.
@@ -47,12 +47,13 @@ class Spending:
         ]
 
 
-def count_spending(store: Store, step: str, part: Part | None = None) -> Spending:
-    """Of the part's shards, by default all."""
+def count_spending(store: Store, step: str, part: Part | None = None, *, run: str | None = None) -> Spending:
+    """Of all runs of the step, on the part's shards, by default all. With `run`, the id of one of them, only what the
+    requests have cost that it made use of, its own and those whose replies it found."""
     attempts: Counter[str] = Counter()
     sums: Counter[str] = Counter()
     cost = cost_at_most = seconds = 0.0
-    for row in read_ledger(store, part, sums):
+    for row in read_ledger(store, part, sums, run=run):
         if row["step"] != step:
             continue
         outcome = row["outcome"] or "under way"
@@ -75,8 +76,11 @@ def count_spending(store: Store, step: str, part: Part | None = None) -> Spendin
     )
 
 
-def read_ledger(store: Store, part: Part | None = None, counts: Counter[str] | None = None) -> Iterator[sqlite3.Row]:
-    """Every attempt in the ledgers that no other process is using; how many are in use is counted as `unread`."""
+def read_ledger(
+    store: Store, part: Part | None = None, counts: Counter[str] | None = None, *, run: str | None = None
+) -> Iterator[sqlite3.Row]:
+    """Every attempt in the ledgers that no other process is using; how many are in use is counted as `unread`. With
+    `run` those at requests that this run of a step has made use of."""
     for number in (part or Part()).shards(store.num_shards):
         directory = store.shard_directory(number)
         if not (directory / FILE).exists():
@@ -88,16 +92,18 @@ def read_ledger(store: Store, part: Part | None = None, counts: Counter[str] | N
                 counts["unread"] += 1
             continue
         try:
-            yield from _attempts(directory)
+            yield from _attempts(directory, run)
         finally:
             lock.release()
 
 
-def _attempts(directory: Path) -> Iterator[sqlite3.Row]:
+def _attempts(directory: Path, run: str | None) -> Iterator[sqlite3.Row]:
+    used = "request IN (SELECT request FROM uses WHERE run = :run)"
     with database_errors(directory / FILE):
         database = open_ledger(directory)
         try:
             database.row_factory = sqlite3.Row
-            yield from database.execute("SELECT * FROM attempts ORDER BY started")
+            query = f"SELECT * FROM attempts WHERE :run IS NULL OR {used} ORDER BY started"
+            yield from database.execute(query, {"run": run})
         finally:
             database.close()

@@ -14,6 +14,7 @@ from prism.curation.demonstration import demonstration
 from prism.curation.quality import demonstration_signals, quality, use_in_rl
 from prism.curation.rows import Outcome, Row
 from prism.data.images import image_hash
+from prism.data.questions import without_choices
 from prism.records import IMAGE_MARK, Prompt
 from prism.rewards import parse_response
 
@@ -85,7 +86,8 @@ def shared_keys(prompt: Prompt) -> list[str]:
     alone is not enough, since many problems only ask what the figure shows.
     """
     images = [image_hash(image) for image in prompt.images]
-    texts = [_plain(prompt.question.replace(IMAGE_MARK, " ")), *sorted(map(_plain, prompt.choices))]
+    question = without_choices(prompt.question, prompt.choices).replace(IMAGE_MARK, " ")
+    texts = [_plain(question), *sorted(map(_plain, prompt.choices))]
     problem = json.dumps([texts, images])
     digests = {*images, hashlib.sha256(problem.encode(errors="surrogatepass")).hexdigest()}
     return sorted(digest[:16] for digest in digests)

@@ -22,6 +22,7 @@ from prism.curation.spending import count_spending
 from prism.curation.split import SPLITS, STEP
 from prism.curation.store import Store
 from prism.data.images import FORMATS, open_image
+from prism.data.questions import without_choices
 from prism.records import ImageSource
 from prism.rewards import num_description_items, num_reasoning_steps, parse_response
 from prism.runtime.atomic import storage_errors, write_bytes, write_json
@@ -132,7 +133,7 @@ def _example(store: Store, split: str, row: Row) -> dict[str, Any]:
     return {
         "split": split,
         "id": row.id,
-        "question": row.prompt.question,
+        "question": without_choices(row.prompt.question, row.prompt.choices),
         "choices": list(row.prompt.choices),
         "answer": row.prompt.answer,
         "response": text,

@@ -11,6 +11,7 @@ from typing import Any
 from prism.config.curation import TeachRecipe
 from prism.curation.asking import OpenMeter, chat_servers, num_rows_at_once, open_meter, open_pool
 from prism.curation.concurrency import Work, concurrently, finish_all
+from prism.curation.demonstration import NO_REPLY, REQUEST_FAILED
 from prism.curation.rows import Outcome, Row, doubts, dropped, kept, passed
 from prism.curation.running import run_step
 from prism.curation.store import Part, Store
@@ -37,13 +38,15 @@ _REFUSAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What became of one sample: a text in the format, or a `failure`, a fixed phrase, with its `detail`."""
+    """What became of one sample: a text in the format, or a `failure`, a fixed phrase, with its `detail`. Where it is
+    unanswered, it is worth asking again."""
 
     draw: int
     text: str | None = None
     is_repaired: bool = False
     failure: str | None = None
     detail: str | None = None
+    is_unanswered: bool = False
 
 
 def run_teach(store: Store, recipe: TeachRecipe, part: Part) -> None:
@@ -119,8 +122,8 @@ class Teach:
         except RequestError as error:
             if not error.is_its_own:
                 raise
-            failure = NO_REPLY if isinstance(error, InDoubtError) else f"request failed: {error.failure.kind}"
-            return Sample(draw, failure=failure, detail=error.failure.reason)
+            failure = NO_REPLY if isinstance(error, InDoubtError) else f"{REQUEST_FAILED}: {error.failure.kind}"
+            return Sample(draw, failure=failure, detail=error.failure.reason, is_unanswered=error.is_passing)
         if repaired.text is None:
             return Sample(draw, failure="malformed, also after repair", detail=repaired.detail or repaired.failure)
         return Sample(draw, repaired.text, is_repaired=True)
@@ -138,7 +141,6 @@ class Teach:
 
 
 MALFORMED, REFUSED, TRUNCATED, FILTERED = "malformed", "refused", "truncated", "filtered by the server"
-NO_REPLY = "may have been paid for, and no reply has arrived"
 
 
 def judge_reply(reply: ChatReply, draw: int) -> Sample:
@@ -174,7 +176,8 @@ def _outcome(row: Row, samples: list[Sample], model: str) -> Outcome:
         if sample.text is not None
     ]
     failures = Counter(sample.failure for sample in samples if sample.failure is not None)
-    found = {"failures": dict(failures), **doubts(failures[NO_REPLY])}
+    num_unanswered = sum(sample.is_unanswered for sample in samples)
+    found = {"failures": dict(failures), **doubts(failures[NO_REPLY], num_unanswered)}
     if texts:
         return kept(row, model=model, samples=texts, **found)
     reason, _ = failures.most_common(1)[0]

@@ -12,19 +12,20 @@ from prism.config.curation import VerifyRecipe
 from prism.curation.agreement import count_same, is_enough, verdicts_by_majority
 from prism.curation.asking import OpenMeter, chat_servers, num_rows_at_once, open_meter, open_pool
 from prism.curation.concurrency import Work, concurrently, finish_all
+from prism.curation.demonstration import num_failed_samples
 from prism.curation.grounding import Grounding, check_grounding
 from prism.curation.ledger import IN_DOUBT
 from prism.curation.rows import Outcome, Row, doubts, dropped, kept, passed
 from prism.curation.running import Execute, here, run_step
 from prism.curation.store import Part, Store
-from prism.evals.judge import Case, fill, parse_verdict, template_sha256
+from prism.evals.judge import Case, fill, parse_verdict, reference_answer, template_sha256
 from prism.records import Prompt, Response
 from prism.rewards import parse_response, verify_answer
 from prism.rollout.openai_messages import ChatRequest
 from prism.rollout.openai_pool import ChatPool, InDoubtError, RequestError
 
 STEP = "verify"
-_RULES = 2
+_RULES = 3
 """Raised when the same rows would be judged otherwise."""
 
 _JUDGED = {"correct": "correct", "incorrect": "wrong"}
@@ -37,7 +38,7 @@ class Candidate:
     """A demonstration whose format is valid. `num_agreeing` counts those with its answer, itself included.
 
     `judge_failure` is the kind of failure for which the judge has said nothing, or `IN_DOUBT` for a reply that may have
-    been paid for and has not arrived.
+    been paid for and has not arrived; where it `is_unanswered`, it is worth asking again.
     """
 
     draw: int
@@ -48,6 +49,7 @@ class Candidate:
     decided_by: str
     num_agreeing: int = 1
     judge_failure: str | None = None
+    is_unanswered: bool = False
 
     @property
     def answer(self) -> str:
@@ -65,9 +67,9 @@ class Verify:
     """Keeps rows with a demonstration that is in the format, has the right answer and rests on what it describes.
 
     Findings: the `text` that was taken, its `draw`, `why` it and no other, who decided (`decided_by`: rules, judge or
-    agreement), the `agreement` of all samples (the share that has the most frequent answer), counts of samples by
-    `verdicts`, and what `Grounding` has. Where the judge was asked in vain, whatever became of the row, counts of
-    `judge_failures` by kind, and `in_doubt`, how many of its replies may have been paid for and have not arrived. A
+    agreement), the `agreement` of all samples, those that came to nothing included (the share that has the most
+    frequent answer), counts of samples in the format by `verdicts`, and what `Grounding` has. Where the judge was asked
+    in vain, whatever became of the row, counts of `judge_failures` by kind, and what `doubts` says of its replies. A
     row's samples are those of `teach`, or the one it was imported with. Raises, from `run`, BudgetError, and
     RolloutError where the judge's server refuses everybody.
     """
@@ -112,7 +114,7 @@ class Verify:
         cannot decide either."""
         if candidate.verdict != "unverifiable":
             return candidate
-        content = fill(Case(row.prompt.question, row.prompt.answer, candidate.answer))
+        content = fill(Case(row.prompt.question, reference_answer(row.prompt), candidate.answer))
         request = ChatRequest(
             label=f"row {row.id!r}",
             messages=[{"role": "user", "content": content}],
@@ -127,7 +129,8 @@ class Verify:
             if not error.is_its_own:
                 raise
             failure = IN_DOUBT if isinstance(error, InDoubtError) else error.failure.kind
-            return replace(candidate, judge_failure=failure, decided_by=f"judge failed: {failure}")
+            decided_by = f"judge failed: {failure}"
+            return replace(candidate, judge_failure=failure, decided_by=decided_by, is_unanswered=error.is_passing)
         verdict = _JUDGED.get(parse_verdict(reply.content) or "") if reply.ending == "stop" else None
         return candidate if verdict is None else replace(candidate, verdict=verdict, decided_by="judge")
 
@@ -137,7 +140,7 @@ class Verify:
         if not candidates:
             return dropped(row, "no demonstration is in the format", parse_response(_samples(row)[0][1]).reason)
         candidates = self._compare(row, candidates)
-        evidence = _evidence(candidates)
+        evidence = _evidence(row, candidates)
         faults = [self._fault(row.prompt, candidate) for candidate in candidates]
         judged = list(zip(candidates, faults, strict=True))
         right = [(candidate, fault) for candidate, fault in judged if candidate.verdict == "correct"]
@@ -162,7 +165,7 @@ class Verify:
         compared = [replace(each, num_agreeing=count) for each, count in zip(candidates, counts, strict=True)]
         if row.prompt.answer.strip():
             return compared
-        verdicts = verdicts_by_majority(answers, counts, self._recipe.min_agreement)
+        verdicts = verdicts_by_majority(answers, counts, self._recipe.min_agreement, _num_failed(row, candidates))
         return [
             replace(each, verdict=verdict, decided_by="agreement")
             for each, verdict in zip(compared, verdicts, strict=True)
@@ -170,7 +173,8 @@ class Verify:
 
     def _reason_not_right(self, row: Row, candidates: Sequence[Candidate]) -> str:
         if not row.prompt.answer.strip():
-            is_tied = is_enough([candidate.num_agreeing for candidate in candidates], self._recipe.min_agreement)
+            counts = [candidate.num_agreeing for candidate in candidates]
+            is_tied = is_enough(counts, self._recipe.min_agreement, _num_failed(row, candidates))
             return _TIED if is_tied else _NO_AGREEMENT
         if any(candidate.verdict == "unverifiable" for candidate in candidates):
             return "no demonstration's answer can be verified as right"
@@ -215,16 +219,21 @@ def _check(row: Row) -> list[Candidate] | None:
     return candidates
 
 
-def _evidence(candidates: Sequence[Candidate]) -> dict[str, Any]:
+def _num_failed(row: Row, candidates: Sequence[Candidate]) -> int:
+    """Of the row's samples, how many are not among the candidates, since they have no answer."""
+    return num_failed_samples(row) + len(_samples(row)) - len(candidates)
+
+
+def _evidence(row: Row, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """What is told of every row with a demonstration in the format."""
     failures = Counter(candidate.judge_failure for candidate in candidates if candidate.judge_failure)
     evidence: dict[str, Any] = {
-        "agreement": max(candidate.num_agreeing for candidate in candidates) / len(candidates),
+        "agreement": max(each.num_agreeing for each in candidates) / (len(candidates) + _num_failed(row, candidates)),
         "verdicts": dict(Counter(candidate.verdict for candidate in candidates)),
     }
     if failures:
         evidence["judge_failures"] = dict(failures)
-    evidence |= doubts(failures[IN_DOUBT])
+    evidence |= doubts(failures[IN_DOUBT], sum(candidate.is_unanswered for candidate in candidates))
     return evidence
 
 

@@ -25,7 +25,8 @@ _T = TypeVar("_T")
 _LONGEST_BACKOFF_S = 30.0
 _LOST_BY_CHANCE = 3
 """Replies in a row."""
-_OF_ALL_REQUESTS = (401, 403, 404)
+_OF_ALL_REQUESTS = (401, 402, 403, 404, 429)
+"""Of final refusals: the key, the bill, the address, the quota."""
 
 
 class RequestError(RolloutError):
@@ -38,6 +39,11 @@ class RequestError(RolloutError):
         super().__init__(message)
         self.failure = failure
         self.is_its_own = is_its_own
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether it may be answered at another time. Where others were, it may still have been the server's matter."""
+        return not self.failure.is_final
 
 
 class InDoubtError(RequestError):
@@ -116,7 +122,7 @@ class ChatPool:
         self, label: str, send: Callable[[Session], Awaitable[_T]], *, asks_lost_again: bool = True
     ) -> _T:
         failures, answered = 0, self._num_answered()
-        first_answered = answered
+        first_answered, is_cut_off = answered, False
         while True:
             session = await self._take()
             sent_at = time.monotonic()
@@ -138,6 +144,9 @@ class ChatPool:
                 raise self._in_doubt(session, label, failure)
             failures += 1
             answered = self._num_answered()
+            if failure.is_unreachable and not is_cut_off:
+                # What was answered before a server went is no sign that it is there.
+                first_answered, is_cut_off = answered, True
             if _is_hopeless(session.server, failure, failures):
                 is_its_own = (failure.is_final and failure.status not in _OF_ALL_REQUESTS) or (
                     not failure.is_final and answered > first_answered

@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 from curated_rows import Scripted, fill, made
-from prism.curation import Outcome, Row, Store, run_step
+from prism.config import TeachRecipe, build_config
+from prism.curation import Outcome, Part, Row, Store, run_step
 from prism.curation.forecast import forecast
 from prism.curation.rows import dropped, kept, passed
+from prism.curation.spending import count_spending
+from prism.curation.teach import run_teach
 from prism.curation.timing import Timing, import_key, note_timing, read_timings
 from prism.errors import DataError
+from servers.openai_stub import Received, Reply, completion, serving
 
 
 def decide(row: Row) -> Outcome:
@@ -48,6 +52,34 @@ def test_rows_hours_and_disk_are_those_of_the_trial_scaled_up(trial: Store) -> N
     assert found.num_bytes == pytest.approx(size / 160 * 1_100_000)
     lines = found.lines(num_processes=10)
     assert "teach" in lines[3] and f"{100_000 * 0.2 / 3600 / 10:.2f}" in lines[3] and "–" in lines[2]
+
+
+def test_the_newest_settings_are_what_many_rows_will_cost(store: Store) -> None:
+    """Whatever else was tried: with the price of its replies, though an earlier run had paid for some."""
+    fill(store, made(40, "hard"), "hard")
+
+    def answer(received: Received) -> Reply:
+        is_long = received.body["max_tokens"] == 500
+        return completion("<caption>A.</caption><think>B.</think><answer>C</answer>", tokens=400 if is_long else 40)
+
+    def teach(**changes: object) -> None:
+        table = {"teacher": {"base_url": stub.base_url, "model": "m"}, "budget": {"price": {"completion": 1e6}}}
+        run_teach(store, build_config(TeachRecipe, table | {"num_samples": 1} | changes, (), source="test"), Part())
+
+    def plan() -> tuple[float, float]:
+        step = forecast(store, {"hard": 1000}).steps[-1]
+        return step.tokens_per_row, step.cost_per_row
+
+    with serving(answer) as stub:
+        teach(max_response_tokens=500)
+        assert plan() == (11 + 400, 400)
+        teach(max_response_tokens=50)
+        assert plan() == (11 + 40, 40)
+        teach(max_response_tokens=50, num_samples=3)  # the first sample is there
+        assert len(stub.received) == 160 and plan() == (3 * (11 + 40), 3 * 40)
+        teach(max_response_tokens=500)
+        assert len(stub.received) == 160 and plan() == (11 + 400, 400)
+    assert count_spending(store, "teach").cost == 40 * (400 + 3 * 40)
 
 
 def test_a_source_without_a_trial_is_refused(trial: Store) -> None:

@@ -19,8 +19,12 @@ import pytest
 from PIL import Image
 
 from prism.cli import main
-from prism.curation import Part, Store, count_import
+from prism.config import EvaluationSet
+from prism.curation import Part, Store, count_import, count_step, run_whole_step
+from prism.curation.decontaminate import run_decontaminate
+from prism.curation.dedup import Dedup
 from prism.curation.importing import ImportSettings, import_file
+from prism.curation.split import shared_keys
 from prism.data import row_files
 from prism.data.images import read_bytes
 from prism.data.readers import read_examples
@@ -266,6 +270,36 @@ def test_a_hostile_row_keeps_no_other_out(tmp_path: Path, store: Store, changes:
     assert import_file(store, lines(tmp_path / "rows.jsonl", rows)) == 1
     assert [row.id for row in store.rows()] == ["rows/behind"]
     assert rejects(store, "rows") == {reason: 1}
+
+
+LONG_QUESTION = (
+    "A farmer walks past a meadow in spring and hears an animal behind the old wooden fence; which one is it?"
+)
+
+
+def test_options_are_in_the_question_and_their_order_makes_no_other_problem(tmp_path: Path, store: Store) -> None:
+    row = {"prompt": LONG_QUESTION, "choices": ["cat", "dog"], "answer": "B", "id": "a"}
+    shuffled = row | {"choices": ["dog", "cat"], "answer": "A", "id": "b"}
+    assert import_file(store, lines(tmp_path / "rows.jsonl", [row, shuffled])) == 2
+    first, second = sorted(store.rows(), key=lambda row: row.id)
+    assert first.prompt.question == f"{LONG_QUESTION}\nA. cat\nB. dog"
+    assert second.prompt.question == f"{LONG_QUESTION}\nA. dog\nB. cat"
+    assert shared_keys(first.prompt) == shared_keys(second.prompt)
+    run_whole_step(store, Dedup(store.images.root))
+    assert [outcome.status for outcome in store.outcomes("dedup")].count("dropped") == 1
+    path = lines(tmp_path / "held.jsonl", [shuffled])
+    run_decontaminate(store, [EvaluationSet(name="held", path=path)], Part())
+    assert count_step(store, "decontaminate").num_kept == 0
+
+
+@pytest.mark.parametrize("number", [10**309, -(10**4000)], ids=["positive", "negative"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_a_number_larger_than_any_float_ends_no_import(tmp_path: Path, store: Store, number: int, suffix: str) -> None:
+    rows = [{"prompt": "q", "id": 1, "answer": number, "n": number}, {"prompt": "q", "id": number, "answer": 2}]
+    file = tmp_path / f"rows{suffix}"
+    file.write_text(json.dumps(rows) if suffix == ".json" else "\n".join(map(json.dumps, rows)))
+    assert import_file(store, file) == 2
+    assert {row.prompt.id: row.prompt.answer for row in store.rows()} == {"1": str(number), str(number): "2"}
 
 
 @pytest.mark.parametrize("author", ["teacher", "student"])

@@ -9,6 +9,7 @@ from curated_rows import Scripted, fill
 from prism.config import VerifyRecipe, build_config
 from prism.curation import Part, Store, count_step, run_step
 from prism.curation.agreement import count_same, verdicts_by_majority
+from prism.curation.demonstration import demonstration
 from prism.curation.rows import Outcome, Row, kept
 from prism.curation.spending import count_spending
 from prism.curation.verify import STEP, run_verify
@@ -118,6 +119,45 @@ def test_the_most_frequent_answer_is_right_and_contradicted_by_none_that_is(answ
     assert "".join(signs[v] for v in verdicts_by_majority(given, count_same(given), 0.5)) == verdicts
 
 
+@pytest.mark.parametrize(
+    ("answers", "failures", "right", "agreement"),
+    [
+        ("42", {"truncated": 7}, 1 / 8, 1 / 8),
+        ("42 42 41", {"refused": 1, "malformed, also after repair": 2, "filtered by the server": 2}, 2 / 8, 2 / 8),
+        ("42 41 41", {"ended for another reason": 1}, 1 / 4, 2 / 4),
+        # Where no answer arrived there is no sample.
+        ("42 42", {"may have been paid for, and no reply has arrived": 1, "request failed: server error": 1}, 1.0, 1.0),
+    ],
+)
+def test_samples_that_came_to_nothing_agree_with_none(
+    store: Store, answers: str, failures: dict[str, int], right: float, agreement: float
+) -> None:
+    samples = [{"text": text(each), "draw": n, "is_repaired": False} for n, each in enumerate(answers.split())]
+    fill(store, [Row("made/a", Prompt("a", "What is the area?", answer="42"))])
+    run_step(store, Scripted("teach", lambda row: kept(row, samples=samples, failures=failures)))
+    run_verify(store, VerifyRecipe(), Part())
+    [row] = store.rows()
+    shown = demonstration(row)
+    assert shown and shown.agreement == right and row.findings[STEP]["agreement"] == agreement
+
+
+@pytest.mark.parametrize(("num_failed", "num_tied", "verdict"), [(0, 0, "+"), (2, 0, "+"), (3, 0, "?"), (0, 2, "?")])
+def test_a_majority_is_one_of_all_samples(store: Store, num_failed: int, num_tied: int, verdict: str) -> None:
+    """Two of the same answer are half of four samples, and not of five."""
+    texts = [text("42")] * 2 + [text("13")] * num_tied
+    samples = [{"text": each, "draw": n, "is_repaired": False} for n, each in enumerate(texts)]
+    fill(store, [Row("made/a", Prompt("a", "What is the area?"))])
+    run_step(store, Scripted("teach", lambda row: kept(row, samples=samples, failures={"truncated": num_failed})))
+    run_verify(store, VerifyRecipe(), Part())
+    [outcome] = store.outcomes(STEP)
+    reason = {
+        0: "has no answer, and its demonstrations do not agree",
+        2: "has no answer, and its demonstrations agree on",
+    }
+    assert (outcome.reason or "").startswith("" if verdict == "+" else reason[num_tied])
+    assert (outcome.status == "kept") is (verdict == "+")
+
+
 def test_rows_bring_their_own_demonstration_or_pass(store: Store) -> None:
     prompt = Prompt("a", "What is the area?", answer="42")
     fill(store, [Row("made/a", prompt, completion=text("42")), Row("made/b", prompt)])
@@ -161,6 +201,16 @@ def test_the_judge_is_asked_only_where_rules_cannot_decide(store: Store) -> None
     for name in ("dunno", "babble"):
         assert outcomes[name].reason == "no demonstration's answer can be verified as right"
         assert "judge_failures" not in outcomes[name].findings
+
+
+def test_the_judge_is_told_every_right_answer(store: Store) -> None:
+    prompt = Prompt("a", "What?", answer=UNREADABLE, equivalents=("seven plus \\frac{", "an answer in words"))
+    fill(store, [Row("made/a", prompt, completion=text("x^2 + 1"))])
+    with serving(lambda received: completion("correct")) as stub:
+        run_verify(store, build_config(VerifyRecipe, judge_of(stub.base_url), (), source="test"), Part())
+        [content] = stub.questions
+    reference = content.split("BEGIN REFERENCE")[1].split("END REFERENCE")[0]
+    assert all(answer in reference for answer in (prompt.answer, *prompt.equivalents))
 
 
 def test_a_reply_of_the_judge_that_is_lost_is_told_of_every_row_and_drops_those_that_hang_on_it(store: Store) -> None:

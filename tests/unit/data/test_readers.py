@@ -14,6 +14,7 @@ from PIL import Image
 
 from prism.data.images import read_bytes
 from prism.data.readers import read_demonstrations, read_examples, read_pairs, read_prompts
+from prism.data.writers import write_sharegpt
 from prism.errors import DataError
 from prism.records import ImageSource, Prompt
 from prism.rewards.format import parse_response
@@ -137,6 +138,69 @@ def test_a_verl_file_as_its_preprocessing_scripts_write_it(folder: Path) -> None
         metadata={"ability": "math", "split": "train"},
     )
     assert list(map(read_bytes, prompt.images)) == [png()]
+
+
+ASKED = "What is the area?"
+SHOWN = "What is the area?\nA. 10\nB. 20"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": ASKED, "answer": "B"},
+        {"messages": [{"role": "user", "content": ASKED}], "answer": "B"},
+        {"conversations": [{"from": "human", "value": ASKED}], "answer": "B", "extra_info": ""},
+        {"prompt": [{"role": "user", "content": ASKED}], "reward_model": {"ground_truth": "B"}},
+    ],
+)
+def test_a_column_of_choices_is_shown_in_the_question(folder: Path, row: dict[str, Any]) -> None:
+    rows = [
+        row | {"choices": [10, "20"]},
+        row | {"choices": [10, "20"], "id": "own"},
+        row | {"choices": None, "id": "open"},
+    ]
+    anonymous, named, without = read_prompts(write_lines(folder / "rl.jsonl", rows))
+    assert (named.question, named.choices, named.answer) == (SHOWN, ("10", "20"), "B")
+    assert (without.question, without.choices) == (ASKED, ())
+    assert replace(anonymous, id="own") == named
+
+
+def test_every_reader_shows_the_choices_and_none_twice(folder: Path) -> None:
+    turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": RESPONSE}]
+    rows = [{"messages": turns, "choices": ["10", "20"]}]
+    [example] = read_examples(write_lines(folder / "sft.jsonl", rows))
+    [demonstration] = read_demonstrations(folder / "sft.jsonl", parse=parse_response)
+    pair = {"question": ASKED, "choices": ["10", "20"], "teacher_response": RESPONSE, "student_response": RESPONSE}
+    [read_pair] = read_pairs(write_lines(folder / "pairs.jsonl", [pair]), parse=parse_response)
+    assert {each.prompt.question for each in (example, demonstration, read_pair)} == {SHOWN}
+    # Written and read again, by the writers and as columns.
+    write_sharegpt(folder / "again.jsonl", [example], folder)
+    assert list(read_examples(folder / "again.jsonl")) == [example]
+    rows = [{"messages": [{"role": "user", "content": SHOWN}, turns[1]], "choices": ["10", "20"]}]
+    [columns] = read_examples(write_lines(folder / "columns.jsonl", rows))
+    assert columns.prompt.question == SHOWN
+
+
+def test_choices_may_be_pictures(folder: Path) -> None:
+    row = {"prompt": "<image>Which is like it?", "choices": ["<image>", "<image>"], "answer": "A"}
+    [prompt] = read_prompts(
+        write_lines(folder / "rl.jsonl", [row | {"images": ["img/a.png", "img/b.png", "img/a.png"]}])
+    )
+    assert prompt.question == "<image>Which is like it?\nA. <image>\nB. <image>"
+    write_lines(folder / "rl.jsonl", [row | {"images": ["img/a.png"]}])
+    with pytest.raises(DataError, match=r"differ in number from the image marks \(1 for 3 marks\)"):
+        list(read_prompts(folder / "rl.jsonl"))
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_integers_of_any_size_are_answers(folder: Path, suffix: str) -> None:
+    huge = 10**400
+    row = {"prompt": "How many?", "answer": huge, "equivalents": [-huge], "choices": [1, huge], "n": huge, "kind": huge}
+    file = folder / f"rl{suffix}"
+    file.write_text(json.dumps([row]) if suffix == ".json" else json.dumps(row) + "\n")
+    [prompt] = read_prompts(file)
+    assert (prompt.answer, prompt.equivalents, prompt.kind) == (str(huge), (f"-{huge}",), str(huge))
+    assert prompt.choices == ("1", str(huge)) and prompt.metadata == {"n": huge}
 
 
 def test_teacher_parts_stand_in_for_a_missing_teacher_response(folder: Path) -> None:

@@ -102,13 +102,22 @@ def test_the_pace_halves_once_for_what_was_under_way_and_grows_by_one_a_round() 
 
 
 @pytest.mark.parametrize(
-    ("status", "is_its_own"), [(400, True), (413, True), (422, True), (401, False), (403, False), (404, False)]
+    ("status", "is_its_own"),
+    [(400, True), (413, True), (422, True), (401, False), (402, False), (403, False), (404, False)],
 )
 def test_whose_matter_a_refusal_is(status: int, is_its_own: bool) -> None:
     with serving(lambda received: refusal(status, "no")) as stub:
         [error] = ask_all([server(stub)], 1)
     assert isinstance(error, RequestError) and error.failure.status == status
-    assert error.is_its_own is is_its_own
+    assert error.is_its_own is is_its_own and not error.is_passing
+
+
+def test_a_quota_that_is_used_up_is_everybodys_matter() -> None:
+    body = {"error": {"message": "no more money", "type": "error", "code": "insufficient_quota"}}
+    with serving(lambda received: Reply(body, 429)) as stub:
+        results = ask_all([server(stub)], 3)
+        assert len(stub.received) == 3
+    assert all(isinstance(error, RequestError) and not error.is_its_own for error in results)
 
 
 @pytest.mark.parametrize("others_are_answered", [True, False])
@@ -120,7 +129,7 @@ def test_a_request_that_keeps_failing_while_others_are_answered_is_at_fault_itse
 
     with serving(answer) as stub:
         first, *others = ask_all([server(stub, concurrency=2)], 12 if others_are_answered else 1)
-    assert isinstance(first, RequestError) and first.is_its_own is others_are_answered
+    assert isinstance(first, RequestError) and first.is_its_own is others_are_answered and first.is_passing
     assert contents(others) == ["x"] * len(others)
 
 

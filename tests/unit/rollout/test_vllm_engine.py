@@ -282,7 +282,7 @@ def test_processes_have_an_engine_each_for_their_share_of_the_prompts(
     assert llm.arguments["distributed_executor_backend"] is None
     seeds = [parameters.seed for _, parameters in llm.requests]
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for module in (distributed, vllm_engine):
+    for module in (distributed, rollout_engine):
         monkeypatch.setattr(module, "num_processes", lambda: 2)
     drawn: list[Any] = []
     monkeypatch.setattr(rollout_engine, "gather", lambda values: drawn.extend(values) or drawn)

@@ -53,7 +53,8 @@ def read_answer(value: object, field: str) -> str:
     """A ground truth as text; numbers are taken, absence is the empty string."""
     if value is None:
         return ""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    is_whole = isinstance(value, int) and not isinstance(value, bool)  # and may be larger than any float
+    if is_whole or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
     return read_text(value, field)
 

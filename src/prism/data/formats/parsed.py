@@ -23,6 +23,7 @@ from prism.data.formats.fields import (
     without,
 )
 from prism.data.image_references import resolve_images
+from prism.data.questions import with_choices
 from prism.data.rejects import RowError
 from prism.records import IMAGE_MARK, ImageSource, Prompt
 
@@ -52,8 +53,14 @@ class ParsedRow:
     loss_spans: tuple[tuple[int, int], ...] | None = None
 
 
-def read_prompt(row: Row, conversation: Conversation, image_root: Path, own_fields: tuple[str, ...]) -> Prompt:
-    """The prompt of a row whose facts stand in columns beside the conversation. Raises RowError."""
+def read_prompt(
+    row: Row, conversation: Conversation, image_root: Path, own_fields: tuple[str, ...], *, is_complete: bool
+) -> Prompt:
+    """The prompt of a row whose facts stand in columns beside the conversation. Raises RowError.
+
+    The question `is_complete` where options have no column of their own, as users give them one: those that writers
+    keep in `extra_info` have been put into the question before.
+    """
     answer_field, answer = first_present(row, ANSWER_FIELDS)
     kind_field, kind = first_present(row, ("kind", "data_source"))
     equivalents_field, equivalents = first_present(row, ("equivalents", "equivalent_answers"))
@@ -68,7 +75,7 @@ def read_prompt(row: Row, conversation: Conversation, image_root: Path, own_fiel
         system=row_system(row, conversation),
         metadata=read_metadata(row.get("metadata"), without(row, (*PROMPT_FIELDS, *own_fields))),
     )
-    return finish_prompt(prompt, image_root)
+    return finish_prompt(prompt, image_root, is_complete=is_complete)
 
 
 def row_images(row: Row, conversation: Conversation, image_root: Path) -> tuple[ImageSource, ...]:
@@ -91,14 +98,18 @@ def row_system(row: Row, conversation: Conversation) -> str | None:
     return system or conversation.system
 
 
-def finish_prompt(prompt: Prompt, image_root: Path) -> Prompt:
-    """Check question against images and give an id to a prompt that came without one."""
+def finish_prompt(prompt: Prompt, image_root: Path, *, is_complete: bool = True) -> Prompt:
+    """Check question against images and give an id to a prompt that came without one: that of the row as it came.
+
+    Unless the question `is_complete`, its options are put behind it.
+    """
     read_visible_text(prompt.question, "question")
-    marks = prompt.question.count(IMAGE_MARK)
+    question = prompt.question if is_complete else with_choices(prompt.question, prompt.choices)
+    marks = question.count(IMAGE_MARK)
     # No mark at all is the convention for "images first".
     if marks not in (0, len(prompt.images)):
         raise RowError("images", "differ in number from the image marks", f"{len(prompt.images)} for {marks} marks")
-    return prompt if prompt.id else replace(prompt, id=derived_id(prompt, image_root))
+    return replace(prompt, id=prompt.id or derived_id(prompt, image_root), question=question)
 
 
 def derived_id(prompt: Prompt, image_root: Path) -> str:

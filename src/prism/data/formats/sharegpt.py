@@ -27,12 +27,12 @@ def recognises(columns: frozenset[str]) -> bool:
 
 
 def parse_row(row: Row, image_root: Path) -> ParsedRow:
-    row = with_extra(row)
+    is_complete, row = row.get("choices") is None, with_extra(row)
     field, messages = first_present(row, _MESSAGE_FIELDS)
     conversation = read_conversation(messages, field)
     completion = conversation.completion
     return ParsedRow(
-        prompt=read_prompt(row, conversation, image_root, _OWN_FIELDS),
+        prompt=read_prompt(row, conversation, image_root, _OWN_FIELDS, is_complete=is_complete),
         completion=completion,
         completion_field=field,
         loss_spans=read_loss_spans(row.get("loss_spans"), "loss_spans", len(completion or "")),

@@ -50,7 +50,7 @@ def recognises(columns: frozenset[str]) -> bool:
 
 
 def parse_row(row: Row, image_root: Path) -> ParsedRow:
-    row = with_extra(row)
+    is_complete, row = row.get("choices") is None, with_extra(row)
     messages = _messages(row.get("prompt"), "prompt", "user")
     if row.get("completion") is not None:
         messages += _messages(row["completion"], "completion", "assistant")
@@ -59,7 +59,7 @@ def parse_row(row: Row, image_root: Path) -> ParsedRow:
         raise RowError("prompt", "ends with an answer; it belongs into the completion")
     completion = conversation.completion
     return ParsedRow(
-        prompt=read_prompt(row, conversation, image_root, _OWN_FIELDS),
+        prompt=read_prompt(row, conversation, image_root, _OWN_FIELDS, is_complete=is_complete),
         completion=completion,
         completion_field="completion",
         loss_spans=read_loss_spans(row.get("loss_spans"), "loss_spans", len(completion or "")),

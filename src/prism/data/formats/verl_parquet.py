@@ -35,7 +35,8 @@ from prism.records import Demonstration, Example, Prompt, Response
 Record = Prompt | Demonstration | Example
 
 _TEACHER_FIELDS = ("teacher_response", "teacher_caption", "teacher_cot", "teacher_answer")
-_OWN_FIELDS = (*_TEACHER_FIELDS, *IMAGE_FIELDS, "prompt", "data_source", "reward_model", "system", "extra_info")
+_COLUMNS = ("prompt", "data_source", "reward_model", "system", "choices", "extra_info")
+_OWN_FIELDS = (*_TEACHER_FIELDS, *IMAGE_FIELDS, *_COLUMNS)
 _EXTRA_FIELDS = ("index", "id", "choices", "equivalent_answers", "metadata", "loss_spans")
 _ANSWER_FIELD = "reward_model.ground_truth"
 
@@ -73,6 +74,8 @@ def parse_row(row: Row, image_root: Path) -> ParsedRow:
     extra = require_mapping(row.get("extra_info"), "extra_info")
     reward = require_mapping(row.get("reward_model"), "reward_model")
     kind = read_answer(row.get("data_source"), "data_source")
+    is_complete = row.get("choices") is None
+    choices = read_strings(extra.get("choices"), "extra_info.choices")
     leftovers = without(row, (*_OWN_FIELDS, "id")) | without(extra, _EXTRA_FIELDS)
     prompt = Prompt(
         id=own_id(row) or "",
@@ -80,14 +83,14 @@ def parse_row(row: Row, image_root: Path) -> ParsedRow:
         images=row_images(row, conversation, image_root),
         answer=read_answer(reward.get("ground_truth"), _ANSWER_FIELD),
         kind=kind,
-        choices=read_strings(extra.get("choices"), "extra_info.choices"),
+        choices=choices if is_complete else read_strings(row["choices"], "choices"),
         equivalents=read_equivalents(extra.get("equivalent_answers"), "extra_info.equivalent_answers"),
         system=row_system(row, conversation),
         metadata=read_metadata(extra.get("metadata"), leftovers),
     )
     completion = read_response(row, "teacher", prompt.answer)
     return ParsedRow(
-        prompt=finish_prompt(prompt, image_root),
+        prompt=finish_prompt(prompt, image_root, is_complete=is_complete),
         completion=completion,
         completion_field="teacher_response",
         answer_field=_ANSWER_FIELD,

@@ -45,10 +45,10 @@ class ParsedPair:
 
 def parse_row(row: Row, image_root: Path) -> ParsedPair:
     """Raises RowError. A student's answer is never filled in from the ground truth; a teacher's is."""
-    row = with_extra(row)
+    is_complete, row = row.get("choices") is None, with_extra(row)
     field, question = first_present(row, _QUESTION_FIELDS)
     conversation = _conversation(question, field)
-    prompt = read_prompt(row, conversation, image_root, _OWN_FIELDS)
+    prompt = read_prompt(row, conversation, image_root, _OWN_FIELDS, is_complete=is_complete)
     answers = {"teacher": prompt.answer, "student": ""}
     texts = {author: read_response(row, author, answers[author]) for author in _AUTHORS}
     for author, text in texts.items():

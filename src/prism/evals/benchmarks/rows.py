@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ def number_field(row: Row, field: str) -> float | None:
     value = row.get(field)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # An integer beyond what a float can hold is no number to compare with either.
+    if not is_number or abs(value) > sys.float_info.max or math.isnan(value):
         raise RowError(field, "is not a number", str(value)[:80])
     return float(value)
 
