@@ -139,6 +139,11 @@ def test_time_is_linear_in_the_length(piece: str):
     """Two thousand characters of anything take a small fraction of a second without the slow path."""
     for text in ((piece * MAX_ANSWER_CHARS)[:MAX_ANSWER_CHARS], ("1" + piece) * 300, (piece + " a") * 300):
         for ground_truth in ("5", "B", "(1,2)", "yes", "5 kg", text[::-1]):
-            started = time.process_time()
-            verify_answer(text, ground_truth[:MAX_ANSWER_CHARS], checker=NoAlgebra())
-            assert time.process_time() - started < 0.25
+            # A second try for the one into which a collection of all that other tests left behind has fallen.
+            assert any(cpu_seconds(text, ground_truth[:MAX_ANSWER_CHARS]) < 0.25 for _ in range(2))
+
+
+def cpu_seconds(text: str, ground_truth: str) -> float:
+    started = time.process_time()
+    verify_answer(text, ground_truth, checker=NoAlgebra())
+    return time.process_time() - started
