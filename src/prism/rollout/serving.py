@@ -25,8 +25,7 @@ from aiohttp import web
 
 from prism.config import ServeConfig, VllmRollout
 from prism.errors import PrismError, RolloutError
-from prism.models import PromptEncoder, load_policy
-from prism.models.device import own_device
+from prism.models import PromptEncoder
 from prism.rollout.engine import LocalEngine
 from prism.rollout.sampling import Sampling
 from prism.rollout.transformers_engine import TransformersEngine
@@ -39,17 +38,15 @@ _Job = tuple[Callable[[], Any], "Future[Any]"]
 
 def serve(checkpoint: Path, config: ServeConfig, host: str, port: int) -> None:
     """Serves until a signal ends the process. Port 0 takes a free one. Raises what opening the engine raises."""
-    rollout = config.rollout
-    encoder = PromptEncoder.from_pretrained(checkpoint, max_pixels=config.max_pixels)
+    rollout, max_pixels = config.rollout, config.max_pixels
     if isinstance(rollout, VllmRollout):
+        encoder = PromptEncoder.from_pretrained(checkpoint, max_pixels=max_pixels)
         engine: LocalEngine = VllmEngine(checkpoint, encoder, rollout, max_length=config.max_length)
         dtype = rollout.dtype
     else:
-        policy = load_policy(checkpoint, device=own_device())
-        engine = TransformersEngine(policy, encoder, batch_size=rollout.batch_size, is_copy=True)
+        engine = TransformersEngine.of_checkpoint(checkpoint, batch_size=rollout.batch_size, max_pixels=max_pixels)
         dtype = "float32"
-    limits = {"max_length": config.max_length, "max_pixels": config.max_pixels}
-    info = limits | {"dtype": dtype, "engine": rollout.type}
+    info = {"max_length": config.max_length, "max_pixels": max_pixels, "dtype": dtype, "engine": rollout.type}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         RolloutServer(engine, info).run(host, port)

@@ -40,10 +40,13 @@ class TransformersEngine:
         self._banned = torch.tensor(sorted(encoder.banned_token_ids), dtype=torch.long)
 
     @classmethod
-    def of_checkpoint(cls, directory: Path, *, batch_size: int = 64) -> "TransformersEngine":
+    def of_checkpoint(
+        cls, directory: Path, *, batch_size: int = 64, max_pixels: int | None = None
+    ) -> "TransformersEngine":
         """Of the policy in `directory`, on this process's device. `update_weights` replaces its weights."""
         policy = load_policy(directory, device=own_device())
-        return cls(policy, PromptEncoder.from_pretrained(directory), batch_size=batch_size, is_copy=True)
+        encoder = PromptEncoder.from_pretrained(directory, max_pixels=max_pixels)
+        return cls(policy, encoder, batch_size=batch_size, is_copy=True)
 
     @property
     def _device(self) -> torch.device:

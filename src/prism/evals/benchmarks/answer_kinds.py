@@ -205,16 +205,8 @@ class Values:
         return first
 
 
-class Words:
+class Words(AnyAnswer):
     """A word or a phrase, which no rule can tell from any other sentence."""
-
-    credits_doubtful = True
-
-    def announces(self, sentence: str) -> None:
-        return None
-
-    def names(self, statement: str) -> bool:
-        return True
 
     def stated(self, sentences: Sequence[Sentence]) -> list[str]:
         """A few words on the first line with the last sentence; nothing where there is no such line."""
