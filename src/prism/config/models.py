@@ -28,7 +28,7 @@ class PretrainConfig(OptimizerSettings):
     schedule: Schedule = "wsd"
     warmup_fraction: float = Field(default=0.02, ge=0, le=1)
     weight_decay: NonNegative = 0.01
-    token_budget: Count = 512
+    token_budget: Count = 768
     checkpoint_every: Count = 100
 
 

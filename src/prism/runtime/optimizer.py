@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from prism.errors import NumericsError
 from prism.models.sharding import whole
 from prism.runtime.distributed import add_up_gradients
+from prism.runtime.muon import Muon
 
 DECAY_SHARE = 0.4
 """Of the steps of a `wsd` schedule."""

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from prism.errors import NumericsError
+from prism.runtime.muon import Muon, orthogonalised
 from prism.runtime.optimizer import clip_gradients, make_muon, make_optimizer, make_schedule
 
 
@@ -138,6 +139,34 @@ def test_muon_takes_the_matrices_of_the_language_layers_and_adamw_the_rest() -> 
     muon.step()
     singular = torch.linalg.svdvals(before - matrix.detach()) / 0.5
     assert singular.min() > 0.6 and singular.max() < 1.4  # an orthogonal step, as far as five iterations come
+
+
+@pytest.mark.parametrize("shape", [(6, 12), (12, 12), (24, 12)])
+def test_muon_is_torchs_but_for_its_bfloat16(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizers = Muon([ours], lr=0.02, weight_decay=0.1), torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1)
+    for _ in range(5):
+        ours.grad = torch.randn(shape, generator=generator)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert (ours - theirs).norm() < 0.02 * (theirs - start).norm()
+
+
+def test_muon_orthogonalises_to_the_precision_of_float32() -> None:
+    """Singular vectors are kept: in the basis of the matrix's own the update is diagonal."""
+    matrix = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = left.T @ orthogonalised(matrix) @ right.T
+    torch.testing.assert_close(values, torch.diag(values.diag()), atol=1e-5, rtol=0)
+    assert values.diag().min() > 0.6 and values.diag().max() < 1.3
+
+
+def test_muon_is_for_matrices() -> None:
+    with pytest.raises(ValueError, match="matrices"):
+        Muon([nn.Parameter(torch.zeros(3))], lr=0.1, weight_decay=0.0)
 
 
 def test_muon_needs_language_layers() -> None:
