@@ -1,11 +1,13 @@
 """Does alignment before RLVR help? Runs an ablation seed by seed and puts the seeds together.
 
+    python benchmarks/effect.py base 0 [1 …]                     # pretrains a base for each of these seeds, to keep
     python benchmarks/effect.py [--recipe effect] run 0 [1 …]    # every cell of these seeds, then their archive
     python benchmarks/effect.py [--recipe effect] report         # the tables over all archived seeds, and a page
 
 The recipe is one of `recipes/ablations/` (`EXPERIMENTS`). A seed takes an hour and more of one core and is resumed when
 it was cut off. Its archive in `benchmarks/results/RECIPE/` holds what a report reads, except samples and texts of
-responses, and no weights, so that seeds can be run on several machines, or days.
+responses, and no weights, so that seeds can be run on several machines, or days. `tuned-effect` starts from the bases
+in `benchmarks/bases/`, in bfloat16, which arms that are added later start from as well.
 """
 
 import argparse
@@ -24,10 +26,12 @@ from effect_tables import tables
 
 from prism.cli import main as prism
 from prism.config import CELLS, LISTING
+from prism.models import PromptEncoder, load_policy, save_policy
 from prism.report import print_ablation_table
 from prism.runtime.jsonl import read_jsonl
 
 RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
+BASES = Path(__file__).parent / "bases"
 KEPT = {
     *("recipe.json", LISTING, "manifest.json", "teacher_distribution.json"),
     *("metrics.jsonl", "timings.jsonl", "router.jsonl", "events.jsonl", "summary.json", "audit.json", "audits.jsonl"),
@@ -42,6 +46,19 @@ def run(recipe: str, seed: int) -> None:
     if status := prism(["ablate", str(RECIPES / f"{recipe}.toml"), f"seeds=[{seed}]", "--output", str(directory)]):
         raise SystemExit(status)
     pack(directory, RESULTS / recipe / f"seed-{seed}.tar.xz")
+
+
+def pretrain(seed: int) -> None:
+    """`prism base recipes/tiny/base.toml` with `seed`, kept in half of its size."""
+    directory = RUNS / f"tiny-base-{seed}"
+    if status := prism(["base", "recipes/tiny/base.toml", f"seeds=[{seed}]", f"output={directory}"]):
+        raise SystemExit(status)
+    keep(directory / f"seed-{seed}" / "base" / "model", BASES / f"seed-{seed}")
+
+
+def keep(model: Path, path: Path) -> None:
+    """Copies a base with its weights rounded to bfloat16."""
+    save_policy(load_policy(model, dtype="bfloat16"), PromptEncoder.from_pretrained(model), path)
 
 
 def pack(directory: Path, path: Path) -> None:
@@ -118,7 +135,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="effect", choices=EXPERIMENTS)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run").add_argument("seeds", type=int, nargs="+")
+    for name in ("base", "run"):
+        commands.add_parser(name).add_argument("seeds", type=int, nargs="+")
     commands.add_parser("report")
     arguments = parser.parse_args()
     if arguments.command == "report":
@@ -126,7 +144,10 @@ def main() -> int:
     for seed in arguments.seeds:
         # Each seed in a process of its own: threads and random state begin afresh.
         if len(arguments.seeds) > 1:
-            subprocess.run([sys.executable, __file__, "--recipe", arguments.recipe, "run", str(seed)], check=True)
+            command = [sys.executable, __file__, "--recipe", arguments.recipe, arguments.command, str(seed)]
+            subprocess.run(command, check=True)
+        elif arguments.command == "base":
+            pretrain(seed)
         else:
             run(arguments.recipe, seed)
     return 0

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from ablation_runs import WITHOUT, two_seeds, write, write_cell, write_listing
+from prism.models import load_policy
 from prism.report import print_ablation_table
 from prism.report.ablation import read_listing
 from prism.runtime.jsonl import read_jsonl
+from prism.stages.workspace import SHIPPED_BASE
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+WEIGHTS = SHIPPED_BASE / "model.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +52,16 @@ def single_seeds(tmp_path: Path, **settings: Any) -> list[Path]:
         effect_script().pack(directory, tmp_path / f"seed-{seed}.tar.xz")
         archives.append(tmp_path / f"seed-{seed}.tar.xz")
     return archives
+
+
+def test_a_base_is_kept_in_bfloat16(tmp_path: Path) -> None:
+    effect_script().keep(SHIPPED_BASE, tmp_path / "kept")
+    kept, shipped = load_policy(tmp_path / "kept").state_dict(), load_policy(SHIPPED_BASE).state_dict()
+    assert kept.keys() == shipped.keys()
+    for name, weight in shipped.items():
+        assert kept[name].equal(weight.bfloat16().float())
+    assert 2 * (tmp_path / "kept" / "model.safetensors").stat().st_size < 1.01 * WEIGHTS.stat().st_size
+    assert (tmp_path / "kept" / "tokenizer.json").read_bytes() == (SHIPPED_BASE / "tokenizer.json").read_bytes()
 
 
 def test_archived_seeds_make_the_ablation_that_one_command_would_have_run(tmp_path: Path) -> None:

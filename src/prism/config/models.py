@@ -33,11 +33,24 @@ class PretrainConfig(OptimizerSettings):
 
 
 class TinyBase(Config):
-    """The tiny Qwen3-VL: `shipped` with the package, or made again by `pretrain` from the run's seed."""
+    """The tiny Qwen3-VL: `shipped` with the package, made again by `pretrain` from the run's seed, or `kept` in `path`,
+    in which `{seed}` stands for the run's seed: each may have a base of its own that took an hour to make, once."""
 
     type: Literal["tiny"] = "tiny"
-    source: Literal["shipped", "pretrain"] = "shipped"
+    source: Literal["shipped", "pretrain", "kept"] = "shipped"
+    path: Path | None = None
     pretrain: PretrainConfig = PretrainConfig()
+
+    @model_validator(mode="after")
+    def _check_path(self) -> "TinyBase":
+        if (self.path is not None) != (self.source == "kept"):
+            reason = 'says where the base is, of source "kept" and of no other'
+            raise contradiction("path", None if self.path is None else str(self.path), reason)
+        return self
+
+    def kept_directory(self, seed: int) -> Path | None:
+        """Of the base that a run with `seed` starts from; None unless it is kept."""
+        return None if self.path is None else Path(str(self.path).replace("{seed}", str(seed)))
 
 
 class CheckpointBase(Config):

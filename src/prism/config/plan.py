@@ -98,6 +98,8 @@ def _plan_base(recipe: Recipe) -> PlannedStage:
             start, num_steps = str(path), 0
         case TinyBase(source="shipped"):
             start, num_steps = "shipped tiny base", 0
+        case TinyBase(source="kept", path=path):
+            start, num_steps = f"tiny base in {path}", 0
         case TinyBase(pretrain=pretrain):
             start, num_steps = "random weights", pretrain.num_steps
     return PlannedStage("base", "base", start, (), num_steps, bool(recipe.evaluation))

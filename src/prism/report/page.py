@@ -75,7 +75,8 @@ def _header(run: Run) -> Html:
 def describe_base(recipe: Recipe) -> str:
     if isinstance(recipe.base, CheckpointBase):
         return str(recipe.base.path)
-    return "tiny Qwen3-VL, " + ("shipped weights" if recipe.base.source == "shipped" else "pretrained in this run")
+    sources = {"shipped": "shipped weights", "pretrain": "pretrained in this run", "kept": f"from {recipe.base.path}"}
+    return f"tiny Qwen3-VL, {sources[recipe.base.source]}"
 
 
 def dev_note(recipe: Recipe) -> str:

@@ -50,10 +50,11 @@ class Workspace:
     def model_directory(self, stage: str) -> Path:
         """Where the weights are that `stage` ends with."""
         if stage == "base":
-            if isinstance(self.recipe.base, CheckpointBase):
-                return self.recipe.base.path
-            if self.recipe.base.source == "shipped":
-                return SHIPPED_BASE
+            base = self.recipe.base
+            if isinstance(base, CheckpointBase):
+                return base.path
+            if base.source != "pretrain":
+                return base.kept_directory(self.seed) or SHIPPED_BASE
         return self.stage_directory(stage) / "model"
 
     def input_hash(self, stage: str, output: str = "model") -> str | None:

@@ -70,6 +70,8 @@ NO_STAGES = ["sft=none", "warmup=none", "align=none", "rlvr=none", "evaluation=n
         (["data.type=files"], "data.sft = []: the recipe's sft stage reads it"),
         (["data.type=files", 'data.sft=["a"]'], "data.alignment: the recipe's warmup or align stage reads it"),
         (["data.type=files", "data.sft=['a']", "data.alignment=b"], "data.rl: the recipe's rlvr stage reads it"),
+        (["base.path=x"], 'base.path = "x": says where the base is, of source "kept" and of no other'),
+        (["base.source=kept"], "base.path: says where the base is"),
         (["data.type=files", "base.source=pretrain"], 'base.source = "pretrain": the tiny base is pretrained on'),
     ],
 )

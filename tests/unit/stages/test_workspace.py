@@ -13,10 +13,11 @@ from PIL import Image
 
 from prism.config import PlannedStage, plan_stages
 from prism.data.world.scene import decode_scene, split_of
-from prism.errors import CheckpointError, ConfigError, ModelError
-from prism.models import Discriminator
+from prism.errors import CheckpointError, ConfigError, DataError, ModelError
+from prism.models import Discriminator, PromptEncoder, save_policy
 from prism.records import ImageSource, Prompt
 from prism.rewards import verdict_of
+from prism.runtime.hashing import directory_sha256
 from prism.stages import base, datasets
 from prism.stages.ablation import stage_keys
 from prism.stages.discriminators import load_discriminator_for_alignment, make_discriminator
@@ -51,6 +52,25 @@ def test_world_data_come_back_as_they_were_asked_for(make_workspace: MakeWorkspa
     assert len({prompt.metadata["benchmark"] for prompt in test}) == 9
     distribution = json.loads((workspace.directory / "data" / datasets.TEACHER_DISTRIBUTION).read_text())
     assert sum(distribution["num_steps"].values()) == sum(distribution["num_items"].values()) == 5
+
+
+def test_each_seed_starts_from_its_own_of_the_kept_bases(
+    make_workspace: MakeWorkspace, make_policy: Callable[..., Any], encoder: PromptEncoder, tmp_path: Path
+) -> None:
+    kept = {"type": "tiny", "source": "kept", "path": tmp_path / "kept-{seed}"}
+    for seed in (3, 4):
+        save_policy(make_policy(seed), encoder, tmp_path / f"kept-{seed}")
+        workspace = make_workspace(seed, base=kept)
+        base.run(workspace, first_stage(workspace, "base"))
+        assert workspace.model_directory("base") == tmp_path / f"kept-{seed}"
+        assert workspace.input_hash("base") == directory_sha256(tmp_path / f"kept-{seed}")
+        torch.testing.assert_close(workspace.load_policy("base")[0].state_dict(), make_policy(seed).state_dict())
+
+
+def test_a_base_that_was_not_kept_is_named(make_workspace: MakeWorkspace, tmp_path: Path) -> None:
+    workspace = make_workspace(5, base={"type": "tiny", "source": "kept", "path": tmp_path / "kept-{seed}"})
+    with pytest.raises(DataError, match=r"base: input model is missing: .*kept-5 does not exist"):
+        base.run(workspace, first_stage(workspace, "base"))
 
 
 def test_how_weights_are_spread_belongs_to_no_stages_identity(make_workspace: MakeWorkspace) -> None:
