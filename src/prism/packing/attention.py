@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -22,16 +22,54 @@ from prism.packing.pack import PROMPT, PackedTrees, Runs
 BY_BRANCH, BY_BLOCK = "prompt_trees", "prompt_trees_flex"
 """What the two are called among the attention functions of `transformers`."""
 
+BLOCK = 128
+"""Tokens of a block of flex attention, queries or keys."""
+
 
 def tree_block_mask(tree_ids: Int[Tensor, "length"], branch_ids: Int[Tensor, "length"]) -> BlockMask:
-    """What tokens see of each other, by blocks of 128 × 128."""
+    """What tokens see of each other, by blocks of 128 × 128.
+
+    As `create_block_mask` would find out by looking at every pair of tokens, which takes gigabytes for tens of
+    thousands of them; here it follows from where prompts and branches begin and end.
+    """
 
     def is_visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         is_own = (branch_ids[key] == PROMPT) | (branch_ids[query] == branch_ids[key])
         return (query >= key) & (tree_ids[query] == tree_ids[key]) & is_own
 
-    length = tree_ids.numel()
-    return create_block_mask(is_visible, None, None, length, length, device=tree_ids.device)
+    length, num_visible = tree_ids.numel(), _visible_per_block(tree_ids, branch_ids)
+    is_whole = num_visible == BLOCK * BLOCK
+    return BlockMask.from_kv_blocks(
+        *_listed((num_visible > 0) & ~is_whole),
+        *_listed(is_whole),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=is_visible,
+        seq_lengths=(length, length),
+    )
+
+
+def _visible_per_block(
+    tree_ids: Int[Tensor, "length"], branch_ids: Int[Tensor, "length"]
+) -> Float[Tensor, "blocks blocks"]:
+    """How many pairs of a query in the row's block and a key in the column's are visible."""
+    ids = torch.stack([tree_ids, branch_ids])
+    segments, segment_of, _ = torch.unique_consecutive(ids, dim=1, return_inverse=True, return_counts=True)
+    length, (trees, branches) = tree_ids.numel(), segments
+    one = torch.ones((), dtype=torch.float64, device=ids.device)
+    inside = one.new_zeros(-(-length // BLOCK), segments.shape[1])  # tokens of a block that are in a segment
+    inside.index_put_((torch.arange(length, device=ids.device) // BLOCK, segment_of), one, accumulate=True)
+    is_prompt_of = (trees[:, None] == trees) & (branches[:, None] != PROMPT) & (branches == PROMPT)
+    # A branch's tokens see all of its prompt; any token sees those of its own prompt or branch up to itself.
+    prompts = inside @ is_prompt_of.double() @ inside.T
+    earlier_blocks = (inside @ inside.T).tril(-1)
+    own_block = (inside * (inside + 1) / 2).sum(1)
+    return prompts + earlier_blocks + own_block.diag()
+
+
+def _listed(is_in: Bool[Tensor, "blocks blocks"]) -> tuple[Int[Tensor, "1 1 blocks"], Int[Tensor, "1 1 blocks blocks"]]:
+    """For each row how many columns are in, and all columns, those before the others, as `BlockMask` has them."""
+    columns = is_in.int().argsort(dim=-1, descending=True, stable=True)
+    return is_in.sum(-1, dtype=torch.int32)[None, None], columns.int()[None, None]
 
 
 def use_flex_attention(model: Any) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prism.errors import DataError
+from prism.packing.fit import fit
 from prism.packing.tree import Branch, EncodedPrompt, Pixels, PromptTree
 
 PROMPT = -1
@@ -71,24 +72,20 @@ class _Piece:
     length: int
 
 
-def pack_trees(trees: Sequence[PromptTree], *, token_budget: int) -> list[PackedTrees]:
-    """Packs `trees` into as few sequences of at most `token_budget` tokens as first-fit finds.
+def pack_trees(trees: Sequence[PromptTree], *, token_budget: int, num_shares: int = 1) -> list[PackedTrees]:
+    """Packs `trees` into sequences of at most `token_budget` tokens, as few as `fit` finds for `num_shares` processes.
 
     A tree that does not fit is split between branches, its prompt repeated. Nothing is ever cut:
     a branch that does not fit beside its own prompt raises DataError.
     """
-    sequences: list[list[_Piece]] = []
-    room: list[int] = []
-    for piece in _pieces(trees, token_budget):
-        for index, free in enumerate(room):
-            if piece.length <= free:
-                sequences[index].append(piece)
-                room[index] -= piece.length
-                break
-        else:
-            sequences.append([piece])
-            room.append(token_budget - piece.length)
-    return [_assemble(pieces) for pieces in sequences]
+    pieces = _pieces(trees, token_budget)
+    places = fit(
+        [piece.length for piece in pieces],
+        token_budget,
+        num_shares=num_shares,
+        has_images=[piece.prompt.pixels is not None for piece in pieces],
+    )
+    return [_assemble([pieces[place] for place in sequence]) for sequence in places]
 
 
 def _pieces(trees: Sequence[PromptTree], token_budget: int) -> list[_Piece]:

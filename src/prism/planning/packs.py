@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
+from operator import add
+
+from prism.packing.fit import fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +46,16 @@ class Pack:
         return sum(self.images)
 
 
-def pack_lengths(trees: Sequence[Tree], token_budget: int) -> list[Pack]:
-    """The sequences of `prism.packing.pack_trees`: first fit, a tree that is too large split between its branches."""
-    packs: list[Pack] = []
-    for piece in _pieces(trees, token_budget):
-        for place, pack in enumerate(packs):
-            if pack.tokens + piece.tokens <= token_budget:
-                packs[place] = pack + piece
-                break
-        else:
-            packs.append(piece)
-    return packs
+def pack_lengths(trees: Sequence[Tree], token_budget: int, num_shares: int = 1) -> list[Pack]:
+    """The sequences of `prism.packing.pack_trees`: a tree that is too large is split between its branches."""
+    pieces = _pieces(trees, token_budget)
+    places = fit(
+        [piece.tokens for piece in pieces],
+        token_budget,
+        num_shares=num_shares,
+        has_images=[bool(piece.images) for piece in pieces],
+    )
+    return [reduce(add, (pieces[place] for place in sequence)) for sequence in places]
 
 
 def _pieces(trees: Iterable[Tree], token_budget: int) -> list[Pack]:

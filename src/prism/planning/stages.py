@@ -183,7 +183,7 @@ def _sampling(
 
 def _pack(context: Context, trees: Sequence[Tree], token_budget: int, max_branch: int) -> Packs:
     """The largest pack that can come is one of the whole budget, unless all trees at their longest are less."""
-    packs = pack_lengths(trees, token_budget)
+    packs = pack_lengths(trees, token_budget, context.hardware.ranks)
     typical = max(packs, key=lambda pack: pack.tokens)
     longest = sum(context.recipe.max_prompt_tokens + len(tree.branches) * max_branch for tree in trees)
     tokens = max(typical.tokens, min(token_budget, longest))

@@ -11,7 +11,7 @@ from prism.models import PromptEncoder
 from prism.objectives import completion_nll
 from prism.packing import Branch, PackedTrees, PromptTree, branch_logprobs, pack_trees
 from prism.records import Example
-from prism.runtime.distributed import add_up_number
+from prism.runtime.distributed import add_up_number, num_processes
 from prism.runtime.seeding import python_random
 from prism.stages.shares import share_packs
 
@@ -52,7 +52,7 @@ def pack_examples(
 ) -> list[PackedTrees]:
     """Each example a tree with one branch."""
     trees = [PromptTree(encoder.encode(example.prompt), (to_branch(encoder, example),)) for example in examples]
-    return pack_trees(trees, token_budget=token_budget)
+    return pack_trees(trees, token_budget=token_budget, num_shares=num_processes())
 
 
 def imitate(policy: Any, packs: Sequence[PackedTrees]) -> float:

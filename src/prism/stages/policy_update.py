@@ -14,7 +14,7 @@ from prism.models import PromptEncoder
 from prism.objectives import Aggregation, RatioLevel, aggregate, importance_weights, kl_estimate, policy_loss
 from prism.packing import Branch, PackedTrees, PromptTree, TargetLogprobs, branch_logprobs, pack_trees, to_rows
 from prism.records import RolloutGroup
-from prism.runtime.distributed import add_up_numbers, gather
+from prism.runtime.distributed import add_up_numbers, gather, num_processes
 from prism.stages.mismatch import Mismatch
 from prism.stages.shares import share_packs
 
@@ -75,7 +75,7 @@ def pack_groups(encoder: PromptEncoder, groups: Sequence[RolloutGroup], token_bu
         PromptTree(encoder.encode(group.prompt), tuple(Branch.of(rollout.token_ids) for rollout in group.rollouts))
         for group in groups
     ]
-    return pack_trees(trees, token_budget=token_budget)
+    return pack_trees(trees, token_budget=token_budget, num_shares=num_processes())
 
 
 @torch.no_grad()

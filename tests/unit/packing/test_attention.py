@@ -1,8 +1,12 @@
 """Attention within trees against one masked attention over the whole sequence."""
 
+import itertools
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from prism.packing.attention import attend, tree_block_mask
@@ -45,6 +49,33 @@ def test_what_is_visible_in_two_small_trees_by_hand():
         [0, 0, 0, 0, 1, 0],
         [0, 0, 0, 0, 1, 1],
     ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(trees=st.lists(st.lists(st.integers(1, 400), min_size=1, max_size=5).map(tuple), min_size=1, max_size=4))
+def test_the_block_mask_is_the_one_that_all_pairs_of_tokens_make(trees: list[tuple[int, ...]]) -> None:
+    tree_ids, branch_ids = ids_of(trees)
+    found, length = tree_block_mask(tree_ids, branch_ids), len(tree_ids)
+    expected = create_block_mask(found.mask_mod, None, None, length, length, device="cpu")
+    assert (found.shape, found.seq_lengths, found.BLOCK_SIZE) == (
+        expected.shape,
+        expected.seq_lengths,
+        expected.BLOCK_SIZE,
+    )
+    for side, kind, part in itertools.product(("kv", "q"), ("", "full_"), ("num_blocks", "indices")):
+        assert getattr(found, f"{kind}{side}_{part}").equal(getattr(expected, f"{kind}{side}_{part}"))
+
+
+def test_flex_attention_is_compiled_once_for_all_lengths() -> None:
+    """After eight compilations of one function torch would give up and compute all pairs of tokens."""
+    counter = CompileCounterWithBackend("aot_eager")
+    attention, counts = torch.compile(flex_attention, dynamic=True, backend=counter), []
+    for first in range(140, 2000, 150):
+        tree_ids, branch_ids = ids_of([(first, 60, 200), (50, 70)])
+        query, key = (torch.randn(1, heads, len(tree_ids), 16) for heads in (4, 2))
+        attention(query, key, key, block_mask=tree_block_mask(tree_ids, branch_ids), scale=0.3, enable_gqa=True)
+        counts.append(counter.frame_count)
+    assert counts == [counts[0]] * 13 and counts[0] > 0
 
 
 lengths = st.integers(1, 9)

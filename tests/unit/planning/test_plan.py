@@ -168,11 +168,16 @@ def test_more_ranks_are_a_remedy_where_copies_would_not_shrink() -> None:
 
 
 def test_ranks_without_packs_wait_and_it_is_said() -> None:
-    # 16 demonstrations of 2,125 tokens fill three packs of 16,384 and less: five of eight ranks only keep step.
-    found = plan()
-    assert stage(found, "sft").phases[0].waiting == pytest.approx(1 - 34_000 / (8 * 14_875))
-    assert any(line.startswith("waiting: ") and "sft 71%" in line for line in found.basis)
-    assert stage(plan(hardware="h100"), "sft").phases[0].waiting == 0
+    # Of 12 demonstrations of one length four of eight ranks have two, and the others wait for their second.
+    found = plan("sft.batch_size=12")
+    assert stage(found, "sft").phases[0].waiting == pytest.approx(1 - 12 / (8 * 2))
+    assert any(line.startswith("waiting: ") and "sft 25%" in line for line in found.basis)
+    assert stage(plan("sft.batch_size=12", hardware="h100"), "sft").phases[0].waiting == 0
+
+
+def test_short_rows_are_spread_over_all_ranks() -> None:
+    """16 demonstrations would fill three packs: each of eight ranks has two of them instead."""
+    assert stage(plan(), "sft").phases[0].waiting == 0
 
 
 def test_flex_attention_and_checkpointing_save_memory_and_adapters_most() -> None:
