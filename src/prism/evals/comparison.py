@@ -2,12 +2,13 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from prism.errors import DataError
-from prism.evals.benchmarks.benchmark import ItemScore, Profile
+from prism.evals.benchmarks.accuracy import ACCURACY
+from prism.evals.benchmarks.benchmark import Headline, ItemScore, Profile, UnitValues
 from prism.evals.statistics import (
     Interval,
     bootstrap_interval,
@@ -16,13 +17,6 @@ from prism.evals.statistics import (
     standard_error,
 )
 from prism.evals.tables import ABSENT, aligned, points
-
-UnitValues = Callable[[Sequence[ItemScore]], Mapping[str, float]]
-"""From all scores of one cluster to unit → value.
-
-A metric is the mean of its units' values. A unit (an item, a figure, a family) has a name that is unique in
-the benchmark, lies in one cluster, and exists whatever was answered. Its value averages over samples.
-"""
 
 AVERAGE = "average"
 
@@ -50,24 +44,15 @@ class Comparison:
     num_clusters: int
 
 
-def item_accuracy(scores: Sequence[ItemScore]) -> dict[str, float]:
-    """Share of right samples of each item; one that the rules left undecided is not right."""
-    verdicts: dict[str, list[bool]] = defaultdict(list)
-    for score in scores:
-        verdicts[score.item_id].append(score.is_correct is True)
-    return {item: fmean(values) for item, values in verdicts.items()}
-
-
 def compare(
     first: Sequence[ItemScore],
     second: Sequence[ItemScore],
     *,
-    metric: str = "accuracy",
-    unit_values: UnitValues = item_accuracy,
+    headline: Headline = ACCURACY,
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two checkpoints on one benchmark under one profile.
+    """Compare two checkpoints on one benchmark under one profile, by its `headline`.
 
     Clusters are resampled as pairs. Raises DataError unless both sides hold the same items in the same
     clusters; their numbers of samples may differ.
@@ -78,16 +63,16 @@ def compare(
         raise DataError(f"a comparison is of one benchmark under one profile, not of {found}; compare each by itself")
     benchmark, profile = subjects.pop()
     items = _shared_items(first, second, benchmark)
-    ours, clusters = _values_and_clusters(first, unit_values)
-    theirs, _ = _values_and_clusters(second, unit_values)
+    ours, clusters = _values_and_clusters(first, headline.unit_values)
+    theirs, _ = _values_and_clusters(second, headline.unit_values)
     if ours.keys() != theirs.keys():
-        raise ValueError(f"the units of {metric!r} depend on the answers: their differences cannot be paired")
+        raise ValueError(f"the units of {headline.metric!r} depend on the answers: their differences cannot be paired")
     differences = {unit: ours[unit] - theirs[unit] for unit in ours}
     error = standard_error(differences, clusters)
     return Comparison(
         benchmark=benchmark,
         profile=profile,
-        metric=metric,
+        metric=headline.metric,
         first=_mean(ours.values()),
         second=_mean(theirs.values()),
         difference=bootstrap_interval(differences, clusters, num_resamples=num_resamples, seed=seed),

@@ -148,7 +148,8 @@ def _judged(
 
 
 def compare_directories(first: Path, second: Path) -> str:
-    """Every benchmark that both directories hold, compared item by item, as a table per decoding mode.
+    """The headline of every benchmark that both directories hold, compared item by item (or family by family), as a
+    table per decoding mode.
 
     After the judge where both evaluations had one, else by rules alone. Raises DataError where they share
     no benchmark.
@@ -165,7 +166,10 @@ def compare_directories(first: Path, second: Path) -> str:
         }
         comparisons: list[Comparison] = []
         for profile in PROFILES:
-            found = [compare(*(_scores(side, mode, profile, is_judged) for side in sides)) for sides in held.values()]
+            found = []
+            for name, sides in held.items():
+                ours, theirs = (_scores(side, mode, profile, is_judged) for side in sides)
+                found.append(compare(ours, theirs, headline=get_benchmark(name).headline))
             comparisons += [*found, average_comparison(found)] if len(found) > 1 else found
         if comparisons:
             blocks.append(f"{mode}\n" + format_comparison(comparisons, first.name, second.name))

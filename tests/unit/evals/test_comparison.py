@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from prism.errors import DataError
-from prism.evals.benchmarks.benchmark import ItemScore, Profile
+from prism.evals.benchmarks import BENCHMARKS
+from prism.evals.benchmarks.benchmark import Headline, ItemScore, Profile
 from prism.evals.comparison import Comparison, average_comparison, compare, format_comparison
 from prism.evals.statistics import Interval
 
@@ -81,12 +82,34 @@ def test_a_metric_of_families():
     first = scores([True, True, True, False, True, True], family_size=2)
     second = scores([True, False, True, True, False, False], family_size=2)
     second += [replace(found, is_correct=True, sample=1) for found in second]
-    found = compare(first, second, metric="whole", unit_values=families_right)
+    found = compare(first, second, headline=Headline("whole", families_right))
     # Families right: 1, 0, 1 against 1/2, 1, 1/2.
     assert found.metric == "whole" and (found.num_items, found.num_clusters) == (6, 3)
     assert (found.first, found.second) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert found.difference.mean == pytest.approx(0)
     assert (found.difference.low, found.difference.high) == (-1.0, 0.5)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_is_compared_by_the_first_of_its_metrics(name: str) -> None:
+    """Both forms of MMMU-Pro, both parts of each of We-Math's families; two samples of everything."""
+    benchmark, generator = BENCHMARKS[name], np.random.default_rng(2)
+    held = [
+        replace(
+            score(f"{family}/{part}", bool(right), cluster=f"f{family}", sample=sample, benchmark=name),
+            keys={"family_steps": "1", "part": part, "form": "standard" if part == "1" else "vision", "category": "VD"}
+            | {"figure_id": str(family), "question_id": part},
+        )
+        for family in range(20)
+        for part in ("1", "multi")
+        for sample, right in enumerate(generator.random(2) < 0.6)
+    ]
+    found, (metric, interval) = (
+        compare(held, held, headline=benchmark.headline),
+        next(iter(benchmark.metrics(held).items())),
+    )
+    assert found.metric == metric
+    assert found.first == pytest.approx(interval.mean)
 
 
 def test_comparison_is_antisymmetric_and_ignores_the_order_of_scores():
@@ -108,7 +131,7 @@ def test_equal_checkpoints_claim_no_certainty():
 
 
 def test_items_without_a_unit_of_the_metric_have_no_value():
-    found = compare(scores([True]), scores([False]), metric="whole", unit_values=lambda held: {})
+    found = compare(scores([True]), scores([False]), headline=Headline("whole", lambda held: {}))
     assert (found.first, found.second, found.difference.mean, found.minimum_detectable) == (None, None, None, None)
     assert found.num_items == 1
 
@@ -136,9 +159,9 @@ def test_units_must_be_paired_and_in_one_family():
         return {found.item_id: 1.0 for found in held if found.is_correct}
 
     with pytest.raises(ValueError, match="'precision' depend on the answers"):
-        compare(scores([True, True]), scores([True, False]), metric="precision", unit_values=only_right)
+        compare(scores([True, True]), scores([True, False]), headline=Headline("precision", only_right))
     with pytest.raises(ValueError, match="in two clusters"):
-        compare(scores([True] * 2), scores([True] * 2), unit_values=lambda held: {"all": 1.0})
+        compare(scores([True] * 2), scores([True] * 2), headline=Headline("all", lambda held: {"all": 1.0}))
 
 
 def test_average_by_hand():

@@ -1,8 +1,10 @@
 """Shares of right answers, overall and by a key of the items; samples of one item count as one item."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 
-from prism.evals.benchmarks.benchmark import ItemScore
+from prism.evals.benchmarks.benchmark import Headline, ItemScore
 from prism.evals.statistics import Interval, share_interval
 
 SEPARATOR = "; "
@@ -15,6 +17,17 @@ def accuracy(scores: Sequence[ItemScore]) -> Interval:
     for score in scores:
         samples.setdefault(score.item_id, []).append(float(score.is_correct is True))
     return share_interval(samples, {score.item_id: score.cluster for score in scores})
+
+
+def item_accuracy(scores: Sequence[ItemScore]) -> dict[str, float]:
+    """Share of right samples of each item; one that the rules left undecided is not right."""
+    verdicts: dict[str, list[bool]] = defaultdict(list)
+    for score in scores:
+        verdicts[score.item_id].append(score.is_correct is True)
+    return {item: fmean(values) for item, values in verdicts.items()}
+
+
+ACCURACY = Headline("accuracy", item_accuracy)
 
 
 def accuracy_by(scores: Sequence[ItemScore], key: str, metric: str | None = None) -> dict[str, Interval]:

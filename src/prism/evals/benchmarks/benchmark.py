@@ -1,6 +1,6 @@
 """What a benchmark is: prompts from its rows, a verdict on each response, and the numbers it publishes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -52,6 +52,22 @@ class ItemScore:
     keys: Mapping[str, str] = field(default_factory=dict)
 
 
+UnitValues = Callable[[Sequence[ItemScore]], Mapping[str, float]]
+"""From all scores of one cluster to unit → value.
+
+A metric is the mean of its units' values. A unit (an item, a figure, a family) has a name that is unique in
+the benchmark, lies in one cluster, and exists whatever was answered. Its value averages over samples.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The number that stands for a benchmark: the first of its `metrics`, and the units that it is the mean of."""
+
+    metric: str
+    unit_values: UnitValues
+
+
 class Benchmark(Protocol):
     """One benchmark. Stateless; every method raises RowError (naming the field) on a row it cannot use."""
 
@@ -59,6 +75,7 @@ class Benchmark(Protocol):
     hub_id: str
     hub_configs: tuple[str, ...]
     hub_split: str
+    headline: Headline
     limit_by: str | None
     """The key with whose values a limit deals evenly, since each stands for a part of the benchmark; None for none."""
 

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prism.data.rejects import RowError
-from prism.evals.benchmarks.accuracy import accuracy
+from prism.evals.benchmarks.accuracy import accuracy, item_accuracy
 from prism.evals.benchmarks.answer_kinds import YesOrNo
-from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
+from prism.evals.benchmarks.benchmark import Headline, ItemScore, Judgement, Profile, Row, Score
 from prism.evals.benchmarks.extraction import first_answer_tag, score_stated, without_reasoning
 from prism.evals.benchmarks.rows import answer_field, id_field, one_image, optional_text, text_field
 from prism.evals.statistics import Interval, share_interval
@@ -55,6 +55,7 @@ class HallusionBench:
     hub_id = "lmms-lab/HallusionBench"
     hub_configs: tuple[str, ...] = ()
     hub_split = "image"
+    headline = Headline("aAcc", item_accuracy)
     limit_by: str | None = None
 
     def item_id(self, row: Row) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prism.data.rejects import RowError
-from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
+from prism.evals.benchmarks.accuracy import ACCURACY, accuracy, accuracy_by
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
 from prism.evals.benchmarks.extraction import first_answer_tag, score_verified, without_reasoning
 from prism.evals.benchmarks.rows import (
@@ -38,6 +38,7 @@ class MathVerse:
     hub_id = "AI4Math/MathVerse"
     hub_configs: tuple[str, ...] = ("testmini",)
     hub_split = "testmini"
+    headline = ACCURACY
     limit_by: str | None = None
 
     def item_id(self, row: Row) -> str:

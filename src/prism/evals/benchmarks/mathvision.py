@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
+from prism.evals.benchmarks.accuracy import ACCURACY, accuracy, accuracy_by
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
 from prism.evals.benchmarks.extraction import first_answer_tag, score_verified, without_reasoning
 from prism.evals.benchmarks.latex_answer import is_same_answer, plain_answer
@@ -39,6 +39,7 @@ class MathVision:
     hub_id = "MathLLMs/MathVision"
     hub_configs: tuple[str, ...] = ()
     hub_split = "testmini"
+    headline = ACCURACY
     limit_by: str | None = None
 
     def item_id(self, row: Row) -> str:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from prism.data.rejects import RowError
-from prism.evals.benchmarks.accuracy import SEPARATOR, accuracy, accuracy_by, accuracy_by_each
+from prism.evals.benchmarks.accuracy import ACCURACY, SEPARATOR, accuracy, accuracy_by, accuracy_by_each
 from prism.evals.benchmarks.answer_kinds import kind_of
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
 from prism.evals.benchmarks.extraction import first_answer_tag, score_stated, verified, without_reasoning
@@ -44,6 +44,7 @@ class MathVista:
     hub_id = "AI4Math/MathVista"
     hub_configs: tuple[str, ...] = ()
     hub_split = "testmini"
+    headline = ACCURACY
     limit_by: str | None = None
 
     def item_id(self, row: Row) -> str:

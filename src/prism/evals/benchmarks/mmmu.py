@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prism.data.image_references import resolve_image
 from prism.data.rejects import RowError
-from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
+from prism.evals.benchmarks.accuracy import ACCURACY, accuracy, accuracy_by
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
 from prism.evals.benchmarks.extraction import first_answer_tag, score_verified, without_reasoning
 from prism.evals.benchmarks.option_letters import mmmu_letter
@@ -67,6 +67,7 @@ class Mmmu:
     hub_configs: tuple[str, ...] = SUBJECTS
     """The subjects are configurations of their own; the benchmark is all of them."""
     hub_split = "validation"
+    headline = ACCURACY
     limit_by: str | None = "subject"
 
     def item_id(self, row: Row) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
+from prism.evals.benchmarks.accuracy import ACCURACY, accuracy, accuracy_by
 from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
 from prism.evals.benchmarks.extraction import score_verified
 from prism.evals.benchmarks.mmmu import (
@@ -43,6 +43,7 @@ class MmmuPro:
     hub_configs: tuple[str, ...] = ("standard (10 options)", "vision")
     """One for each form; the benchmark is both of them."""
     hub_split = "test"
+    headline = ACCURACY
     limit_by: str | None = "form"
 
     def item_id(self, row: Row) -> str:

@@ -20,10 +20,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from prism.data.rejects import RowError
 from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
-from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
+from prism.evals.benchmarks.benchmark import Headline, ItemScore, Judgement, Profile, Row, Score
 from prism.evals.benchmarks.extraction import first_answer_tag, score_verified, without_reasoning
 from prism.evals.benchmarks.option_letters import wemath_letter
 from prism.evals.benchmarks.rows import LETTERS, id_field, letter_field, lettered, one_image, text_field
@@ -36,11 +37,17 @@ _WHOLE = "multi"
 _OPTION = re.compile(r"\(?([A-J])\)?\s*[.:]\s*(.*\S)", re.DOTALL)
 
 
+def _strict_scores(scores: Sequence[ItemScore]) -> dict[str, float]:
+    families, _ = _families(scores)
+    return {name: fmean(family.score("strict") for family in samples) for name, samples in families.items()}
+
+
 class WeMath:
     name = "wemath"
     hub_id = "We-Math/We-Math"
     hub_configs: tuple[str, ...] = ()
     hub_split = "testmini"
+    headline = Headline("score/strict", _strict_scores)
     limit_by: str | None = None
 
     def item_id(self, row: Row) -> str:
