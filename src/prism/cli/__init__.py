@@ -191,7 +191,7 @@ def sample_checkpoint(arguments: argparse.Namespace) -> None:
     from prism.rollout.transformers_engine import TransformersEngine
 
     prompt = Prompt("sample", arguments.question, tuple(ImageSource(path=path) for path in arguments.image))
-    engine = TransformersEngine.of_checkpoint(_model_directory(arguments))
+    engine = TransformersEngine.of_checkpoint(_model_directory(arguments), precision=arguments.precision)
     sampling = Sampling(arguments.temperature, arguments.max_response_tokens)
     [group] = engine.generate([prompt], num_samples=arguments.num_samples, sampling=sampling, seed=arguments.seed)
     print("\n\n".join(rollout.text for rollout in group.rollouts))
@@ -323,6 +323,7 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("--num-samples", type=count, default=1, help="default: %(default)s")
     parser.add_argument("--temperature", type=non_negative, default=1.0, help="0 is greedy; default: %(default)s")
     parser.add_argument("--max-response-tokens", type=count, default=512, help="default: %(default)s")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 
 

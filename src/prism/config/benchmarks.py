@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from prism.config.base import Config, Count, NonNegativeCount, PathSafeName, Positive, contradiction, variant_or
+from prism.config.base import (
+    Config,
+    Count,
+    NonNegativeCount,
+    PathSafeName,
+    Positive,
+    Precision,
+    contradiction,
+    variant_or,
+)
 
 BenchmarkName = Literal["mathvista", "mathverse", "mathvision", "wemath", "mmmu", "mmmu_pro", "hallusion_bench"]
 
@@ -24,11 +33,13 @@ class BenchmarkConfig(Config):
 
 
 class LocalModel(Config):
-    """A Hugging Face directory, run by this process; `batch_size` answers are decoded at a time."""
+    """A Hugging Face directory, run by this process; `batch_size` answers are decoded at a time, with weights in
+    `precision`."""
 
     type: Literal["checkpoint"] = "checkpoint"
     path: Path
     batch_size: Count = 64
+    precision: Precision = "float32"
 
 
 class ServerSettings(Config):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from prism.config.base import Config, Count, Positive, contradiction, variant_or
+from prism.config.base import Config, Count, Positive, Precision, contradiction, variant_or
 
 
 class TransformersRollout(Config):
@@ -82,10 +82,11 @@ RolloutConfig = Annotated[
 
 class ServeConfig(Config):
     """What `prism serve` samples with. `max_length` counts the tokens of a prompt and its completion; `max_pixels` is
-    that of the recipe."""
+    that of the recipe. `precision` is that of weights which transformers samples with; vLLM has `rollout.dtype`."""
 
     rollout: Annotated[
         Annotated[TransformersRollout, Tag("transformers")] | Annotated[VllmRollout, Tag("vllm")], variant_or("vllm")
     ] = VllmRollout()
     max_length: Count = 8192
     max_pixels: Count | None = None
+    precision: Precision = "float32"

@@ -150,7 +150,7 @@ class Reference:
     def identity(self) -> dict[str, object]:
         """What decides its samples: weights by content, or what they are called behind the servers."""
         if isinstance(self.config, LocalModel):
-            return {"sha256": path_sha256(self.config.path)}
+            return {"sha256": path_sha256(self.config.path), "precision": self.config.precision}
         return {"model": self.config.model, **self.config.model_dump(include={"extra_body", "takes_seed"})}
 
     @property
@@ -166,7 +166,8 @@ class Reference:
             # Here, since asking servers needs no torch.
             from prism.rollout.transformers_engine import TransformersEngine
 
-            engine = TransformersEngine.of_checkpoint(self.config.path, batch_size=self.config.batch_size)
+            own = self.config
+            engine = TransformersEngine.of_checkpoint(own.path, batch_size=own.batch_size, precision=own.precision)
             yield LocalSampler(engine, sampling, seed)
             return
         async with ChatPool(self.servers, meter) as pool:

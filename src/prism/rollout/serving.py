@@ -44,8 +44,10 @@ def serve(checkpoint: Path, config: ServeConfig, host: str, port: int) -> None:
         engine: LocalEngine = VllmEngine(checkpoint, encoder, rollout, max_length=config.max_length)
         dtype = rollout.dtype
     else:
-        engine = TransformersEngine.of_checkpoint(checkpoint, batch_size=rollout.batch_size, max_pixels=max_pixels)
-        dtype = "float32"
+        dtype = config.precision
+        engine = TransformersEngine.of_checkpoint(
+            checkpoint, batch_size=rollout.batch_size, max_pixels=max_pixels, precision=dtype
+        )
     info = {"max_length": config.max_length, "max_pixels": max_pixels, "dtype": dtype, "engine": rollout.type}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

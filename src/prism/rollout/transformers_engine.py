@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from prism.config import Precision
 from prism.errors import NumericsError
 from prism.models.device import own_device
 from prism.models.policy import load_policy, take_weights
@@ -41,10 +42,15 @@ class TransformersEngine:
 
     @classmethod
     def of_checkpoint(
-        cls, directory: Path, *, batch_size: int = 64, max_pixels: int | None = None
+        cls,
+        directory: Path,
+        *,
+        batch_size: int = 64,
+        max_pixels: int | None = None,
+        precision: Precision = "float32",
     ) -> "TransformersEngine":
         """Of the policy in `directory`, on this process's device. `update_weights` replaces its weights."""
-        policy = load_policy(directory, device=own_device())
+        policy = load_policy(directory, dtype=precision, device=own_device())
         encoder = PromptEncoder.from_pretrained(directory, max_pixels=max_pixels)
         return cls(policy, encoder, batch_size=batch_size, is_copy=True)
 

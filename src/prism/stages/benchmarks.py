@@ -58,7 +58,7 @@ class _Model:
         if isinstance(self._config, LocalModel):
             if not self._config.path.is_dir():
                 raise ConfigError(f"model.path: {self._config.path} is no directory; name that of a checkpoint")
-            return {"sha256": path_sha256(self._config.path)}
+            return {"sha256": path_sha256(self._config.path), "precision": self._config.precision}
         server = chat_server(self._config)
         settings = {"extra_body": dict(server.extra_body), "takes_seed": server.takes_seed}
         return {"model": server.model, "served": served_model(server), **settings}
@@ -67,7 +67,8 @@ class _Model:
     def engine(self) -> RolloutEngine:
         if not isinstance(self._config, LocalModel):
             return OpenAIEngine(chat_server(self._config))
-        return TransformersEngine.of_checkpoint(self._config.path, batch_size=self._config.batch_size)
+        own = self._config
+        return TransformersEngine.of_checkpoint(own.path, batch_size=own.batch_size, precision=own.precision)
 
 
 def chat_server(settings: ServerSettings) -> ChatServer:

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from prism.config import Precision
 from prism.errors import NumericsError
+from prism.models.policy import save_policy
 from prism.models.processor import PromptEncoder
 from prism.packing import Branch, PromptTree, branch_logprobs, pack_trees
 from prism.records import Prompt, RolloutGroup
@@ -267,3 +270,20 @@ def test_processes_share_out_the_batches_that_one_would_draw(
     assert [place for place, _ in drawn] == places
     monkeypatch.setattr(rollout_engine, "gather", lambda values: drawn)
     assert sample() == alone
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_a_checkpoint_is_loaded_in_the_precision_asked_for(
+    make_policy: Make, encoder: PromptEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    save_policy(make_policy(), encoder, tmp_path)
+    loaded = []
+    monkeypatch.setattr(TransformersEngine, "__init__", lambda self, policy, *_, **__: loaded.append(policy))
+    TransformersEngine.of_checkpoint(tmp_path, precision=precision)
+    assert {weights.dtype for policy in loaded for weights in policy.parameters()} == {getattr(torch, precision)}
+
+
+def test_a_policy_in_bfloat16_samples(make_policy: Make, encoder: PromptEncoder, prompts: list[Prompt]) -> None:
+    engine = TransformersEngine(make_policy().bfloat16(), encoder)
+    groups = engine.generate(prompts, num_samples=2, sampling=Sampling(1.0, 8), seed=0)
+    assert all(rollout.token_ids for group in groups for rollout in group.rollouts)
