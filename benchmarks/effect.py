@@ -1,7 +1,8 @@
 """Does alignment before RLVR help? Runs an ablation seed by seed and puts the seeds together.
 
     python benchmarks/effect.py base 0 [1 …]                     # pretrains a base for each of these seeds, to keep
-    python benchmarks/effect.py [--recipe effect] run 0 [1 …]    # every cell of these seeds, then their archive
+    python benchmarks/effect.py [--recipe effect] run 0 [1 …]    # every cell of these seeds, then their archive;
+                                                                 # --cell NAME: these cells, besides those there are
     python benchmarks/effect.py [--recipe effect] report         # the tables over all archived seeds, and a page
 
 The recipe is one of `recipes/ablations/` (`EXPERIMENTS`). A seed takes an hour and more of one core and is resumed when
@@ -41,11 +42,16 @@ EXPERIMENTS = ("effect", "noisy-effect", "tuned-effect")
 ITEMS = "items.jsonl"
 
 
-def run(recipe: str, seed: int) -> None:
+def run(recipe: str, seed: int, cells: list[str]) -> None:
     directory = RUNS / f"tiny-{recipe}-{seed}"
-    if status := prism(["ablate", str(RECIPES / f"{recipe}.toml"), f"seeds=[{seed}]", "--output", str(directory)]):
+    command = ["ablate", str(RECIPES / f"{recipe}.toml"), f"seeds=[{seed}]", "--output", str(directory)]
+    if status := prism([*command, *chosen(cells)]):
         raise SystemExit(status)
     pack(directory, RESULTS / recipe / f"seed-{seed}.tar.xz")
+
+
+def chosen(cells: list[str]) -> list[str]:
+    return [argument for cell in cells for argument in ("--cell", cell)]
 
 
 def pretrain(seed: int) -> None:
@@ -137,6 +143,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("base", "run"):
         commands.add_parser(name).add_argument("seeds", type=int, nargs="+")
+    commands.choices["run"].add_argument("--cell", action="append", default=[], dest="cells", metavar="NAME")
     commands.add_parser("report")
     arguments = parser.parse_args()
     if arguments.command == "report":
@@ -145,11 +152,11 @@ def main() -> int:
         # Each seed in a process of its own: threads and random state begin afresh.
         if len(arguments.seeds) > 1:
             command = [sys.executable, __file__, "--recipe", arguments.recipe, arguments.command, str(seed)]
-            subprocess.run(command, check=True)
+            subprocess.run([*command, *(chosen(arguments.cells) if arguments.command == "run" else [])], check=True)
         elif arguments.command == "base":
             pretrain(seed)
         else:
-            run(arguments.recipe, seed)
+            run(arguments.recipe, seed, arguments.cells)
     return 0
 
 
