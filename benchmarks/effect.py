@@ -63,16 +63,30 @@ def pretrain(seed: int) -> None:
 
 
 def keep(model: Path, path: Path) -> None:
-    """Copies a base with its weights rounded to bfloat16."""
+    """Copies a base with its weights rounded to bfloat16. SystemExit where another is kept: arms started from it."""
+    if path.exists():
+        raise SystemExit(f"{path} exists: remove it, and every archive of runs that started from it, to make it anew")
     save_policy(load_policy(model, dtype="bfloat16"), PromptEncoder.from_pretrained(model), path)
 
 
 def pack(directory: Path, path: Path) -> None:
-    """The archive `path` of one seed's ablation in `directory`."""
+    """The archive `path` of one seed's ablation in `directory`.
+
+    SystemExit, and the archive stays as it is, where that has cells which are not here, having been run elsewhere: they
+    would be lost, and those of another machine may not start from the same weights.
+    """
     path.parent.mkdir(exist_ok=True)
+    files = {str(kept.relative_to(directory)): kept for kept in kept_files(directory)}
+    if path.exists():
+        with tarfile.open(path) as archive:
+            archived = {name for name in archive.getnames() if fnmatch(name, f"{CELLS}/*/recipe.json")}
+        if lost := [Path(name).parts[1] for name in sorted(archived - files.keys())]:
+            raise SystemExit(
+                f"{path} has cells that {directory} has not: run them here as well, {' '.join(chosen(lost))}"
+            )
     with tarfile.open(path, "w:xz") as archive:
-        for kept in kept_files(directory):
-            add(archive, kept, str(kept.relative_to(directory)))
+        for name, kept in files.items():
+            add(archive, kept, name)
 
 
 def kept_files(directory: Path) -> Iterator[Path]:

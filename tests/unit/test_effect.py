@@ -64,6 +64,22 @@ def test_a_base_is_kept_in_bfloat16(tmp_path: Path) -> None:
     assert (tmp_path / "kept" / "tokenizer.json").read_bytes() == (SHIPPED_BASE / "tokenizer.json").read_bytes()
 
 
+def test_no_kept_base_is_replaced(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="exists: remove it"):
+        effect_script().keep(SHIPPED_BASE, tmp_path)
+
+
+def test_no_archived_cell_is_lost(tmp_path: Path) -> None:
+    [path, _] = single_seeds(tmp_path)
+    directory = tmp_path / "alone-0"
+    effect_script().pack(directory, path)
+    shutil.rmtree(directory / "cells" / "no-alignment")
+    with pytest.raises(SystemExit, match="run them here as well, --cell no-alignment"):
+        effect_script().pack(directory, path)
+    with tarfile.open(path) as archive:
+        assert "cells/no-alignment/recipe.json" in archive.getnames()
+
+
 def test_archived_seeds_make_the_ablation_that_one_command_would_have_run(tmp_path: Path) -> None:
     archives = single_seeds(tmp_path)
     united = tmp_path / "united"

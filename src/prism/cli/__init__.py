@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prism.config import Recipe
 
 STAGE_COMMANDS = {
-    "base": "build the base model (the tiny one is unpacked, or pretrained when base.source is pretrain)",
+    "base": "build the base model (the tiny one is taken as it is, or pretrained when base.source is pretrain)",
     "sft": "supervised fine-tuning of the base",
     "warmup": "upcycle the discriminator and warm it up on SFT rollouts",
     "align": "adversarial alignment of the policy",
@@ -323,7 +323,7 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("--num-samples", type=count, default=1, help="default: %(default)s")
     parser.add_argument("--temperature", type=non_negative, default=1.0, help="0 is greedy; default: %(default)s")
     parser.add_argument("--max-response-tokens", type=count, default=512, help="default: %(default)s")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 
 

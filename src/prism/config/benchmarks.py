@@ -41,6 +41,11 @@ class LocalModel(Config):
     batch_size: Count = 64
     precision: Precision = "float32"
 
+    @property
+    def changed_precision(self) -> dict[str, str]:
+        """Part of what decides its samples, where it is not the default."""
+        return {} if self.precision == "float32" else {"precision": self.precision}
+
 
 class ServerSettings(Config):
     """An OpenAI-compatible server (vLLM, SGLang, a hosted one) and the name it gives the model.

@@ -90,3 +90,10 @@ class ServeConfig(Config):
     max_length: Count = 8192
     max_pixels: Count | None = None
     precision: Precision = "float32"
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> "ServeConfig":
+        if self.precision != "float32" and isinstance(self.rollout, VllmRollout):
+            reason = "is that of transformers' weights: name rollout.dtype for vLLM's, or rollout.type=transformers"
+            raise contradiction("precision", self.precision, reason)
+        return self

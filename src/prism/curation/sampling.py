@@ -150,7 +150,7 @@ class Reference:
     def identity(self) -> dict[str, object]:
         """What decides its samples: weights by content, or what they are called behind the servers."""
         if isinstance(self.config, LocalModel):
-            return {"sha256": path_sha256(self.config.path), "precision": self.config.precision}
+            return {"sha256": path_sha256(self.config.path), **self.config.changed_precision}
         return {"model": self.config.model, **self.config.model_dump(include={"extra_body", "takes_seed"})}
 
     @property

@@ -20,7 +20,7 @@ from prism.evals.tables import ABSENT, aligned, points
 
 AVERAGE = "average"
 
-_LEGEND = """in points, paired by item; its interval resamples families.
+_LEGEND = """in points, paired by item, question or family; its interval resamples families.
 MDD: the smallest true difference that such a comparison finds with 80% power at 5%, two-sided."""
 
 

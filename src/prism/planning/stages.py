@@ -64,7 +64,8 @@ class Packs:
 def sft_phases(context: Context, config: SftConfig, num_steps: int) -> list[Phase]:
     rows = context.lengths.draw("sft", config.batch_size)
     trees = [Tree(context.lengths.prompt(row), (row.response,), row.images) for row in rows]
-    packs = _pack(context, trees, config.token_budget, config.max_response_tokens)
+    ranks = context.hardware.ranks
+    packs = _pack(context, trees, config.token_budget, config.max_response_tokens, num_shares=ranks)
     state = _state([context.policy])
     return [_update(context, "update", context.policy, packs, state, num_steps, with_entropy=False)]
 
@@ -181,17 +182,17 @@ def _sampling(
     return Phase(name, used, sampling.tokens, sampling.work.flops * sampling.ranks, sampling.seconds, times)
 
 
-def _pack(context: Context, trees: Sequence[Tree], token_budget: int, max_branch: int) -> Packs:
+def _pack(context: Context, trees: Sequence[Tree], token_budget: int, max_branch: int, *, num_shares: int = 1) -> Packs:
     """The largest pack that can come is one of the whole budget, unless all trees at their longest are less."""
-    packs = pack_lengths(trees, token_budget, context.hardware.ranks)
-    typical = max(packs, key=lambda pack: pack.tokens)
+    full = pack_lengths(trees, token_budget)
+    typical = max(full, key=lambda pack: pack.tokens)
     longest = sum(context.recipe.max_prompt_tokens + len(tree.branches) * max_branch for tree in trees)
     tokens = max(typical.tokens, min(token_budget, longest))
     share = tokens / typical.tokens
-    images = max((pack.images for pack in packs), key=sum)
+    images = max((pack.images for pack in full), key=sum)
     counts = ("targets", "visible", "calls", "joined", "masked", "hidden")
     scaled = {name: round(getattr(typical, name) * share) for name in counts}
-    return Packs(packs, Pack(tokens=tokens, images=images, **scaled))
+    return Packs(pack_lengths(trees, token_budget, num_shares), Pack(tokens=tokens, images=images, **scaled))
 
 
 def _group_packs(
@@ -203,7 +204,7 @@ def _group_packs(
     for place, row in enumerate(lengths.draw(name, num_prompts)):
         responses = lengths.draw_rollouts(group_size, limit, start=place * group_size)
         trees.append(Tree(lengths.prompt(row), tuple(found.response for found in responses), row.images))
-    return _pack(context, trees, token_budget, limit)
+    return _pack(context, trees, token_budget, limit, num_shares=context.hardware.ranks)
 
 
 def _contest_packs(context: Context, num_prompts: int, group_size: int, limit: int, token_budget: int) -> Packs:

@@ -58,7 +58,7 @@ class _Model:
         if isinstance(self._config, LocalModel):
             if not self._config.path.is_dir():
                 raise ConfigError(f"model.path: {self._config.path} is no directory; name that of a checkpoint")
-            return {"sha256": path_sha256(self._config.path), "precision": self._config.precision}
+            return {"sha256": path_sha256(self._config.path), **self._config.changed_precision}
         server = chat_server(self._config)
         settings = {"extra_body": dict(server.extra_body), "takes_seed": server.takes_seed}
         return {"model": server.model, "served": served_model(server), **settings}

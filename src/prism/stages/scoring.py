@@ -11,7 +11,7 @@ from torch import Tensor
 from prism.models import Discriminator, Mode, PromptEncoder, View, response_branch, views_of, visible_prompt
 from prism.packing import Branch, PackedTrees, PromptTree, branch_scores, pack_trees
 from prism.records import Prompt, Response
-from prism.runtime.distributed import add_up, add_up_number, num_processes
+from prism.runtime.distributed import add_up, add_up_number
 from prism.stages.shares import share_packs
 
 
@@ -70,7 +70,8 @@ class ContestBatch:
             trees.append(PromptTree(encoder.encode(visible_prompt(contest.prompt, mode)), tuple(branches)))
             contest_of += [number] * len(branches)
             num_rows += len(branches)
-        self.packs = pack_trees(trees, token_budget=token_budget, num_shares=num_processes())
+        # The balance loss is one of each pack: were they cut for the number of processes, it would depend on that.
+        self.packs = pack_trees(trees, token_budget=token_budget)
         self.split_packs = _split_packs(self.packs, contest_of)
         """Those of `packs` that hold a part only of some contest."""
         self.num_branches = num_rows

@@ -112,6 +112,18 @@ def test_a_benchmark_is_compared_by_the_first_of_its_metrics(name: str) -> None:
     assert found.first == pytest.approx(interval.mean)
 
 
+def test_a_question_of_mmmu_pro_counts_where_both_forms_were_asked() -> None:
+    asked = [("standard", question) for question in range(4)] + [("vision", question) for question in range(2)]
+    held = [
+        replace(
+            score(f"{form}/{question}", question > 0, cluster=str(question)), benchmark="mmmu_pro", keys={"form": form}
+        )
+        for form, question in asked
+    ]
+    found = compare(held, held, headline=BENCHMARKS["mmmu_pro"].headline)
+    assert (found.first, found.difference.count) == (0.5, 2)
+
+
 def test_comparison_is_antisymmetric_and_ignores_the_order_of_scores():
     generator = np.random.default_rng(1)
     first = scores([bool(right) for right in generator.random(60) < 0.6], family_size=3)

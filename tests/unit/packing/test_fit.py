@@ -54,6 +54,18 @@ def test_as_many_sequences_as_pieces_where_there_are_more_processes() -> None:
     assert fit([3, 5, 4], BUDGET, num_shares=8) == [[1], [2], [0]]
 
 
+@pytest.mark.parametrize("num_shares", [1, 2, 8])
+def test_a_piece_above_the_budget_is_alone(num_shares: int) -> None:
+    """Training refuses such a row; a plan may meet one."""
+    sequences = fit([300, 20, 30], BUDGET, num_shares=num_shares)
+    assert [0] in sequences and sorted(itertools.chain.from_iterable(sequences)) == [0, 1, 2]
+
+
+def test_many_pieces_of_more_than_half_the_budget_take_no_longer_than_first_fit() -> None:
+    lengths = [60] * 2000
+    assert len(fit(lengths, BUDGET, num_shares=8)) == 2000
+
+
 def test_several_rounds_where_one_does_not_hold_all() -> None:
     sequences = fit([30] * 12, BUDGET, num_shares=2)
     assert tokens([30] * 12, sequences) == [90, 90, 90, 90]

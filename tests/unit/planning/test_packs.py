@@ -55,8 +55,9 @@ def first_rows(packed: PackedTrees) -> list[int]:
     return [int(packed.rows[sum(counts[:place])]) for place in range(len(counts))]
 
 
+@pytest.mark.parametrize("num_shares", [1, 3])
 @pytest.mark.parametrize("seed", range(20))
-def test_packs_are_those_that_training_makes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packs_are_those_that_training_makes(seed: int, num_shares: int, monkeypatch: pytest.MonkeyPatch) -> None:
     source = random.Random(seed)
     trees = [
         Tree(
@@ -80,9 +81,9 @@ def test_packs_are_those_that_training_makes(seed: int, monkeypatch: pytest.Monk
                 for run, row in zip(packed.runs, first_rows(packed), strict=True)
             ),
         )
-        for packed in pack_trees([real(tree) for tree in trees], token_budget=120)
+        for packed in pack_trees([real(tree) for tree in trees], token_budget=120, num_shares=num_shares)
     ]
-    assert pack_lengths(trees, 120) == expected
+    assert pack_lengths(trees, 120, num_shares) == expected
 
 
 def test_a_prompt_counts_once_however_many_its_branches() -> None:

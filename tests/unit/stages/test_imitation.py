@@ -13,6 +13,7 @@ from torch import Tensor
 from prism.models import PromptEncoder
 from prism.packing import Branch, Pixels
 from prism.records import Example, Prompt
+from prism.stages import imitation
 from prism.stages.imitation import draw_batch, imitate, mean_nll, num_tokens, pack_examples
 
 Make = Callable[..., Any]
@@ -112,3 +113,16 @@ def test_a_held_out_pass_keeps_no_pixels(
     assert released == []
     mean_nll(make_policy(), packs)
     assert released and set(released) == {pixels for packed in packs for pixels in packed.pixels}
+
+
+def test_several_processes_have_packs_of_about_one_length(
+    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that would fill one pack for one process: three others would keep step with nothing."""
+    examples = [Example(Prompt("", "What is there?"), "red star 4 " * count) for count in (1, 2, 3, 4, 5, 6, 7, 8)]
+    [alone] = pack_examples(encoder, examples, 4096)
+    monkeypatch.setattr(imitation, "num_processes", lambda: 4)
+    together = pack_examples(encoder, examples, 4096)
+    assert len(together) == 4
+    assert max(map(len, together)) < 1.1 * len(alone) / 4
+    assert sorted(torch.cat([packed.rows for packed in together]).tolist()) == list(range(8))

@@ -62,7 +62,8 @@ the benchmark, lies in one cluster, and exists whatever was answered. Its value 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The number that stands for a benchmark: the first of its `metrics`, and the units that it is the mean of."""
+    """The number that stands for a benchmark: the first of its `metrics`, and the units whose mean it is on rows that
+    are complete."""
 
     metric: str
     unit_values: UnitValues

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from prism.evals.benchmarks.accuracy import ACCURACY, accuracy, accuracy_by
-from prism.evals.benchmarks.benchmark import ItemScore, Judgement, Profile, Row, Score
+from prism.evals.benchmarks.accuracy import accuracy, accuracy_by
+from prism.evals.benchmarks.benchmark import Headline, ItemScore, Judgement, Profile, Row, Score
 from prism.evals.benchmarks.extraction import score_verified
 from prism.evals.benchmarks.mmmu import (
     LETTER_HINT,
@@ -37,13 +37,19 @@ FORMS = ("standard", "vision")
 _VISION_HINT = f"The question and its options are in the image. {LETTER_HINT}"
 
 
+def _mean_by_question(scores: Sequence[ItemScore]) -> dict[str, float]:
+    """Of the questions of which both forms were asked, as all are in the complete set."""
+    shares = [_share_by_question([score for score in scores if score.keys["form"] == form]) for form in FORMS]
+    return {question: fmean(share[question] for share in shares) for question in shares[0] if question in shares[1]}
+
+
 class MmmuPro:
     name = "mmmu_pro"
     hub_id = "MMMU/MMMU_Pro"
     hub_configs: tuple[str, ...] = ("standard (10 options)", "vision")
     """One for each form; the benchmark is both of them."""
     hub_split = "test"
-    headline = ACCURACY
+    headline = Headline("accuracy", _mean_by_question)
     limit_by: str | None = "form"
 
     def item_id(self, row: Row) -> str:
