@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,13 @@ ITEMS = "items.jsonl"
 
 
 def run(recipe: str, seed: int, cells: list[str]) -> None:
-    directory = RUNS / f"tiny-{recipe}-{seed}"
+    directory, archive = RUNS / f"tiny-{recipe}-{seed}", RESULTS / recipe / f"seed-{seed}.tar.xz"
+    if cells:
+        check_archive(archive, directory, cells)  # before hours of work, not after
     command = ["ablate", str(RECIPES / f"{recipe}.toml"), f"seeds=[{seed}]", "--output", str(directory)]
     if status := prism([*command, *chosen(cells)]):
         raise SystemExit(status)
-    pack(directory, RESULTS / recipe / f"seed-{seed}.tar.xz")
+    pack(directory, archive)
 
 
 def chosen(cells: list[str]) -> list[str]:
@@ -70,23 +72,24 @@ def keep(model: Path, path: Path) -> None:
 
 
 def pack(directory: Path, path: Path) -> None:
-    """The archive `path` of one seed's ablation in `directory`.
-
-    SystemExit, and the archive stays as it is, where that has cells which are not here, having been run elsewhere: they
-    would be lost, and those of another machine may not start from the same weights.
-    """
+    """The archive `path` of one seed's ablation in `directory`. Raises what `check_archive` does."""
     path.parent.mkdir(exist_ok=True)
-    files = {str(kept.relative_to(directory)): kept for kept in kept_files(directory)}
-    if path.exists():
-        with tarfile.open(path) as archive:
-            archived = {name for name in archive.getnames() if fnmatch(name, f"{CELLS}/*/recipe.json")}
-        if lost := [Path(name).parts[1] for name in sorted(archived - files.keys())]:
-            raise SystemExit(
-                f"{path} has cells that {directory} has not: run them here as well, {' '.join(chosen(lost))}"
-            )
+    check_archive(path, directory)
     with tarfile.open(path, "w:xz") as archive:
-        for name, kept in files.items():
-            add(archive, kept, name)
+        for kept in kept_files(directory):
+            add(archive, kept, str(kept.relative_to(directory)))
+
+
+def check_archive(path: Path, directory: Path, cells: Iterable[str] = ()) -> None:
+    """SystemExit where the archive `path` has cells that are neither in `directory` nor among `cells`, having been run
+    elsewhere: they would be lost, and those of another machine may not start from the same weights."""
+    if not path.exists():
+        return
+    with tarfile.open(path) as archive:
+        archived = {Path(name).parts[1] for name in archive.getnames() if fnmatch(name, f"{CELLS}/*/recipe.json")}
+    here = {found.parent.name for found in directory.glob(f"{CELLS}/*/recipe.json")}
+    if lost := sorted(archived - here - set(cells)):
+        raise SystemExit(f"{path} has cells that {directory} has not: run them here as well, {' '.join(chosen(lost))}")
 
 
 def kept_files(directory: Path) -> Iterator[Path]:

@@ -78,6 +78,7 @@ def test_no_archived_cell_is_lost(tmp_path: Path) -> None:
         effect_script().pack(directory, path)
     with tarfile.open(path) as archive:
         assert "cells/no-alignment/recipe.json" in archive.getnames()
+    effect_script().check_archive(path, directory, ["no-alignment"])
 
 
 def test_archived_seeds_make_the_ablation_that_one_command_would_have_run(tmp_path: Path) -> None:
