@@ -2,13 +2,14 @@
 
     python benchmarks/effect.py base 0 [1 …]                     # pretrains a base for each of these seeds, to keep
     python benchmarks/effect.py [--recipe effect] run 0 [1 …]    # every cell of these seeds, then their archive;
-                                                                 # --cell NAME: these cells, besides those there are
+                                                                 # --cell NAME: these cells, added to the archive
     python benchmarks/effect.py [--recipe effect] report         # the tables over all archived seeds, and a page
 
 The recipe is one of `recipes/ablations/` (`EXPERIMENTS`). A seed takes an hour and more of one core and is resumed when
 it was cut off. Its archive in `benchmarks/results/RECIPE/` holds what a report reads, except samples and texts of
-responses, and no weights, so that seeds can be run on several machines, or days. `tuned-effect` starts from the bases
-in `benchmarks/bases/`, in bfloat16, which arms that are added later start from as well.
+responses, and no weights, so that seeds can be run on several machines, or days, and so can cells of one seed, where
+SFT and whatever else they share comes out equal to the bit. `tuned-effect` starts from the bases in
+`benchmarks/bases/`, in bfloat16.
 """
 
 import argparse
@@ -18,9 +19,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from effect_tables import tables
@@ -33,8 +35,9 @@ from prism.runtime.jsonl import read_jsonl
 
 RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
 BASES = Path(__file__).parent / "bases"
+MANIFEST = "manifest.json"
 KEPT = {
-    *("recipe.json", LISTING, "manifest.json", "teacher_distribution.json"),
+    *("recipe.json", LISTING, MANIFEST, "teacher_distribution.json"),
     *("metrics.jsonl", "timings.jsonl", "router.jsonl", "events.jsonl", "summary.json", "audit.json", "audits.jsonl"),
 }
 EXPERIMENTS = ("effect", "noisy-effect", "tuned-effect")
@@ -43,13 +46,11 @@ ITEMS = "items.jsonl"
 
 
 def run(recipe: str, seed: int, cells: list[str]) -> None:
-    directory, archive = RUNS / f"tiny-{recipe}-{seed}", RESULTS / recipe / f"seed-{seed}.tar.xz"
-    if cells:
-        check_archive(archive, directory, cells)  # before hours of work, not after
+    directory = RUNS / f"tiny-{recipe}-{seed}"
     command = ["ablate", str(RECIPES / f"{recipe}.toml"), f"seeds=[{seed}]", "--output", str(directory)]
     if status := prism([*command, *chosen(cells)]):
         raise SystemExit(status)
-    pack(directory, archive)
+    pack(directory, RESULTS / recipe / f"seed-{seed}.tar.xz")
 
 
 def chosen(cells: list[str]) -> list[str]:
@@ -72,31 +73,51 @@ def keep(model: Path, path: Path) -> None:
 
 
 def pack(directory: Path, path: Path) -> None:
-    """The archive `path` of one seed's ablation in `directory`. Raises what `check_archive` does."""
+    """The archive `path` of one seed's ablation in `directory`, and of the cells that it has from elsewhere.
+
+    Raises SystemExit where the two do not belong together: a stage that both have came out otherwise.
+    """
     path.parent.mkdir(exist_ok=True)
-    check_archive(path, directory)
-    with tarfile.open(path, "w:xz") as archive:
-        for kept in kept_files(directory):
-            add(archive, kept, str(kept.relative_to(directory)))
+    with TemporaryDirectory() as temporary:
+        archived, packed = Path(temporary) / "archived", Path(temporary) / path.name
+        if path.exists():
+            with tarfile.open(path) as archive:
+                archive.extractall(archived, filter="data")
+        check_stages(path, archived, directory)
+        files = {kept.relative_to(root): kept for root in (archived, directory) for kept in kept_files(root)}
+        with tarfile.open(packed, "w:xz") as archive:
+            for name, kept in sorted(files.items()):
+                add(archive, kept, str(name))
+        shutil.move(packed, path)
 
 
-def check_archive(path: Path, directory: Path, cells: Iterable[str] = ()) -> None:
-    """SystemExit where the archive `path` has cells that are neither in `directory` nor among `cells`, having been run
-    elsewhere: they would be lost, and those of another machine may not start from the same weights."""
-    if not path.exists():
-        return
-    with tarfile.open(path) as archive:
-        archived = {Path(name).parts[1] for name in archive.getnames() if fnmatch(name, f"{CELLS}/*/recipe.json")}
-    here = {found.parent.name for found in directory.glob(f"{CELLS}/*/recipe.json")}
-    if lost := sorted(archived - here - set(cells)):
-        raise SystemExit(f"{path} has cells that {directory} has not: run them here as well, {' '.join(chosen(lost))}")
+def check_stages(path: Path, archived: Path, directory: Path) -> None:
+    """SystemExit where a stage came out otherwise in `directory` than in `path`, unpacked in `archived`.
+
+    Paired arms start from the same weights. Stages are repeated to the bit by the same versions on the same kind of
+    processor, so that a manifest, which has a hash of everything read and written, tells.
+    """
+    for ours in filter(lambda kept: kept.name == MANIFEST, kept_files(directory)):
+        name = ours.relative_to(directory)
+        if (theirs := archived / name).exists() and traces(theirs) != traces(ours):
+            cells = {found.parent.name for found in archived.glob(f"{CELLS}/*/recipe.json")}
+            raise SystemExit(
+                f"{path} was run where {name.parent} came out otherwise than in {directory}: run all of its cells "
+                f"here, {' '.join(chosen(sorted(cells)))}, after moving it away"
+            )
+
+
+def traces(manifest: Path) -> tuple[Any, Any]:
+    """Hashes of what a stage read and what it wrote."""
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    return content["inputs"], content["outputs"]
 
 
 def kept_files(directory: Path) -> Iterator[Path]:
     """Links of the cells' stages, and the small files behind them."""
     for path in sorted(directory.rglob("*")):
-        is_stale = any(".stale-" in part for part in path.parts)
-        if not is_stale and (path.is_symlink() or (path.is_file() and path.name in KEPT | {ITEMS})):
+        is_passing = any(part == "checkpoints" or ".stale-" in part for part in path.parts)
+        if not is_passing and (path.is_symlink() or (path.is_file() and path.name in KEPT | {ITEMS})):
             yield path
 
 

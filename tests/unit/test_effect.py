@@ -69,16 +69,32 @@ def test_no_kept_base_is_replaced(tmp_path: Path) -> None:
         effect_script().keep(SHIPPED_BASE, tmp_path)
 
 
-def test_no_archived_cell_is_lost(tmp_path: Path) -> None:
+def test_cells_that_were_archived_elsewhere_stay(tmp_path: Path) -> None:
+    [path, _] = single_seeds(tmp_path)
+    with tarfile.open(path) as archive:
+        before = {member.name: archive_content(archive, member) for member in archive.getmembers()}
+    shutil.rmtree(tmp_path / "alone-0" / "cells" / "no-alignment")
+    shutil.rmtree(tmp_path / "alone-0" / "store" / "no-alignment-0")
+    effect_script().pack(tmp_path / "alone-0", path)
+    with tarfile.open(path) as archive:
+        assert {member.name: archive_content(archive, member) for member in archive.getmembers()} == before
+    assert any(name.startswith("store/no-alignment-0/") for name in before)
+
+
+def archive_content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | bytes | None:
+    return stream.read() if member.isfile() and (stream := archive.extractfile(member)) else member.linkname
+
+
+def test_no_cell_is_added_to_those_that_started_from_other_weights(tmp_path: Path) -> None:
     [path, _] = single_seeds(tmp_path)
     directory = tmp_path / "alone-0"
-    effect_script().pack(directory, path)
-    shutil.rmtree(directory / "cells" / "no-alignment")
-    with pytest.raises(SystemExit, match="run them here as well, --cell no-alignment"):
+    manifest = directory / "store" / "full-0" / "prism-grpo" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    write(manifest, content | {"outputs": {"model": "3" * 64}})
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match=r"prism-grpo came out otherwise .* --cell full --cell no-alignment, after"):
         effect_script().pack(directory, path)
-    with tarfile.open(path) as archive:
-        assert "cells/no-alignment/recipe.json" in archive.getnames()
-    effect_script().check_archive(path, directory, ["no-alignment"])
+    assert path.read_bytes() == before
 
 
 def test_archived_seeds_make_the_ablation_that_one_command_would_have_run(tmp_path: Path) -> None:
