@@ -150,8 +150,13 @@ def reading(model: Model, prompts: int, longest: int, patches: int) -> float:
     return patches * FLOAT * pixels(shape) + max(layer + patches * features, patches * tower)
 
 
-def growing(shape: ModelShape, sequences: int, length: int, b: int) -> float:
-    """What one token more of each sequence takes besides the cache: one layer's keys, copied to have room for it, or,
-    when it is drawn, its logits and three copies of them in float64."""
-    copied = kv_cache(shape, sequences, length, b) / (2 * shape.layers)
-    return max(copied, (b + 24.0) * shape.vocab * sequences)
+def growing(model: Model, sequences: int, prompt: int, own: int) -> float:
+    """What one token more of each sequence takes besides the cache, `own` tokens of each, prompts apart.
+
+    One layer's own keys, copied where their buffers get room; or the scores of all tokens so far by one layer's heads,
+    in float32 and twice; or, where the token is drawn, its logits and three copies of them in float64.
+    """
+    shape, b = model.shape, BYTES[model.precision]
+    copied = kv_cache(shape, sequences, own, b) / (2 * shape.layers)
+    scores = 2.0 * FLOAT * shape.heads * sequences * (prompt + own)
+    return max(copied, scores, (b + 24.0) * shape.vocab * sequences)

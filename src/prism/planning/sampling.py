@@ -22,6 +22,7 @@ from prism.planning.work import (
     seconds,
     vision_forward,
 )
+from prism.rollout.decoding import ROOM
 
 _KEPT_AFTER_END = 8 / 7
 """Rows of a batch over rows still growing: finished ones leave it once they are a quarter of it (`TransformersEngine`),
@@ -30,7 +31,10 @@ _SERVED = VllmRollout(memory_fraction=0.9)
 """What a rollout server is taken to run, on a device like those that train."""
 _SAMPLING_BYTES = 90.0
 """Moved per logit by drawing in float64: conversion, ban, check, temperature, softmax, cumulative sum."""
-_CACHE_OPERATIONS, _DRAW_OPERATIONS = 8, 60
+_SCORE_BYTES = 48.0
+"""Moved per score of a token by a head: product, rows, joining, scaling, softmax, and weights laid out for products."""
+_TREE_OPERATIONS, _DRAW_OPERATIONS = 13, 60
+"""Of a layer that decodes a prompt tree, beyond `LAYER_OPERATIONS`; of drawing a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,12 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
     reading = language_forward(shape, per_batch * longest, pairs, policy.precision, mask=pairs)
     reading += vision_forward(shape, images, policy.precision)
     reading += Work(matmul=2.0 * shape.hidden * shape.vocab * per_batch)
-    step = decoding_step(shape, growing, longest + fmean(draw.responses) / 2, policy.precision)
-    step += Work(moved=2 * _cache_bytes(shape, growing, longest + fmean(draw.responses) / 2, b))
-    step += Work(moved=_SAMPLING_BYTES * shape.vocab * growing, operations=_CACHE_OPERATIONS * shape.layers)
+    written = fmean(draw.responses) / 2
+    context, cached = longest + written, per_batch * longest + growing * written
+    # A prompt's keys and values are read once for all of its samples; every head's scores pass through memory.
+    step = decoding_step(shape, growing, context, policy.precision, cached=cached)
+    step += Work(moved=_SCORE_BYTES * shape.layers * shape.heads * growing * context)
+    step += Work(moved=_SAMPLING_BYTES * shape.vocab * growing, operations=_TREE_OPERATIONS * shape.layers)
     spent = own * (seconds(reading, hardware, policy.precision) + steps * seconds(step, hardware, policy.precision))
     work = (reading + step * steps) * own
     copy = 0.0
@@ -110,10 +117,11 @@ def _batch_bytes(policy: Model, draw: Draw, prompts: int, sequences: int) -> flo
     are read or at the end, whichever is more."""
     shape, b = policy.shape, BYTES[policy.precision]
     patches = prompts * max(sum(row.images) for row in draw.prompts)
-    length = draw.longest_prompt + draw.longest_response
+    own = -(-draw.longest_response // ROOM) * ROOM
     start = memory.kv_cache(shape, prompts, draw.longest_prompt, b)
     start += memory.reading(policy, prompts, draw.longest_prompt, patches)
-    end = memory.kv_cache(shape, sequences, length, b) + memory.growing(shape, sequences, length, b)
+    end = memory.kv_cache(shape, prompts, draw.longest_prompt, b) + memory.kv_cache(shape, sequences, own, b)
+    end += memory.growing(policy, sequences, draw.longest_prompt, own)
     return max(start, end)
 
 
@@ -133,7 +141,8 @@ def _by_vllm(
     pairs = round(prompts * mean_prompt**2 / 2)
     reading = language_forward(shape, round(prompts * mean_prompt), pairs, precision, mask=0)
     reading += vision_forward(shape, images, precision)
-    step = decoding_step(shape, sequences * mean_response / steps, mean_prompt + mean_response / 2, precision)
+    growing, context = sequences * mean_response / steps, mean_prompt + mean_response / 2
+    step = decoding_step(shape, growing, context, precision, cached=growing * context)
     # Its steps are recorded once and started as one: what it needs besides is the sampler's.
     step = Work(step.matmul, step.attention, step.moved)
     update = _copying(policy, b)
@@ -155,9 +164,9 @@ def vllm_memory(shape: ModelShape, rollout: VllmRollout, hardware: Hardware) -> 
     return reserved, max(0.0, reserved - copy) / per_token
 
 
-def decoding_step(shape: ModelShape, sequences: float, context: float, precision: Precision) -> Work:
+def decoding_step(shape: ModelShape, sequences: float, context: float, precision: Precision, *, cached: float) -> Work:
     """One token more of each sequence: 2 · (parameters a token meets) and attention over `context` for each, and moved
-    once all weights of the language model and the keys and values of all sequences."""
+    once all weights of the language model and the keys and values of `cached` tokens."""
     b = BYTES[precision]
     queries = shape.heads * shape.head_dim
     output = shape.hidden * shape.vocab
@@ -165,14 +174,10 @@ def decoding_step(shape: ModelShape, sequences: float, context: float, precision
         matmul=2.0 * (shape.layers * shape.active_matrices + output) * sequences,
         attention=4.0 * shape.layers * queries * sequences * context,
         moved=b * (shape.layers * shape.layer + output)
-        + _cache_bytes(shape, sequences, context, b)
+        + memory.kv_cache(shape, 1, 1, b) * cached
         + shape.layers * layer_bytes(shape, precision) * sequences,
         operations=shape.layers * LAYER_OPERATIONS + TOP_OPERATIONS + _DRAW_OPERATIONS,
     )
-
-
-def _cache_bytes(shape: ModelShape, sequences: float, context: float, b: int) -> float:
-    return memory.kv_cache(shape, 1, 1, b) * sequences * context
 
 
 def _copying(policy: Model, b: int) -> Work:

@@ -15,6 +15,7 @@ from prism.models.policy import load_policy, take_weights
 from prism.models.processor import PromptEncoder
 from prism.packing import EncodedPrompt
 from prism.records import Prompt, Rollout, RolloutGroup
+from prism.rollout.decoding import ReadPrompts, SampleCache, decoding_attention
 from prism.rollout.engine import share_out
 from prism.rollout.sampling import Sampling, Stream, streams
 from prism.runtime.generators import generator
@@ -124,9 +125,8 @@ class TransformersEngine:
     def _decode(
         self, encoded: list[EncodedPrompt], num_samples: int, draws: Tensor, sampling: Sampling
     ) -> list[list[int]]:
-        cache, is_key, logits = self._read_prompts(encoded)
-        cache.batch_repeat_interleave(num_samples)
-        is_key = is_key.repeat_interleave(num_samples, dim=0)
+        prompts, logits = self._read_prompts(encoded, num_samples)
+        cache = SampleCache(len(prompts.layers))
         logits = logits.repeat_interleave(num_samples, dim=0)
         starts = torch.tensor([prompt.next_position for prompt in encoded], device=self._device)
         positions = starts.repeat_interleave(num_samples)
@@ -144,17 +144,14 @@ class TransformersEngine:
                 break
             if num_open < _COMPACT_BELOW * is_open.numel():
                 keep = is_open.nonzero().flatten()
+                prompts = prompts.keep(keep)
                 cache.batch_select_indices(keep)
-                growing, is_key, positions, chosen, is_open = (
-                    tensor[keep] for tensor in (growing, is_key, positions, chosen, is_open)
-                )
-            is_key = torch.cat([is_key, is_key.new_ones(is_key.shape[0], 1)], dim=1)
-            logits = self._next_logits(chosen, positions + step, is_key, cache)
+                growing, positions, chosen, is_open = (tensor[keep] for tensor in (growing, positions, chosen, is_open))
+            logits = self._next_logits(chosen, positions + step, prompts, cache)
         return tokens
 
-    def _read_prompts(self, encoded: list[EncodedPrompt]) -> tuple[DynamicCache, Tensor, Tensor]:
-        """Keys and values of all prompts (padded on the left), which of them are real, and the logits
-        of the first new token."""
+    def _read_prompts(self, encoded: list[EncodedPrompt], num_samples: int) -> tuple[ReadPrompts, Tensor]:
+        """The prompts, from each of which `num_samples` rows are to go on, and the logits of the first new token."""
         longest = max(len(prompt) for prompt in encoded)
         input_ids = torch.zeros(len(encoded), longest, dtype=torch.long)
         position_ids = torch.zeros(3, len(encoded), longest, dtype=torch.long)
@@ -181,16 +178,17 @@ class TransformersEngine:
             use_cache=True,
             logits_to_keep=1,
         )
-        return cache, is_key.to(self._device), output.logits[:, -1]
+        return ReadPrompts.of(cache, is_key.to(self._device), num_samples), output.logits[:, -1]
 
-    def _next_logits(self, tokens: Tensor, positions: Tensor, is_key: Tensor, cache: DynamicCache) -> Tensor:
-        output = self._policy(
-            input_ids=tokens[:, None],
-            position_ids=positions.expand(3, -1)[:, :, None],
-            attention_mask=is_key[:, None, None, :],
-            past_key_values=cache,
-            use_cache=True,
-        )
+    def _next_logits(self, tokens: Tensor, positions: Tensor, prompts: ReadPrompts, cache: SampleCache) -> Tensor:
+        with decoding_attention(self._policy):
+            output = self._policy(
+                input_ids=tokens[:, None],
+                position_ids=positions.expand(3, -1)[:, :, None],
+                past_key_values=cache,
+                use_cache=True,
+                prompts=prompts,
+            )
         return output.logits[:, -1]
 
     def _choose(self, logits: Tensor, draws: Tensor, temperature: float) -> Tensor:

@@ -11,17 +11,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from prism.config import Precision
+from prism.config import Precision, TransformersRollout, load_hardware
 from prism.packing import EncodedPrompt, Pixels
 from prism.planning import memory
+from prism.planning.lengths import Lengths, Row
+from prism.planning.sampling import Draw, SamplingEstimate, plan_sampling
 from prism.planning.shapes import read_shape
 from prism.planning.work import BYTES, Model
+from prism.rollout.decoding import ROOM, SampleCache
 from prism.rollout.transformers_engine import TransformersEngine
 
 from .conftest import IMAGE_TOKEN, Small
 
 Make = Callable[..., Small]
-PROMPTS, LONGEST, PATCH = 2, 200, 1536
+PROMPTS, SAMPLES, LONGEST, PATCH = 2, 6, 200, 1536
 
 
 class Peak(TorchDispatchMode):
@@ -49,14 +52,14 @@ class Peak(TorchDispatchMode):
         self._bytes -= size
 
 
-def prompt(patches: int) -> EncodedPrompt:
-    ids = torch.randint(10, 900, (LONGEST,))
-    places = torch.arange(LONGEST).expand(3, -1)
+def prompt(patches: int, length: int = LONGEST) -> EncodedPrompt:
+    ids = torch.randint(10, 90, (length,))
+    places = torch.arange(length).expand(3, -1)
     if not patches:
-        return EncodedPrompt(ids, places, LONGEST)
+        return EncodedPrompt(ids, places, length)
     ids[: patches // 4] = IMAGE_TOKEN
     values, side = torch.randn(patches, PATCH), round(patches**0.5)
-    return EncodedPrompt(ids, places, LONGEST, Pixels(lambda: values), torch.tensor([[1, side, side]]))
+    return EncodedPrompt(ids, places, length, Pixels(lambda: values), torch.tensor([[1, side, side]]))
 
 
 def engine_of(small: Small, precision: Precision) -> tuple[TransformersEngine, Model]:
@@ -75,9 +78,9 @@ def test_reading_has_the_logits_of_one_token_of_each_prompt(
     small = make_small(vocab=20_000)
     engine, model = engine_of(small, precision)
     prompts = [prompt(patches) for _ in range(PROMPTS)]
-    engine._read_prompts(prompts)
+    engine._read_prompts(prompts, 1)
     with Peak(small.model.parameters()) as peak:
-        engine._read_prompts(prompts)
+        engine._read_prompts(prompts, 1)
     planned = memory.kv_cache(model.shape, PROMPTS, LONGEST, BYTES[precision])
     planned += memory.reading(model, PROMPTS, LONGEST, PROMPTS * patches)
     # The prompts' own pixels are in the host's memory.
@@ -86,20 +89,45 @@ def test_reading_has_the_logits_of_one_token_of_each_prompt(
 
 
 @pytest.mark.parametrize("precision", BYTES)
-@pytest.mark.parametrize("vocab", [1000, 20_000])
+@pytest.mark.parametrize(
+    ("vocab", "length", "step"), [(1000, LONGEST, 1), (20_000, LONGEST, 2), (100, 20 * LONGEST, 2)]
+)
 @torch.no_grad()
-def test_a_token_more_takes_a_layers_keys_or_copies_of_its_logits(
-    make_small: Make, precision: Precision, vocab: int
+def test_a_token_more_takes_room_for_a_layers_keys_or_scores_or_copies_of_its_logits(
+    make_small: Make, precision: Precision, vocab: int, length: int, step: int
 ) -> None:
+    """Whatever the number of samples, their prompts' keys and values are there once."""
     small = make_small(vocab=vocab)
     engine, model = engine_of(small, precision)
-    cache, is_key, _ = engine._read_prompts([prompt(0) for _ in range(PROMPTS)])
-    is_key = torch.cat([is_key, is_key.new_ones(PROMPTS, 1)], dim=1)
-    tokens, places = torch.full((PROMPTS,), 20), torch.full((PROMPTS,), LONGEST)
     with Peak(small.model.parameters()) as peak:
-        logits = engine._next_logits(tokens, places, is_key, cache)
-        engine._choose(logits, torch.rand(PROMPTS, dtype=torch.float64), 1.0)
+        prompts, _ = engine._read_prompts([prompt(0, length) for _ in range(PROMPTS)], SAMPLES)
+    rows, cache = PROMPTS * SAMPLES, SampleCache(len(prompts.layers))
+    tokens, places = torch.full((rows,), 20), torch.full((rows,), length)
+    for _ in range(step):
+        peak = Peak(small.model.parameters())
+        with peak:
+            logits = engine._next_logits(tokens, places, prompts, cache)
+            engine._choose(logits, torch.rand(rows, dtype=torch.float64), 1.0)
     b = BYTES[precision]
-    planned = memory.kv_cache(model.shape, PROMPTS, LONGEST + 1, b)
-    planned += memory.growing(model.shape, PROMPTS, LONGEST + 1, b)
+    planned = memory.kv_cache(model.shape, PROMPTS, length, b) + memory.kv_cache(model.shape, rows, ROOM, b)
+    planned += memory.growing(model, rows, length, ROOM)
     assert planned == pytest.approx(peak.bytes, rel=0.02)
+
+
+def test_batches_are_drawn_one_after_the_other(make_small: Make) -> None:
+    """Of four prompts with four samples each; every response is as long as the longest, so that all rows go on."""
+    model = Model(read_shape(make_small().model.config), "float32", has_logits=True)
+    lengths = Lengths({}, {}, [], longest_rollout=60, merge=2, source="")
+
+    def drawn(num_prompts: int) -> SamplingEstimate:
+        draw = Draw([Row(text=50)] * num_prompts, 4, [60] * num_prompts, 50, 60)
+        return plan_sampling(model, draw, lengths, TransformersRollout(batch_size=16), load_hardware("h100"))
+
+    one, three = drawn(4), drawn(12)
+    assert three.seconds == pytest.approx(3 * one.seconds)
+    assert three.work.moved == pytest.approx(3 * one.work.moved)
+    assert three.cache == one.cache
+    shape = model.shape
+    per_token, output = 2 * shape.layers * shape.active_matrices, 2 * shape.hidden * shape.vocab
+    assert one.work.matmul == pytest.approx(4 * (50 * per_token + output) + 60 * 16 * (per_token + output))
+    assert one.work.attention == pytest.approx(4 * 3 * 128 * (4 * 50**2 + 60 * 16 * (50 + 30)))
