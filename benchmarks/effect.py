@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,7 @@ from typing import Any
 from effect_tables import tables
 
 from prism.cli import main as prism
-from prism.config import CELLS, LISTING
+from prism.config import CELLS, LISTING, Ablation, load_ablation, load_recipe
 from prism.models import PromptEncoder, load_policy, save_policy
 from prism.report import print_ablation_table
 from prism.runtime.jsonl import read_jsonl
@@ -46,11 +47,14 @@ ITEMS = "items.jsonl"
 
 
 def run(recipe: str, seed: int, cells: list[str]) -> None:
-    directory = RUNS / f"tiny-{recipe}-{seed}"
-    command = ["ablate", str(RECIPES / f"{recipe}.toml"), f"seeds=[{seed}]", "--output", str(directory)]
-    if status := prism([*command, *chosen(cells)]):
+    directory, path = RUNS / f"tiny-{recipe}-{seed}", RESULTS / recipe / f"seed-{seed}.tar.xz"
+    file, changes = RECIPES / f"{recipe}.toml", [f"seeds=[{seed}]"]
+    with unpacked(path) as archived:  # before hours of work, and what it led to in `pack`
+        check_recipes(path, archived, load_ablation(file, changes))
+        check_stages(path, archived, directory)
+    if status := prism(["ablate", str(file), *changes, "--output", str(directory), *chosen(cells)]):
         raise SystemExit(status)
-    pack(directory, RESULTS / recipe / f"seed-{seed}.tar.xz")
+    pack(directory, path)
 
 
 def chosen(cells: list[str]) -> list[str]:
@@ -78,24 +82,41 @@ def pack(directory: Path, path: Path) -> None:
     Raises SystemExit where the two do not belong together: a stage that both have came out otherwise.
     """
     path.parent.mkdir(exist_ok=True)
-    with TemporaryDirectory() as temporary:
-        archived, packed = Path(temporary) / "archived", Path(temporary) / path.name
-        if path.exists():
-            with tarfile.open(path) as archive:
-                archive.extractall(archived, filter="data")
+    packed = path.with_name(f".{path.name}.part")
+    with unpacked(path) as archived:
         check_stages(path, archived, directory)
         files = {kept.relative_to(root): kept for root in (archived, directory) for kept in kept_files(root)}
         with tarfile.open(packed, "w:xz") as archive:
             for name, kept in sorted(files.items()):
                 add(archive, kept, str(name))
-        shutil.move(packed, path)
+    packed.replace(path)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """A directory with what the archive `path` holds, nothing where there is none."""
+    with TemporaryDirectory() as directory:
+        if path.exists():
+            with tarfile.open(path) as archive:
+                archive.extractall(directory, filter="data")
+        yield Path(directory)
+
+
+def check_recipes(path: Path, archived: Path, ablation: Ablation) -> None:
+    """SystemExit where `path` has a cell of another recipe than the ablation's now, with which others are compared."""
+    for file in sorted(archived.glob(f"{CELLS}/*/recipe.json")):
+        name, recipe = file.parent.name, load_recipe(file)
+        own = ablation.cells.get(name)
+        if own is None or recipe.model_copy(update={"output": own.output}) != own:
+            raise SystemExit(f"{path}: the recipe of its cell {name} is not the ablation's now: move the archive away")
 
 
 def check_stages(path: Path, archived: Path, directory: Path) -> None:
     """SystemExit where a stage came out otherwise in `directory` than in `path`, unpacked in `archived`.
 
     Paired arms start from the same weights. Stages are repeated to the bit by the same versions on the same kind of
-    processor, so that a manifest, which has a hash of everything read and written, tells.
+    processor, so that a manifest, which has a hash of everything read and written, tells. Cells may be of different
+    code where what they share comes out equal.
     """
     for ours in filter(lambda kept: kept.name == MANIFEST, kept_files(directory)):
         name = ours.relative_to(directory)
@@ -114,11 +135,18 @@ def traces(manifest: Path) -> tuple[Any, Any]:
 
 
 def kept_files(directory: Path) -> Iterator[Path]:
-    """Links of the cells' stages, and the small files behind them."""
+    """Links of the cells' stages, and the small files behind them, but for stages that have not come to their end."""
+    unfinished = {found.parent for found in directory.glob(f"store/**/{MANIFEST}") if not is_complete(found)}
     for path in sorted(directory.rglob("*")):
-        is_passing = any(part == "checkpoints" or ".stale-" in part for part in path.parts)
+        is_passing = any(".stale-" in part for part in path.relative_to(directory).parts)
+        is_passing = is_passing or not unfinished.isdisjoint(path.parents)
         if not is_passing and (path.is_symlink() or (path.is_file() and path.name in KEPT | {ITEMS})):
             yield path
+
+
+def is_complete(manifest: Path) -> bool:
+    """Of a stage that has come to its end; a checkpoint's manifest has no status and never is."""
+    return json.loads(manifest.read_text(encoding="utf-8")).get("status") == "complete"
 
 
 def add(archive: tarfile.TarFile, path: Path, name: str) -> None:

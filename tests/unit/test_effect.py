@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ablation_runs import WITHOUT, two_seeds, write, write_cell, write_listing
+from prism.config import load_ablation
 from prism.models import load_policy
 from prism.report import print_ablation_table
 from prism.report.ablation import read_listing
@@ -69,20 +70,48 @@ def test_no_kept_base_is_replaced(tmp_path: Path) -> None:
         effect_script().keep(SHIPPED_BASE, tmp_path)
 
 
-def test_cells_that_were_archived_elsewhere_stay(tmp_path: Path) -> None:
+def contents(path: Path) -> dict[str, str | bytes | None]:
+    with tarfile.open(path) as archive:
+        return {
+            member.name: stream.read()
+            if member.isfile() and (stream := archive.extractfile(member))
+            else member.linkname
+            for member in archive.getmembers()
+        }
+
+
+def remove_cell(directory: Path, name: str, seed: int = 0) -> None:
+    shutil.rmtree(directory / "cells" / name)
+    shutil.rmtree(directory / "store" / f"{name}-{seed}")
+
+
+def test_cells_are_added_to_those_archived_elsewhere(tmp_path: Path) -> None:
+    [whole, _] = single_seeds(tmp_path)
+    here, there, path = tmp_path / "alone-0", tmp_path / "there", tmp_path / "seed.tar.xz"
+    shutil.copytree(here, there, symlinks=True)
+    remove_cell(there, "full")
+    remove_cell(here, "no-alignment")
+    effect_script().pack(there, path)
+    assert not any("full" in name for name in contents(path))
+    effect_script().pack(here, path)
+    assert contents(path) == contents(whole)
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_stage_that_has_not_come_to_its_end_is_not_archived(tmp_path: Path) -> None:
     [path, _] = single_seeds(tmp_path)
-    with tarfile.open(path) as archive:
-        before = {member.name: archive_content(archive, member) for member in archive.getmembers()}
-    shutil.rmtree(tmp_path / "alone-0" / "cells" / "no-alignment")
-    shutil.rmtree(tmp_path / "alone-0" / "store" / "no-alignment-0")
-    effect_script().pack(tmp_path / "alone-0", path)
-    with tarfile.open(path) as archive:
-        assert {member.name: archive_content(archive, member) for member in archive.getmembers()} == before
-    assert any(name.startswith("store/no-alignment-0/") for name in before)
-
-
-def archive_content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | bytes | None:
-    return stream.read() if member.isfile() and (stream := archive.extractfile(member)) else member.linkname
+    directory, before = tmp_path / "alone-0", contents(path)
+    manifest = directory / "store" / "full-0" / "prism-grpo" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    write(manifest, content | {"status": "running", "outputs": {}})
+    effect_script().pack(directory, path)
+    assert contents(path) == before, "the complete one stays"
+    path.unlink()
+    effect_script().pack(directory, path)
+    assert contents(path) == {name: read for name, read in before.items() if "full-0/prism-grpo/" not in name}
+    write(manifest, content)
+    effect_script().pack(directory, path)
+    assert contents(path) == before
 
 
 def test_no_cell_is_added_to_those_that_started_from_other_weights(tmp_path: Path) -> None:
@@ -95,6 +124,16 @@ def test_no_cell_is_added_to_those_that_started_from_other_weights(tmp_path: Pat
     with pytest.raises(SystemExit, match=r"prism-grpo came out otherwise .* --cell full --cell no-alignment, after"):
         effect_script().pack(directory, path)
     assert path.read_bytes() == before
+
+
+def test_no_cell_is_added_to_those_of_another_recipe(tmp_path: Path) -> None:
+    script, archived = effect_script(), tmp_path / "archived"
+    file = script.RECIPES / "tuned-effect.toml"
+    for cell in load_ablation(file, ["seeds=[0]"], output=Path("elsewhere"), chosen=["full"]).cells.values():
+        write(archived / "cells" / cell.name / "recipe.json", cell.model_dump(mode="json"))
+    script.check_recipes(Path("seed-0"), archived, load_ablation(file, ["seeds=[0]"]))
+    with pytest.raises(SystemExit, match="the recipe of its cell full is not the ablation's now"):
+        script.check_recipes(Path("seed-0"), archived, load_ablation(file, ["seeds=[0]", "sft.num_steps=99"]))
 
 
 def test_archived_seeds_make_the_ablation_that_one_command_would_have_run(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def attend(
 ) -> tuple[Float[Tensor, "1 length heads width"], None]:
     """A prompt's token sees what precedes it in its prompt, a branch's also what precedes it in its branch.
 
-    Without `runs` or a block mask, as in decoding, this is the attention named sdpa.
+    Without `runs` or a block mask, as where sampling reads its prompts, this is the attention named sdpa.
     """
     if isinstance(attention_mask, BlockMask):
         kernel = _flex_attention(query.device.type)

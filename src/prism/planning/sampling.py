@@ -117,7 +117,7 @@ def _batch_bytes(policy: Model, draw: Draw, prompts: int, sequences: int) -> flo
     are read or at the end, whichever is more."""
     shape, b = policy.shape, BYTES[policy.precision]
     patches = prompts * max(sum(row.images) for row in draw.prompts)
-    own = -(-draw.longest_response // ROOM) * ROOM
+    own = -(-max(1, draw.longest_response - 1) // ROOM) * ROOM  # nothing follows the last token
     start = memory.kv_cache(shape, prompts, draw.longest_prompt, b)
     start += memory.reading(policy, prompts, draw.longest_prompt, patches)
     end = memory.kv_cache(shape, prompts, draw.longest_prompt, b) + memory.kv_cache(shape, sequences, own, b)

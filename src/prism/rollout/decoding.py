@@ -1,4 +1,5 @@
-"""Decoding a prompt tree: keys and values of a prompt stand once, however many samples go on from it.
+"""Decoding a prompt tree by shared-prefix attention: keys and values of a prompt stand once, however many samples go on
+from it.
 
 A batch of rows, each with its prompt in it, would hold a prompt as often as it is sampled, read all of that for every
 token, and copy it, too, where the cache makes room for the token by concatenation. Here the queries of all samples of a
@@ -24,16 +25,16 @@ ROOM = 128
 """Tokens that a buffer has room for at first, and gets room for when it is full."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadPrompts:
     """Prompts that were read, padded on the left, and which of them each row goes on from.
 
-    `layers` has keys and values per layer, `hidden` -inf where a prompt is padded, to be added to scores. `slots` are
+    `layers` has keys and values per layer; `mask`, to be added to scores, is -inf where a prompt is padded. `slots` are
     places in a grid of prompts × `width`, one for every row; None where the rows fill it in order.
     """
 
-    layers: tuple[tuple[Float[Tensor, "prompts heads length head"], Float[Tensor, "prompts heads length head"]], ...]
-    hidden: Float[Tensor, "prompts heads 1 length"]
+    layers: list[tuple[Float[Tensor, "prompts heads length head"], Float[Tensor, "prompts heads length head"]]]
+    mask: Float[Tensor, "prompts heads 1 length"]
     width: int
     slots: Int[Tensor, "rows"] | None = None
 
@@ -42,35 +43,42 @@ class ReadPrompts:
         """Of a cache that has read prompts alone, from each of which `num_samples` rows are to go on."""
         read: list[Any] = cache.layers
         heads, dtype = read[0].keys.shape[1], read[0].keys.dtype
-        hidden = torch.zeros(is_key.shape, dtype=dtype, device=is_key.device).masked_fill_(~is_key, -torch.inf)
-        layers = tuple((layer.keys, layer.values) for layer in read)
-        return cls(layers, hidden[:, None, None].repeat(1, heads, 1, 1), num_samples)
+        mask = torch.zeros(is_key.shape, dtype=dtype, device=is_key.device).masked_fill_(~is_key, -torch.inf)
+        return cls(
+            [(layer.keys, layer.values) for layer in read], mask[:, None, None].repeat(1, heads, 1, 1), num_samples
+        )
 
-    def keep(self, rows: Int[Tensor, "kept"]) -> "ReadPrompts":
-        """With `rows` of the present ones, in order, and the prompts that these go on from."""
+    def keep(self, rows: Int[Tensor, "kept"]) -> None:
+        """Keeps `rows` of the present ones, in order, and the prompts that these go on from."""
         slots = rows if self.slots is None else self.slots[rows]
         prompts, of_row, counts = (slots // self.width).unique_consecutive(return_inverse=True, return_counts=True)
-        first, width = counts.cumsum(0) - counts, int(counts.max())
+        first = counts.cumsum(0) - counts
         places = torch.arange(len(rows), device=rows.device) - first[of_row]
-        layers = tuple((keys[prompts], values[prompts]) for keys, values in self.layers)
-        return ReadPrompts(layers, self.hidden[prompts], width, of_row * width + places)
+        self.width = int(counts.max())
+        self.slots = of_row * self.width + places
+        if len(prompts) < len(self.mask):
+            self.mask = self.mask[prompts]
+            # One layer after the other, so that no more than one is there twice.
+            for index, (keys, values) in enumerate(self.layers):
+                self.layers[index] = (keys[prompts], values[prompts])
 
     def to_grid(self, rows: Float[Tensor, "rows_heads groups size"]) -> Float[Tensor, "prompts_heads many size"]:
         """The rows of each prompt, head by head, side by side; zeros where it has fewer than others."""
-        num_prompts, heads = self.hidden.shape[:2]
-        groups, size = rows.shape[1:]
-        grid = rows = rows.unflatten(0, (-1, heads))
-        if self.slots is not None:
-            grid = rows.new_zeros(num_prompts * self.width, *rows.shape[1:]).index_copy_(0, self.slots, rows)
-        grid = grid.unflatten(0, (num_prompts, self.width)).transpose(1, 2)
-        return grid.reshape(num_prompts * heads, self.width * groups, size)
+        num_prompts, heads = self.mask.shape[:2]
+        rows = rows.unflatten(0, (-1, heads))
+        if self.slots is None:
+            grid = rows.unflatten(0, (num_prompts, self.width)).transpose(1, 2)
+        else:
+            grid = rows.new_zeros(num_prompts, heads, self.width, *rows.shape[2:])
+            grid.transpose(1, 2)[self.slots // self.width, self.slots % self.width] = rows
+        return grid.reshape(num_prompts * heads, -1, rows.shape[-1])
 
     def to_rows(self, grid: Float[Tensor, "prompts_heads many size"]) -> Float[Tensor, "rows_heads groups size"]:
-        num_prompts, heads = self.hidden.shape[:2]
+        num_prompts, heads = self.mask.shape[:2]
         groups, size = grid.shape[1] // self.width, grid.shape[2]
         rows = grid.view(num_prompts, heads, self.width, groups, size).transpose(1, 2)
         if self.slots is not None:
-            rows = rows.flatten(0, 1)[self.slots]
+            rows = rows[self.slots // self.width, self.slots % self.width]
         return rows.reshape(-1, groups, size)
 
 
@@ -95,6 +103,7 @@ class _Buffers(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, self._length = self._length, self._length + key_states.shape[2]
+        self.keys = self.values = None  # views of buffers that may have to be given up for larger ones
         for index, states in enumerate((key_states, value_states)):
             while self._buffers[index].shape[2] < self._length:
                 room = states.new_empty(*states.shape[:2], ROOM, states.shape[3])
@@ -141,7 +150,7 @@ def attend_decoding(
     keys, values = key.flatten(0, 1), value.flatten(0, 1)
     # Heads that share keys are further queries of these.
     queries = query.reshape(len(keys), -1, query.shape[-1])
-    # Scores have no names, here and below, so that there are never more than two of them for a token.
+    # Scores have no names, here and below, so that two of the grid's size are in memory, and no more.
     weights = _scores(queries, keys, prompt_keys, prompts).mul_(scaling).softmax(-1).to(values.dtype)
     of_prompt, own = weights.split([prompt_keys.shape[1], keys.shape[1]], dim=-1)
     output = own @ values + prompts.to_rows(prompts.to_grid(of_prompt) @ prompt_values)
@@ -154,7 +163,7 @@ def _scores(
     prompt_keys: Float[Tensor, "prompts_heads length head"],
     prompts: ReadPrompts,
 ) -> Float[Tensor, "rows_heads groups length_own"]:
-    of_prompts = (prompts.hidden.flatten(0, 1), prompts.to_grid(queries), prompt_keys.transpose(1, 2))
+    of_prompts = (prompts.mask.flatten(0, 1), prompts.to_grid(queries), prompt_keys.transpose(1, 2))
     return torch.cat([prompts.to_rows(torch.baddbmm(*of_prompts)), queries @ keys.transpose(1, 2)], dim=-1).float()
 
 

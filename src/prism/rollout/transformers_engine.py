@@ -30,7 +30,7 @@ class TransformersEngine:
     that one would draw, and all have all rollouts.
 
     `generate` of transformers would encode each image once per sample and draws all samples from
-    one random stream; here a prompt's keys and values are computed once and repeated, and every
+    one random stream; here a prompt's keys and values are computed and stored once, and every
     sample has its own stream.
     """
 
@@ -144,7 +144,7 @@ class TransformersEngine:
                 break
             if num_open < _COMPACT_BELOW * is_open.numel():
                 keep = is_open.nonzero().flatten()
-                prompts = prompts.keep(keep)
+                prompts.keep(keep)
                 cache.batch_select_indices(keep)
                 growing, positions, chosen, is_open = (tensor[keep] for tensor in (growing, positions, chosen, is_open))
             logits = self._next_logits(chosen, positions + step, prompts, cache)

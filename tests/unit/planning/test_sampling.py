@@ -17,7 +17,7 @@ from prism.planning import memory
 from prism.planning.lengths import Lengths, Row
 from prism.planning.sampling import Draw, SamplingEstimate, plan_sampling
 from prism.planning.shapes import read_shape
-from prism.planning.work import BYTES, Model
+from prism.planning.work import BYTES, Model, layer_bytes
 from prism.rollout.decoding import ROOM, SampleCache
 from prism.rollout.transformers_engine import TransformersEngine
 
@@ -90,28 +90,44 @@ def test_reading_has_the_logits_of_one_token_of_each_prompt(
 
 @pytest.mark.parametrize("precision", BYTES)
 @pytest.mark.parametrize(
-    ("vocab", "length", "step"), [(1000, LONGEST, 1), (20_000, LONGEST, 2), (100, 20 * LONGEST, 2)]
+    ("vocab", "length", "written"),
+    [(1000, LONGEST, 1), (1000, LONGEST, ROOM + 1), (20_000, LONGEST, 2), (100, 4000, 2)],
 )
 @torch.no_grad()
 def test_a_token_more_takes_room_for_a_layers_keys_or_scores_or_copies_of_its_logits(
-    make_small: Make, precision: Precision, vocab: int, length: int, step: int
+    make_small: Make, precision: Precision, vocab: int, length: int, written: int
 ) -> None:
-    """Whatever the number of samples, their prompts' keys and values are there once."""
+    """Whatever the number of samples, their prompts' keys and values are there once. Where rows leave, no more is."""
     small = make_small(vocab=vocab)
     engine, model = engine_of(small, precision)
-    with Peak(small.model.parameters()) as peak:
-        prompts, _ = engine._read_prompts([prompt(0, length) for _ in range(PROMPTS)], SAMPLES)
+    prompts, _ = engine._read_prompts([prompt(0, length) for _ in range(PROMPTS)], SAMPLES)
     rows, cache = PROMPTS * SAMPLES, SampleCache(len(prompts.layers))
     tokens, places = torch.full((rows,), 20), torch.full((rows,), length)
-    for _ in range(step):
-        peak = Peak(small.model.parameters())
-        with peak:
-            logits = engine._next_logits(tokens, places, prompts, cache)
-            engine._choose(logits, torch.rand(rows, dtype=torch.float64), 1.0)
+
+    def step() -> None:
+        logits = engine._next_logits(tokens, places, prompts, cache)
+        engine._choose(logits, torch.rand(len(tokens), dtype=torch.float64), 1.0)
+
+    for _ in range(written - 1):
+        step()
+    with Peak(small.model.parameters()) as peak:
+        for keys, values in prompts.layers:
+            _ = keys[:0], values[:0]  # seen from the start: the last layer's may be read after what takes most
+        step()
     b = BYTES[precision]
-    planned = memory.kv_cache(model.shape, PROMPTS, length, b) + memory.kv_cache(model.shape, rows, ROOM, b)
-    planned += memory.growing(model, rows, length, ROOM)
+    own = -(-written // ROOM) * ROOM
+    planned = memory.kv_cache(model.shape, PROMPTS, length, b) + memory.kv_cache(model.shape, rows, own, b)
+    planned += memory.growing(model, rows, length, own)
     assert planned == pytest.approx(peak.bytes, rel=0.02)
+
+    for kept in (torch.arange(4, 12), torch.arange(4, 8)):  # of both prompts, then of the second alone
+        with Peak(small.model.parameters()) as leaving:
+            prompts.keep(kept)
+            cache.batch_select_indices(kept)
+        tokens, places = tokens[kept], places[kept]
+        with Peak(small.model.parameters()) as ragged:
+            step()
+        assert max(leaving.bytes, ragged.bytes) < planned
 
 
 def test_batches_are_drawn_one_after_the_other(make_small: Make) -> None:
@@ -119,9 +135,10 @@ def test_batches_are_drawn_one_after_the_other(make_small: Make) -> None:
     model = Model(read_shape(make_small().model.config), "float32", has_logits=True)
     lengths = Lengths({}, {}, [], longest_rollout=60, merge=2, source="")
 
-    def drawn(num_prompts: int) -> SamplingEstimate:
-        draw = Draw([Row(text=50)] * num_prompts, 4, [60] * num_prompts, 50, 60)
-        return plan_sampling(model, draw, lengths, TransformersRollout(batch_size=16), load_hardware("h100"))
+    def drawn(num_prompts: int, group_size: int = 4) -> SamplingEstimate:
+        draw = Draw([Row(text=50)] * num_prompts, group_size, [60] * num_prompts, 50, 60)
+        batch = TransformersRollout(batch_size=4 * group_size)
+        return plan_sampling(model, draw, lengths, batch, load_hardware("h100"))
 
     one, three = drawn(4), drawn(12)
     assert three.seconds == pytest.approx(3 * one.seconds)
@@ -131,3 +148,9 @@ def test_batches_are_drawn_one_after_the_other(make_small: Make) -> None:
     per_token, output = 2 * shape.layers * shape.active_matrices, 2 * shape.hidden * shape.vocab
     assert one.work.matmul == pytest.approx(4 * (50 * per_token + output) + 60 * 16 * (per_token + output))
     assert one.work.attention == pytest.approx(4 * 3 * 128 * (4 * 50**2 + 60 * 16 * (50 + 30)))
+    # Each sample more moves its own keys and values, half of them in the mean, and scores of its prompt's tokens, too.
+    keys, scores = 2 * 3 * 2 * 32 * 4 * 30, 48 * 3 * 4 * 80
+    per_token = shape.layers * layer_bytes(shape, "float32") + 90 * shape.vocab
+    more = drawn(4, group_size=8).work.moved - one.work.moved
+    assert more == pytest.approx(60 * 16 * (keys + scores + per_token))
+    assert one.work.operations == (3 * 98 + 40) + 60 * (3 * (98 + 13) + 40 + 60)

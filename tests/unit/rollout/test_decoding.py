@@ -39,7 +39,7 @@ def test_a_row_sees_its_prompt_and_its_own_tokens(kept: list[Tensor], precision:
     whole = [torch.cat([rows_of(keys), own_keys], 2), torch.cat([rows_of(values), own_values], 2)]
     is_visible = torch.cat([rows_of(IS_KEY), torch.ones(PROMPTS * SAMPLES, 5, dtype=torch.bool)], 1)
     for rows in kept:
-        prompts = prompts.keep(rows)
+        prompts.keep(rows)
         own_keys, own_values, query, is_visible = (each[rows] for each in (own_keys, own_values, query, is_visible))
         whole = [each[rows] for each in whole]
     output, _ = attend_decoding(LAYER, query, own_keys, own_values, None, prompts=prompts, scaling=0.3)
@@ -53,7 +53,8 @@ def test_a_prompt_that_no_row_goes_on_from_is_dropped() -> None:
     cache = DynamicCache()
     keys, values = torch.randn(2, PROMPTS, KEY_HEADS, LENGTH, HEAD)
     cache.update(keys, values, 0)
-    prompts = ReadPrompts.of(cache, IS_KEY, SAMPLES).keep(torch.tensor([0, 1, 9]))
+    prompts = ReadPrompts.of(cache, IS_KEY, SAMPLES)
+    prompts.keep(torch.tensor([0, 1, 9]))
     assert prompts.layers[0][0].shape[0] == 2 and prompts.width == 2
     assert prompts.layers[0][0].equal(keys[[0, 2]])
 
