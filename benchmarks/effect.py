@@ -33,10 +33,10 @@ from prism.config import CELLS, LISTING, Ablation, load_ablation, load_recipe
 from prism.models import PromptEncoder, load_policy, save_policy
 from prism.report import print_ablation_table
 from prism.runtime.jsonl import read_jsonl
+from prism.runtime.manifest import FILE_NAME as MANIFEST
 
 RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
 BASES = Path(__file__).parent / "bases"
-MANIFEST = "manifest.json"
 KEPT = {
     *("recipe.json", LISTING, MANIFEST, "teacher_distribution.json"),
     *("metrics.jsonl", "timings.jsonl", "router.jsonl", "events.jsonl", "summary.json", "audit.json", "audits.jsonl"),
@@ -49,7 +49,7 @@ ITEMS = "items.jsonl"
 def run(recipe: str, seed: int, cells: list[str]) -> None:
     directory, path = RUNS / f"tiny-{recipe}-{seed}", RESULTS / recipe / f"seed-{seed}.tar.xz"
     file, changes = RECIPES / f"{recipe}.toml", [f"seeds=[{seed}]"]
-    with unpacked(path) as archived:  # before hours of work, and what it led to in `pack`
+    with unpacked(path) as archived:  # before hours of work; `pack` looks at what came out of them
         check_recipes(path, archived, load_ablation(file, changes))
         check_stages(path, archived, directory)
     if status := prism(["ablate", str(file), *changes, "--output", str(directory), *chosen(cells)]):
@@ -120,7 +120,7 @@ def check_stages(path: Path, archived: Path, directory: Path) -> None:
     """
     for ours in filter(lambda kept: kept.name == MANIFEST, kept_files(directory)):
         name = ours.relative_to(directory)
-        if (theirs := archived / name).exists() and traces(theirs) != traces(ours):
+        if (theirs := archived / name).exists() and hashes(theirs) != hashes(ours):
             cells = {found.parent.name for found in archived.glob(f"{CELLS}/*/recipe.json")}
             raise SystemExit(
                 f"{path} was run where {name.parent} came out otherwise than in {directory}: run all of its cells "
@@ -128,7 +128,7 @@ def check_stages(path: Path, archived: Path, directory: Path) -> None:
             )
 
 
-def traces(manifest: Path) -> tuple[Any, Any]:
+def hashes(manifest: Path) -> tuple[Any, Any]:
     """Hashes of what a stage read and what it wrote."""
     content = json.loads(manifest.read_text(encoding="utf-8"))
     return content["inputs"], content["outputs"]

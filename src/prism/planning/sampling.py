@@ -83,7 +83,7 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
     group = min(draw.group_size, batch_size)
     per_batch = min(max(1, batch_size // draw.group_size), len(draw.prompts))
     batches = -(-len(draw.prompts) // per_batch)
-    own = -(-batches // hardware.ranks) * -(-draw.group_size // group)
+    own_batches = -(-batches // hardware.ranks) * -(-draw.group_size // group)
     sequences = per_batch * group
     prompts = draw.prompts[:per_batch]
     longest = max(map(lengths.prompt, prompts))
@@ -100,8 +100,10 @@ def _by_policy(policy: Model, draw: Draw, lengths: Lengths, batch_size: int, har
     step = decoding_step(shape, growing, context, policy.precision, cached=cached)
     step += Work(moved=_SCORE_BYTES * shape.layers * shape.heads * growing * context)
     step += Work(moved=_SAMPLING_BYTES * shape.vocab * growing, operations=_TREE_OPERATIONS * shape.layers)
-    spent = own * (seconds(reading, hardware, policy.precision) + steps * seconds(step, hardware, policy.precision))
-    work = (reading + step * steps) * own
+    spent = own_batches * (
+        seconds(reading, hardware, policy.precision) + steps * seconds(step, hardware, policy.precision)
+    )
+    work = (reading + step * steps) * own_batches
     copy = 0.0
     if policy.shards is not None:
         copy = float(b * shape.total)

@@ -26,20 +26,21 @@ ROOM = 128
 
 
 @dataclass(slots=True)
-class ReadPrompts:
+class SharedPrompts:
     """Prompts that were read, padded on the left, and which of them each row goes on from.
 
-    `layers` has keys and values per layer; `mask`, to be added to scores, is -inf where a prompt is padded. `slots` are
-    places in a grid of prompts × `width`, one for every row; None where the rows fill it in order.
+    `layers` has keys and values per layer; `mask`, to be added to scores, is -inf where a prompt is padded. A prompt's
+    rows stand side by side in a grid of prompts × `width`. `places` has the row and the column of each of them, and is
+    None where they fill the grid in order.
     """
 
     layers: list[tuple[Float[Tensor, "prompts heads length head"], Float[Tensor, "prompts heads length head"]]]
     mask: Float[Tensor, "prompts heads 1 length"]
     width: int
-    slots: Int[Tensor, "rows"] | None = None
+    places: tuple[Int[Tensor, "rows"], Int[Tensor, "rows"]] | None = None
 
     @classmethod
-    def of(cls, cache: Cache, is_key: Bool[Tensor, "prompts length"], num_samples: int) -> "ReadPrompts":
+    def of(cls, cache: Cache, is_key: Bool[Tensor, "prompts length"], num_samples: int) -> "SharedPrompts":
         """Of a cache that has read prompts alone, from each of which `num_samples` rows are to go on."""
         read: list[Any] = cache.layers
         heads, dtype = read[0].keys.shape[1], read[0].keys.dtype
@@ -50,12 +51,11 @@ class ReadPrompts:
 
     def keep(self, rows: Int[Tensor, "kept"]) -> None:
         """Keeps `rows` of the present ones, in order, and the prompts that these go on from."""
-        slots = rows if self.slots is None else self.slots[rows]
-        prompts, of_row, counts = (slots // self.width).unique_consecutive(return_inverse=True, return_counts=True)
+        before = rows // self.width if self.places is None else self.places[0][rows]
+        prompts, of_row, counts = before.unique_consecutive(return_inverse=True, return_counts=True)
         first = counts.cumsum(0) - counts
-        places = torch.arange(len(rows), device=rows.device) - first[of_row]
         self.width = int(counts.max())
-        self.slots = of_row * self.width + places
+        self.places = of_row, torch.arange(len(rows), device=rows.device) - first[of_row]
         if len(prompts) < len(self.mask):
             self.mask = self.mask[prompts]
             # One layer after the other, so that no more than one is there twice.
@@ -66,19 +66,19 @@ class ReadPrompts:
         """The rows of each prompt, head by head, side by side; zeros where it has fewer than others."""
         num_prompts, heads = self.mask.shape[:2]
         rows = rows.unflatten(0, (-1, heads))
-        if self.slots is None:
+        if self.places is None:
             grid = rows.unflatten(0, (num_prompts, self.width)).transpose(1, 2)
         else:
             grid = rows.new_zeros(num_prompts, heads, self.width, *rows.shape[2:])
-            grid.transpose(1, 2)[self.slots // self.width, self.slots % self.width] = rows
+            grid.transpose(1, 2)[self.places] = rows
         return grid.reshape(num_prompts * heads, -1, rows.shape[-1])
 
     def to_rows(self, grid: Float[Tensor, "prompts_heads many size"]) -> Float[Tensor, "rows_heads groups size"]:
         num_prompts, heads = self.mask.shape[:2]
         groups, size = grid.shape[1] // self.width, grid.shape[2]
         rows = grid.view(num_prompts, heads, self.width, groups, size).transpose(1, 2)
-        if self.slots is not None:
-            rows = rows[self.slots // self.width, self.slots % self.width]
+        if self.places is not None:
+            rows = rows[self.places]
         return rows.reshape(-1, groups, size)
 
 
@@ -121,7 +121,7 @@ class _Buffers(DynamicLayer):
 
 @contextmanager
 def decoding_attention(policy: Any) -> Iterator[None]:
-    """Within it the language layers of `policy`, a Qwen3-VL, expect a `SampleCache` and `prompts`, `ReadPrompts`."""
+    """Within it the language layers of `policy`, a Qwen3-VL, expect a `SampleCache` and `prompts`, `SharedPrompts`."""
     config = policy.config.get_text_config()
     before = config._attn_implementation
     config._attn_implementation = DECODING
@@ -138,7 +138,7 @@ def attend_decoding(
     value: Float[Tensor, "rows key_heads length head"],
     attention_mask: None,
     *,
-    prompts: ReadPrompts,
+    prompts: SharedPrompts,
     scaling: float,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "rows 1 heads head"], None]:
@@ -161,7 +161,7 @@ def _scores(
     queries: Float[Tensor, "rows_heads groups head"],
     keys: Float[Tensor, "rows_heads own head"],
     prompt_keys: Float[Tensor, "prompts_heads length head"],
-    prompts: ReadPrompts,
+    prompts: SharedPrompts,
 ) -> Float[Tensor, "rows_heads groups length_own"]:
     of_prompts = (prompts.mask.flatten(0, 1), prompts.to_grid(queries), prompt_keys.transpose(1, 2))
     return torch.cat([prompts.to_rows(torch.baddbmm(*of_prompts)), queries @ keys.transpose(1, 2)], dim=-1).float()

@@ -15,7 +15,7 @@ from prism.models.policy import load_policy, take_weights
 from prism.models.processor import PromptEncoder
 from prism.packing import EncodedPrompt
 from prism.records import Prompt, Rollout, RolloutGroup
-from prism.rollout.decoding import ReadPrompts, SampleCache, decoding_attention
+from prism.rollout.decoding import SampleCache, SharedPrompts, decoding_attention
 from prism.rollout.engine import share_out
 from prism.rollout.sampling import Sampling, Stream, streams
 from prism.runtime.generators import generator
@@ -150,7 +150,7 @@ class TransformersEngine:
             logits = self._next_logits(chosen, positions + step, prompts, cache)
         return tokens
 
-    def _read_prompts(self, encoded: list[EncodedPrompt], num_samples: int) -> tuple[ReadPrompts, Tensor]:
+    def _read_prompts(self, encoded: list[EncodedPrompt], num_samples: int) -> tuple[SharedPrompts, Tensor]:
         """The prompts, from each of which `num_samples` rows are to go on, and the logits of the first new token."""
         longest = max(len(prompt) for prompt in encoded)
         input_ids = torch.zeros(len(encoded), longest, dtype=torch.long)
@@ -178,9 +178,9 @@ class TransformersEngine:
             use_cache=True,
             logits_to_keep=1,
         )
-        return ReadPrompts.of(cache, is_key.to(self._device), num_samples), output.logits[:, -1]
+        return SharedPrompts.of(cache, is_key.to(self._device), num_samples), output.logits[:, -1]
 
-    def _next_logits(self, tokens: Tensor, positions: Tensor, prompts: ReadPrompts, cache: SampleCache) -> Tensor:
+    def _next_logits(self, tokens: Tensor, positions: Tensor, prompts: SharedPrompts, cache: SampleCache) -> Tensor:
         with decoding_attention(self._policy):
             output = self._policy(
                 input_ids=tokens[:, None],

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
 
-from prism.rollout.decoding import ROOM, ReadPrompts, SampleCache, attend_decoding
+from prism.rollout.decoding import ROOM, SampleCache, SharedPrompts, attend_decoding
 
 PROMPTS, SAMPLES, KEY_HEADS, GROUPS, LENGTH, HEAD = 3, 4, 2, 3, 7, 8
 LAYER = SimpleNamespace(layer_idx=0)
@@ -33,7 +33,7 @@ def test_a_row_sees_its_prompt_and_its_own_tokens(kept: list[Tensor], precision:
     cache = DynamicCache()
     keys, values = torch.randn(2, PROMPTS, KEY_HEADS, LENGTH, HEAD, dtype=precision)
     cache.update(keys, values, 0)
-    prompts = ReadPrompts.of(cache, IS_KEY, SAMPLES)
+    prompts = SharedPrompts.of(cache, IS_KEY, SAMPLES)
     own_keys, own_values = torch.randn(2, PROMPTS * SAMPLES, KEY_HEADS, 5, HEAD, dtype=precision)
     query = torch.randn(PROMPTS * SAMPLES, KEY_HEADS * GROUPS, 1, HEAD, dtype=precision)
     whole = [torch.cat([rows_of(keys), own_keys], 2), torch.cat([rows_of(values), own_values], 2)]
@@ -53,7 +53,7 @@ def test_a_prompt_that_no_row_goes_on_from_is_dropped() -> None:
     cache = DynamicCache()
     keys, values = torch.randn(2, PROMPTS, KEY_HEADS, LENGTH, HEAD)
     cache.update(keys, values, 0)
-    prompts = ReadPrompts.of(cache, IS_KEY, SAMPLES)
+    prompts = SharedPrompts.of(cache, IS_KEY, SAMPLES)
     prompts.keep(torch.tensor([0, 1, 9]))
     assert prompts.layers[0][0].shape[0] == 2 and prompts.width == 2
     assert prompts.layers[0][0].equal(keys[[0, 2]])
