@@ -2,10 +2,12 @@
 
 The default limits were set between healthy runs of the built-in world and broken ones: a discriminator
 that does not learn, one that learns ten (still healthy) or a hundred times as fast, and a policy that
-learns ten or thirty times as fast. A saturated discriminator only earns a warning: games in which it told
-every rollout for twenty steps, while answers became worse, came right in the end.
+learns ten or thirty times as fast. What changes on the way to the teacher is not held against a game. A saturated
+discriminator only earns a warning: games in which it told every rollout for twenty steps, while answers became
+worse, came right in the end.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +22,12 @@ WEIGHT_CHANGE, GRADIENT_NORM = "discriminator/weight_change", "discriminator/gra
 VALID, LENGTH, ENTROPY = "rollout/valid_fraction", "rollout/length", "rollout/entropy"
 TRUNCATED, ROLLOUTS = "rollout/truncated_count", "rollout/count"
 REPETITION, DISTINCT = "rollout/repetition", "rollout/distinct_2"
-MEASURED = (
-    *(COUNT, WEIGHT_CHANGE, GRADIENT_NORM),
-    *(VALID, TRUNCATED, ROLLOUTS, LENGTH, ENTROPY, REPETITION, DISTINCT),
-)
+WORDS_FROM_TEACHER = ("drift/description/bigrams", "drift/reasoning/bigrams")
+LENGTH_FROM_TEACHER = ("drift/whole/length",)
+COMPARED = (LENGTH, ENTROPY, DISTINCT, REPETITION, *WORDS_FROM_TEACHER, *LENGTH_FROM_TEACHER)
+"""The metrics of which only a change says something."""
+MEASURED = (COUNT, WEIGHT_CHANGE, GRADIENT_NORM, VALID, TRUNCATED, ROLLOUTS, *COMPARED)
 """The metrics that must be in every row, null where nothing was measured, beside accuracy and gap of each view."""
-COMPARED = (LENGTH, ENTROPY, DISTINCT, REPETITION)
-"""Those of which only a change says something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +171,15 @@ def _format_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnos
 
 def _texts_degenerated(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
     advice = "lower align.policy_learning_rate or tie the policy to SFT with align.kl"
-    for metric, name, bounds in (
-        (ENTROPY, "entropy", limits.entropy),
-        (LENGTH, "length", limits.length),
-        (DISTINCT, "distinct", limits.distinct),
+    has_its_words = _distance_left(evidence, WORDS_FROM_TEACHER) <= limits.approach
+    is_nearer_in_length = _distance_left(evidence, LENGTH_FROM_TEACHER) < 1
+    for metric, name, bounds, leads_to_teacher in (
+        (ENTROPY, "entropy", limits.entropy, has_its_words),
+        (LENGTH, "length", limits.length, is_nearer_in_length),
+        (DISTINCT, "distinct", limits.distinct, has_its_words),
     ):
         before, now = evidence.beginning[metric], mean(evidence.recent, metric)
-        if not before or now is None or bounds[0] <= now / before <= bounds[1]:
+        if leads_to_teacher or not before or now is None or bounds[0] <= now / before <= bounds[1]:
             continue
         yield Diagnosis(
             f"{name}-{'exploded' if now > before else 'collapsed'}",
@@ -189,6 +192,18 @@ def _texts_degenerated(evidence: Evidence, limits: CollapseLimits) -> Iterator[D
             f"{now:.0%} of the 4-grams of a rollout of {evidence.steps} stood in it before, {before:.0%} at the "
             f"beginning; {advice}",
         )
+
+
+def _distance_left(evidence: Evidence, names: Sequence[str]) -> float:
+    """The share that is left of the distances to the teacher, taken together, with which the game began; infinite
+    where nobody knows.
+
+    A policy that imitates a teacher of few words is as sure of them, and as short, as it should be.
+    """
+    pairs = [(evidence.beginning[name], mean(evidence.recent, name)) for name in names]
+    known = [(before, now) for before, now in pairs if before is not None and now is not None]
+    total = sum(before for before, _ in known)
+    return sum(now for _, now in known) / total if total else math.inf
 
 
 _DIAGNOSES: tuple[Callable[[Evidence, CollapseLimits], Iterator[Diagnosis]], ...] = (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from prism.config.control import ControlConfig
-from prism.stages.collapse import MEASURED
+from prism.stages.collapse import LENGTH_FROM_TEACHER, MEASURED, WORDS_FROM_TEACHER
 from prism.stages.control import Control
 
 RECORDED = json.loads(Path(__file__).with_name("alignment_runs.json").read_text(encoding="utf-8"))
@@ -18,6 +18,8 @@ RECORDED = json.loads(Path(__file__).with_name("alignment_runs.json").read_text(
 
 Row = dict[str, float | None]
 WINDOW = 4
+UNMEASURED: Row = dict.fromkeys((*WORDS_FROM_TEACHER, *LENGTH_FROM_TEACHER))
+"""Games that were recorded before the step's distances to the teacher were say nothing of them."""
 
 
 def diagnoses(rows: list[Row], **fields: Any) -> dict[str, int]:
@@ -32,7 +34,7 @@ def diagnoses(rows: list[Row], **fields: Any) -> dict[str, int]:
 
 
 def recorded(name: str) -> list[Row]:
-    return [dict(zip(RECORDED["columns"], row, strict=True)) for row in RECORDED["runs"][name]]
+    return [UNMEASURED | dict(zip(RECORDED["columns"], row, strict=True)) for row in RECORDED["runs"][name]]
 
 
 @pytest.mark.parametrize("name", ["healthy-0", "healthy-1", "healthy-2"])
@@ -59,26 +61,32 @@ def archived_games(path: Path) -> dict[str, list[Row]]:
         for cell, stage in links.items():
             file = archive.extractfile(f"store/{path.name.partition('.')[0]}/{stage}/metrics.jsonl")
             assert file is not None
-            games[cell] = [json.loads(line) for line in file]
+            games[cell] = [UNMEASURED | json.loads(line) for line in file]
     return games
 
 
 FOUND = {
     "effect/seed-2": {"whole-response": {"discriminator-saturated": 16}},
     "effect/seed-3": {"whole-response": {"discriminator-saturated": 16}},
-    "tuned-effect/seed-1": {"full": {"entropy-collapsed": 67}},
 }
-"""What the default limits find. With one score for the whole response two games were told apart to the last pair while
-answers became worse. The third is a false alarm: the teacher's texts vary little, and a policy that comes near them
-after eighty steps is as sure, at 0.06 of the entropy that it began with."""
+"""What the default limits find: with one score for the whole response two games were told apart to the last pair while
+answers became worse."""
 
 
 @pytest.mark.parametrize("path", ARCHIVES, ids=lambda path: f"{path.parent.name}-{path.name.partition('.')[0]}")
-def test_no_archived_game_but_one_is_stopped_and_one_that_lost_half_of_its_answers_is_warned_of(path: Path) -> None:
+def test_no_archived_game_is_stopped_and_one_that_lost_half_of_its_answers_is_warned_of(path: Path) -> None:
     games = archived_games(path)
     assert len(games) == NUM_GAMES[path.parent.name]
     found = {cell: diagnosed for cell, rows in games.items() if (diagnosed := diagnoses(rows))}
     assert found == FOUND.get(f"{path.parent.name}/{path.name.partition('.')[0]}", {})
+
+
+def test_a_policy_may_become_as_sure_as_the_teacher_whose_texts_it_writes() -> None:
+    """A game of eighty steps ended with 0.06 of the entropy that it began with, and 0.01 of the distance to
+    the teacher, whose texts vary little. Who does not know the distance takes that for a collapse."""
+    rows = archived_games(next(path for path in ARCHIVES if "tuned-effect/seed-1" in str(path)))["full"]
+    assert diagnoses(rows) == {}
+    assert diagnoses([row | UNMEASURED for row in rows]) == {"entropy-collapsed": 67}
 
 
 @pytest.mark.parametrize("name", ["discriminator-rate-x10", "no-warmup"])
@@ -147,6 +155,15 @@ PLANTED = {
     "distinct-exploded": {"rollout_distinct_2": 0.31},
     "discriminator-overtaken": {"accuracy_reasoning": 0.44, "gap_reasoning": -0.1},
 }
+FROM_TEACHER = {
+    "entropy-collapsed": "drift_description/bigrams",
+    "entropy-exploded": "drift_reasoning/bigrams",
+    "length-collapsed": "drift_whole/length",
+    "length-exploded": "drift_whole/length",
+    "distinct-collapsed": "drift_reasoning/bigrams",
+    "distinct-exploded": "drift_description/bigrams",
+}
+"""Changes that may lead to the teacher, and a distance that says so; the other distance of words is not measured."""
 NEIGHBOURS = {
     "a small update": {"discriminator_weight_change": 1e-7},
     "a large update": {"discriminator_weight_change": 2.9e-3},
@@ -183,6 +200,30 @@ NEIGHBOURS = {
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_failure_is_named(name: str) -> None:
     assert diagnoses(make_rows(**PLANTED[name]), window=WINDOW) == {name: 2 * WINDOW}
+
+
+@pytest.mark.parametrize("name", FROM_TEACHER)
+def test_what_leads_to_the_teacher_is_no_failure_while_it_does(name: str) -> None:
+    """Half of the distance between words must be gone, and any of that between lengths."""
+    unknown = dict.fromkeys(name.replace("/", "_", 1) for name in WORDS_FROM_TEACHER)
+    enough, too_little = (0.99, 1.0) if name.startswith("length") else (0.5, 0.51)
+    near, far = (PLANTED[name] | unknown | {FROM_TEACHER[name]: left} for left in (enough, too_little))
+    assert diagnoses(make_rows(**near), window=WINDOW) == {}
+    assert diagnoses(make_rows(**far), window=WINDOW) == {name: 2 * WINDOW}
+    elsewhere = "drift_description/bigrams" if name.startswith("length") else "drift_whole/length"
+    assert diagnoses(make_rows(**PLANTED[name] | {elsewhere: 0.0}), window=WINDOW) == {name: 2 * WINDOW}
+
+
+def test_distances_of_words_count_together() -> None:
+    """A policy with the teacher's reasonings, whose descriptions have lost their objects, is sure of too little; and
+    a distance that was small from the start need not fall."""
+    far, near = "drift_description/bigrams", "drift_reasoning/bigrams"
+    for left, found in ((0.09, {}), (0.11, {"entropy-collapsed": 2 * WINDOW})):
+        beginning: dict[str, Any] = {far: 0.2, near: 0.02}
+        rows = make_rows(start=1, **beginning)
+        rows[WINDOW:] = make_rows(**PLANTED["entropy-collapsed"] | {far: left, near: 0.02})[WINDOW:]
+        assert diagnoses(rows, window=WINDOW) == found
+        assert diagnoses(rows, window=WINDOW, limits={"approach": 0.6}) == {}
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
