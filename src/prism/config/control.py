@@ -84,11 +84,12 @@ class CollapseLimits(Config):
 
     `valid_fraction` is the least, `truncated_fraction` the greatest share of rollouts; `length`, `entropy`
     and `distinct` are ranges, in multiples of the mean over the first window, and `repetition` is the
-    greatest rise above it. On the way to the teacher those ranges may be left: that of length while it is nearer
-    to the teacher's than at first, those of entropy and variety while no more than `approach` is left of the
-    distance between bigrams (`evals.drift.plug_in_distances`). `weight_change` is the range of the discriminator's
-    relative change per step. Where accuracy is `saturated` and the gap grows in every view and two windows in a
-    row, that is a warning; within `chance` of 0.5 an accuracy counts as none.
+    greatest rise above it. Where the teacher's texts are longer or shorter than that, the range of length is
+    wider by as much; and entropy and variety may be what they like while no more than the share `near` is left of
+    the distance to the teacher's bigrams that the game began with. `weight_change` is the range of the
+    discriminator's relative change per update. There are warnings beyond `saturated`, an accuracy that every view
+    has for two windows in a row while the gap grows, and beyond `astray`, in multiples of that distance. Within
+    `chance` of 0.5 an accuracy counts as none.
     """
 
     valid_fraction: Fraction = 0.5
@@ -97,7 +98,8 @@ class CollapseLimits(Config):
     entropy: Range = (0.1, 3.0)
     distinct: Range = (0.3, 3.0)
     repetition: NonNegative = 0.1
-    approach: Fraction = 0.5
+    near: Fraction = 0.2
+    astray: float = Field(default=1.5, gt=1)
     weight_change: Range = (1e-8, 3e-3)
     saturated: float = Field(default=0.98, gt=0.5, le=1)
     chance: float = Field(default=0.05, ge=0, lt=0.5)

@@ -48,7 +48,7 @@ Responses = Mapping[str, Sequence[Response]]
 
 _LIMITS = (0.025, 0.975)
 _OTHER = None
-"""The cell of all n-grams that are not among the teacher's most frequent."""
+"""The cell of all n-grams that are not among the teacher's most frequent, and of a text that is too short for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,10 @@ def _numbers(part: str, number: Callable[[str], int]) -> Measure:
 def _ngrams(part: str, size: int) -> Measure:
     def count(response: Response) -> Mapping[Any, int] | None:
         text = PARTS[part](response)
-        return None if text is None else Counter(ngrams_of(words_of(text), size)) or None
+        if text is None:
+            return None
+        # Were a text that is too short left out, one word in place of a description would be no distance at all.
+        return Counter(ngrams_of(words_of(text), size)) or {_OTHER: 1}
 
     return Measure(count, is_number=False)
 
@@ -245,12 +248,13 @@ def _number_cells(*sides: _Counts) -> dict[Any, int]:
 
 
 def _ngram_cells(teacher: _Counts, min_prompts: int) -> dict[Any, int]:
-    total: Counter[str] = Counter()
-    num_prompts: Counter[str] = Counter()
+    total: Counter[Any] = Counter()
+    num_prompts: Counter[Any] = Counter()
     for given in teacher.values():
         for counts in given:
             total.update(counts)
         num_prompts.update(set().union(*given))
+    del total[_OTHER]
     common = [ngram for ngram in total if num_prompts[ngram] >= min_prompts]
     # Ties are broken by the n-gram itself, not by which text came first.
     frequent = sorted(common, key=lambda ngram: (-total[ngram], ngram))[:NUM_CELLS]

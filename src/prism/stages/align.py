@@ -91,7 +91,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
             game = ContestBatch(encoder, [*contests, *replayed], config.token_budget, discriminator.mode)
             scores, learned = _update_discriminator(players, game, config, decision, step)
             played = make_round(batch, groups, contests, game.pair_scores(scores), config)
-            metrics = played.metrics(config)
+            metrics = played.metrics(config, encoder)
 
             rollout = workspace.recipe.rollout
             update, policy_norm = update_policy(players, played, config, decision, rollout, step)

@@ -120,14 +120,18 @@ class _Readings:
         """The pairs of each view. The reasoning's answer and its tags are read but are no part of its text: they
         would hide that it is cut. For the same reason a whole response is audited in its parts as well."""
         pairs: dict[str, list[TextPair]] = {}
-        for view, rows in self._rows.views.items():
-            sides = [(rows.teacher[place], rows.student[place]) for place in range(len(self._sides))]
-            tokens = [tuple(self._tokens[int(row)] for row in side) for side in sides]
-            pairs[view] = [self._pair(place, view, *tokens[place]) for place in self._valid]
+        tokens = {place: self.tokens_of_sides(place) for place in self._valid}
+        for number, view in enumerate(self._rows.views):
+            pairs[view] = [self._pair(place, view, *tokens[place][number]) for place in self._valid]
         if "response" in pairs:
             pairs["description"] = [self._pair(place, "perception", (), ()) for place in self._valid]
             pairs["think"] = [self._pair(place, "reasoning", (), ()) for place in self._valid]
         return pairs
+
+    def tokens_of_sides(self, place: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """What is read of the teacher and of the student of a pair, view by view."""
+        sides = [(rows.teacher[place], rows.student[place]) for rows in self._rows.views.values()]
+        return [(self._tokens[int(teacher)], self._tokens[int(student)]) for teacher, student in sides]
 
     def _pair(self, place: int, view: View, teacher: tuple[int, ...], student: tuple[int, ...]) -> TextPair:
         texts = [_part(response, view) for response in self._sides[place]]
@@ -216,10 +220,11 @@ def measure_inputs(inputs: AuditInputs) -> InputMeasures:
     for demonstration in chosen:
         text = demonstration.response.text
         rollout = Rollout(0, tuple(inputs.encoder.completion_ids(text)), text, True)
-        batch = inputs.batch([Contest(demonstration.prompt, demonstration.response, (parse_rollout(rollout),))])
-        tokens, num_views = read_tokens(batch), len(batch.view_names)
-        texts += num_views
-        otherwise += sum(one != other for one, other in zip(tokens[:num_views], tokens[num_views:], strict=True))
+        contest = Contest(demonstration.prompt, demonstration.response, (parse_rollout(rollout),))
+        batch = inputs.batch([contest])
+        sides = _Readings(batch, [contest]).tokens_of_sides(0)
+        texts += len(sides)
+        otherwise += sum(teacher != student for teacher, student in sides)
         wrong += any(has_other_positions(inputs.body, packed, inputs.encoder.image_token_id) for packed in batch.packs)
         images += 0 if hides_images else len(demonstration.prompt.images)
         grid = batch.packs[0].image_grid_thw

@@ -2,12 +2,11 @@
 
 The default limits were set between healthy runs of the built-in world and broken ones: a discriminator
 that does not learn, one that learns ten (still healthy) or a hundred times as fast, and a policy that
-learns ten or thirty times as fast. What changes on the way to the teacher is not held against a game. A saturated
-discriminator only earns a warning: games in which it told every rollout for twenty steps, while answers became
-worse, came right in the end.
+learns ten or thirty times as fast. What a game changes to come to the teacher's texts is not held against it.
+A discriminator that is saturated, or blind in one view of two, and rollouts that have gone astray only earn a
+warning: such games have come right in the end.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +21,11 @@ WEIGHT_CHANGE, GRADIENT_NORM = "discriminator/weight_change", "discriminator/gra
 VALID, LENGTH, ENTROPY = "rollout/valid_fraction", "rollout/length", "rollout/entropy"
 TRUNCATED, ROLLOUTS = "rollout/truncated_count", "rollout/count"
 REPETITION, DISTINCT = "rollout/repetition", "rollout/distinct_2"
+TEACHER_LENGTH = "teacher/length"
 WORDS_FROM_TEACHER = ("drift/description/bigrams", "drift/reasoning/bigrams")
-LENGTH_FROM_TEACHER = ("drift/whole/length",)
-COMPARED = (LENGTH, ENTROPY, DISTINCT, REPETITION, *WORDS_FROM_TEACHER, *LENGTH_FROM_TEACHER)
+COMPARED = (LENGTH, ENTROPY, DISTINCT, REPETITION, *WORDS_FROM_TEACHER)
 """The metrics of which only a change says something."""
-MEASURED = (COUNT, WEIGHT_CHANGE, GRADIENT_NORM, VALID, TRUNCATED, ROLLOUTS, *COMPARED)
+MEASURED = (COUNT, WEIGHT_CHANGE, GRADIENT_NORM, VALID, TRUNCATED, ROLLOUTS, TEACHER_LENGTH, *COMPARED)
 """The metrics that must be in every row, null where nothing was measured, beside accuracy and gap of each view."""
 
 
@@ -109,17 +108,21 @@ def _overshooting(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagno
 
 
 def _accuracy_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
+    measured = {}
     for view in views_of_row(evidence.recent[-1]):
         accuracy, count = pooled(evidence.recent, f"accuracy/{view}")
         gap, _ = pooled(evidence.recent, f"gap/{view}")
-        if accuracy is None or gap is None or count < MIN_PAIRS:
-            continue
+        if accuracy is not None and gap is not None and count >= MIN_PAIRS:
+            measured[view] = accuracy, gap, count
+    is_blind = [accuracy <= 0.5 + limits.chance for accuracy, _, _ in measured.values()]
+    for view, (accuracy, gap, count) in measured.items():
         found = f"{view}: accuracy {accuracy:.3f} over {count} pairs, score gap {gap:.3g} in {evidence.steps}"
         if evidence.is_beginning and accuracy <= 0.5 + limits.chance:
             yield Diagnosis(
                 "discriminator-blind",
                 f"{found}, no better than chance from the start; warm up for longer, check that images and texts "
                 "reach the discriminator, or leave alignment out where rollouts cannot be told from the teacher",
+                is_fatal=all(is_blind),
             )
         elif accuracy < 0.5 - limits.chance and gap < 0:
             yield Diagnosis(
@@ -171,15 +174,19 @@ def _format_lost(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnos
 
 def _texts_degenerated(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
     advice = "lower align.policy_learning_rate or tie the policy to SFT with align.kl"
-    has_its_words = _distance_left(evidence, WORDS_FROM_TEACHER) <= limits.approach
-    is_nearer_in_length = _distance_left(evidence, LENGTH_FROM_TEACHER) < 1
-    for metric, name, bounds, leads_to_teacher in (
-        (ENTROPY, "entropy", limits.entropy, has_its_words),
-        (LENGTH, "length", limits.length, is_nearer_in_length),
-        (DISTINCT, "distinct", limits.distinct, has_its_words),
+    teacher_length = mean(evidence.recent, TEACHER_LENGTH)
+    # A policy that imitates a teacher of few words is as sure of them as it should be.
+    is_imitating = (left := _distance_left(evidence)) is not None and left <= limits.near
+    for metric, name, bounds in (
+        (ENTROPY, "entropy", limits.entropy),
+        (LENGTH, "length", limits.length),
+        (DISTINCT, "distinct", limits.distinct),
     ):
         before, now = evidence.beginning[metric], mean(evidence.recent, metric)
-        if leads_to_teacher or not before or now is None or bounds[0] <= now / before <= bounds[1]:
+        if not before or now is None or (metric != LENGTH and is_imitating):
+            continue
+        span = (before, teacher_length) if metric == LENGTH and teacher_length else (before,)
+        if bounds[0] * min(span) <= now <= bounds[1] * max(span):
             continue
         yield Diagnosis(
             f"{name}-{'exploded' if now > before else 'collapsed'}",
@@ -194,16 +201,28 @@ def _texts_degenerated(evidence: Evidence, limits: CollapseLimits) -> Iterator[D
         )
 
 
-def _distance_left(evidence: Evidence, names: Sequence[str]) -> float:
-    """The share that is left of the distances to the teacher, taken together, with which the game began; infinite
-    where nobody knows.
+def _astray(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
+    """A warning: such a game has been seen to turn round, after a while and some harm."""
+    left = _distance_left(evidence)
+    if left is not None and left > limits.astray:
+        yield Diagnosis(
+            "rollouts-astray",
+            f"the words of the rollouts of {evidence.steps} are {left:.2g} × as far from the teacher's as those that "
+            "the game began with; see what the scores follow (credit/…), warm up at a lower rate, lower "
+            "align.policy_learning_rate or turn on align.length_correction",
+            is_fatal=False,
+        )
 
-    A policy that imitates a teacher of few words is as sure of them, and as short, as it should be.
-    """
-    pairs = [(evidence.beginning[name], mean(evidence.recent, name)) for name in names]
-    known = [(before, now) for before, now in pairs if before is not None and now is not None]
+
+def _distance_left(evidence: Evidence) -> float | None:
+    """The share of the distance between words with which the game began, descriptions and reasonings taken together;
+    None where nobody knows, as where a part that was there at first has gone."""
+    pairs = [(evidence.beginning[name], mean(evidence.recent, name)) for name in WORDS_FROM_TEACHER]
+    known = [(before, now) for before, now in pairs if before is not None]
     total = sum(before for before, _ in known)
-    return sum(now for _, now in known) / total if total else math.inf
+    if not total or any(now is None for _, now in known):
+        return None
+    return sum(now for _, now in known if now is not None) / total
 
 
 _DIAGNOSES: tuple[Callable[[Evidence, CollapseLimits], Iterator[Diagnosis]], ...] = (
@@ -213,4 +232,5 @@ _DIAGNOSES: tuple[Callable[[Evidence, CollapseLimits], Iterator[Diagnosis]], ...
     _texts_degenerated,
     _accuracy_lost,
     _saturated,
+    _astray,
 )

@@ -34,6 +34,7 @@ from prism.runtime.seeding import python_random
 from prism.stages.collapse import (
     COMPARED,
     MEASURED,
+    WEIGHT_CHANGE,
     Evidence,
     find_collapses,
     mean,
@@ -81,7 +82,7 @@ def advance(
 
     KeyError unless `metrics` has all of `MEASURED` and NumericsError where one of them is not finite.
     """
-    rows = [*state["rows"], _measured(step, metrics)][-2 * config.window :]
+    rows = [*state["rows"], _measured(step, metrics, state["decision"])][-2 * config.window :]
     recent, earlier = rows[-config.window :], rows[: -config.window]
     after = dict(state) | {"rows": rows}
     if len(recent) < config.window:
@@ -111,13 +112,18 @@ def band_accuracy(rows: Sequence[Mapping[str, float | None]]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _measured(step: int, metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+def _measured(step: int, metrics: Mapping[str, float | None], acted_on: Mapping[str, Any]) -> dict[str, float | None]:
+    """What is kept of a step's metrics; the change of weights is that of one update at the configured rate, so that
+    more updates and a higher rate, which a reaction may have brought, are not taken for a discriminator gone wild."""
     views = views_of_row(metrics)
     names = (*MEASURED, *(f"{kind}/{view}" for kind in ("accuracy", "gap") for view in views))
     row: dict[str, float | None] = {"step": step} | {name: metrics[name] for name in names}
     for name, value in row.items():
         if value is not None:
             check_finite(name, value, step)
+    change = row[WEIGHT_CHANGE]
+    if change is not None and acted_on["discriminator_updates"]:
+        row[WEIGHT_CHANGE] = change / (acted_on["discriminator_updates"] * acted_on["discriminator_rate"])
     return row
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from prism.config import AlignConfig
 from prism.errors import DataError
 from prism.evals.drift import plug_in_distances
+from prism.models import PromptEncoder
 from prism.records import Demonstration, Response, RolloutGroup
 from prism.rewards import Verdict, num_description_items, num_reasoning_steps, parse_response
 from prism.stages.control import Control
@@ -37,10 +38,10 @@ class Round:
         ids = [group.prompt.id for group in self.groups for _ in group.rollouts]
         return [(name, found.text) for name, found in zip(ids, self.responses, strict=True) if found.is_valid]
 
-    def metrics(self, config: AlignConfig) -> dict[str, float | None]:
+    def metrics(self, config: AlignConfig, encoder: PromptEncoder) -> dict[str, float | None]:
         metrics = rollout_metrics(self.groups, self.responses) | game_metrics(self.pairs)
         metrics |= discriminator_metrics(self.pairs, config) | answer_metrics(self.verdicts)
-        metrics |= description_metrics(self.groups, self.responses) | teacher_metrics(self.demonstrations)
+        metrics |= description_metrics(self.groups, self.responses) | teacher_metrics(self.demonstrations, encoder)
         return metrics | drift_metrics(self.demonstrations, self.responses)
 
 
@@ -117,9 +118,11 @@ def answer_metrics(verdicts: Sequence[Verdict | None]) -> dict[str, float | None
     }
 
 
-def teacher_metrics(demonstrations: Sequence[Demonstration]) -> dict[str, float | None]:
+def teacher_metrics(demonstrations: Sequence[Demonstration], encoder: PromptEncoder) -> dict[str, float | None]:
+    """Means over the step's demonstrations; the length in tokens, as that of rollouts."""
     responses = [demonstration.response for demonstration in demonstrations]
     return {
+        "teacher/length": mean([len(encoder.completion_ids(response.text)) for response in responses]),
         "teacher/num_steps": mean([num_reasoning_steps(response.think or "") for response in responses]),
         "teacher/num_items": mean([num_description_items(response.caption or "") for response in responses]),
     }

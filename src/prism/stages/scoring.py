@@ -47,51 +47,75 @@ class ContestScores:
 class ContestBatch:
     """Contests packed for a discriminator of some mode, and the way from branch scores back to pairs.
 
-    Every response, whoever wrote it, becomes branches by the same function.
+    Every response, whoever wrote it, becomes branches by the same function. Branches of a contest with the same
+    tokens are one: read twice, in two packs, they would differ by rounding, which normalising a group of equal
+    texts would make an advantage of.
     """
 
     def __init__(self, encoder: PromptEncoder, contests: Sequence[Contest], token_budget: int, mode: Mode) -> None:
         self.view_names = views_of(mode)
         trees: list[PromptTree] = []
-        self._teacher_rows: list[int] = []
-        self._student_rows: list[int] = []
-        self._is_valid: list[bool] = []
+        teacher_rows: list[list[int]] = []
+        student_rows: list[list[int]] = []
+        is_valid: list[bool] = []
+        views: list[int] = []
         contest_of: list[int] = []
-        num_rows = 0
         for number, contest in enumerate(contests):
-            branches = self._branches(encoder, contest.teacher)
-            teacher_row = num_rows
+            branches = _DistinctBranches(encoder, self.view_names)
+            teacher = branches.rows_of(contest.teacher)
             for student in contest.students:
-                self._teacher_rows.append(teacher_row)
-                self._is_valid.append(student.is_valid)
-                self._student_rows.append(num_rows + len(branches))
-                if student.is_valid:
-                    branches += self._branches(encoder, student)
-            trees.append(PromptTree(encoder.encode(visible_prompt(contest.prompt, mode)), tuple(branches)))
-            contest_of += [number] * len(branches)
-            num_rows += len(branches)
+                # An invalid rollout has no branch; it borrows the teacher's row, and its score is masked.
+                own = branches.rows_of(student) if student.is_valid else teacher
+                teacher_rows.append([len(views) + row for row in teacher])
+                student_rows.append([len(views) + row for row in own])
+                is_valid.append(student.is_valid)
+            trees.append(PromptTree(encoder.encode(visible_prompt(contest.prompt, mode)), tuple(branches.branches)))
+            contest_of += [number] * len(branches.branches)
+            views += branches.views
         # The balance loss is one of each pack: were they cut for the number of processes, it would depend on that.
         self.packs = pack_trees(trees, token_budget=token_budget)
         self.split_packs = _split_packs(self.packs, contest_of)
         """Those of `packs` that hold a part only of some contest."""
-        self.num_branches = num_rows
-        self.views = torch.arange(num_rows) % len(self.view_names)
+        self.num_branches = len(views)
+        self.views = torch.tensor(views, dtype=torch.long)
         """The view of every branch, by its place in `view_names`."""
-
-    def _branches(self, encoder: PromptEncoder, response: Response) -> list[Branch]:
-        return [response_branch(encoder, response, view) for view in self.view_names]
+        size = (-1, len(self.view_names))
+        self._teacher_rows = torch.tensor(teacher_rows, dtype=torch.long).view(size)
+        self._student_rows = torch.tensor(student_rows, dtype=torch.long).view(size)
+        self._is_valid = torch.tensor(is_valid, dtype=torch.bool)
 
     def pair_scores(self, scores: Float[Tensor, "branches"]) -> ContestScores:
         """`scores` of all branches as pairs. Differentiable."""
-        is_valid = torch.tensor(self._is_valid)
-        teacher = torch.tensor(self._teacher_rows)
-        # An invalid rollout has no branch; it borrows the teacher's row, and its score is masked.
-        student = torch.where(is_valid, torch.tensor(self._student_rows), teacher)
-        views: dict[View, ViewScores] = {
-            view: ViewScores(scores[teacher + place], torch.where(is_valid, scores[student + place], 0.0))
-            for place, view in enumerate(self.view_names)
-        }
-        return ContestScores(views, is_valid)
+        views: dict[View, ViewScores] = {}
+        for place, view in enumerate(self.view_names):
+            student = torch.where(self._is_valid, scores[self._student_rows[:, place]], 0.0)
+            views[view] = ViewScores(scores[self._teacher_rows[:, place]], student)
+        return ContestScores(views, self._is_valid)
+
+
+class _DistinctBranches:
+    """The branches of one contest, each text of a view once; `views` holds the place of each one's view."""
+
+    def __init__(self, encoder: PromptEncoder, view_names: Sequence[View]) -> None:
+        self._encoder, self._view_names = encoder, view_names
+        self._row_of: dict[tuple[int, tuple[int, ...]], int] = {}
+        self.branches: list[Branch] = []
+        self.views: list[int] = []
+
+    def rows_of(self, response: Response) -> list[int]:
+        """The rows of the views of `response`, among those of the contest."""
+        return [
+            self._row(place, response_branch(self._encoder, response, view))
+            for place, view in enumerate(self._view_names)
+        ]
+
+    def _row(self, place: int, branch: Branch) -> int:
+        key = place, tuple(branch.token_ids.tolist())
+        if key not in self._row_of:
+            self._row_of[key] = len(self.branches)
+            self.branches.append(branch)
+            self.views.append(place)
+        return self._row_of[key]
 
 
 def _split_packs(packs: Sequence[PackedTrees], contest_of: Sequence[int]) -> list[PackedTrees]:

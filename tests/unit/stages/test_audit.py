@@ -71,6 +71,14 @@ def make_run(make_workspace: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return make
 
 
+def mispronounce() -> None:
+    """Of texts that are the teacher's to the letter a discriminator learns nothing."""
+    Parrot.texts = {
+        name: text.replace("<caption>", "<caption>so ").replace("<think>", "<think>so ")
+        for name, text in Parrot.texts.items()
+    }
+
+
 def play(workspace: Workspace, *kinds: str) -> None:
     for stage in plan_stages(workspace.recipe):
         if stage.kind in kinds:
@@ -160,6 +168,7 @@ def test_others_are_taken_where_too_few_are_new(make_run: Make) -> None:
 def test_the_newest_state_of_a_run_is_audited(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the warm-up, after it, at a checkpoint of the game and at its end: each with its own models."""
     workspace = make_run()
+    mispronounce()
     with pytest.raises(CheckpointError, match="stage 'base' is not complete"):
         audit.run_newest(workspace)
     loaded: list[Any] = []
@@ -256,6 +265,7 @@ def test_a_game_that_audits_itself_is_the_same_game(make_run: Make, monkeypatch:
     """Its audits have the state after their step: the last one is what `prism audit` finds in the models at its end."""
     monkeypatch.setattr(audit, "MIN_PROMPTS", 1)
     workspace = make_run()
+    mispronounce()
     play(workspace, "base", "warmup", "align")
     align_directory = workspace.stage_directory("align")
     plain = {name: (align_directory / name).read_text() for name in ("metrics.jsonl", "samples.jsonl")}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from prism.config.control import ControlConfig
-from prism.stages.collapse import LENGTH_FROM_TEACHER, MEASURED, WORDS_FROM_TEACHER
+from prism.stages.collapse import MEASURED, TEACHER_LENGTH, WORDS_FROM_TEACHER
 from prism.stages.control import Control
 
 RECORDED = json.loads(Path(__file__).with_name("alignment_runs.json").read_text(encoding="utf-8"))
@@ -18,18 +18,20 @@ RECORDED = json.loads(Path(__file__).with_name("alignment_runs.json").read_text(
 
 Row = dict[str, float | None]
 WINDOW = 4
-UNMEASURED: Row = dict.fromkeys((*WORDS_FROM_TEACHER, *LENGTH_FROM_TEACHER))
-"""Games that were recorded before the step's distances to the teacher were say nothing of them."""
+UNMEASURED: Row = dict.fromkeys((*WORDS_FROM_TEACHER, TEACHER_LENGTH))
+"""Games that were recorded before the distance to the teacher and its length were say nothing of them."""
 
 
 def diagnoses(rows: list[Row], **fields: Any) -> dict[str, int]:
     """Each diagnosis and the first step it is made at."""
     control = Control(ControlConfig.model_validate(fields), {}, seed=0)
     found: dict[str, int] = {}
+    has_stopped = False
     for step, row in enumerate(rows, 1):
         for event in control.observe(step, row)[1]:
             found.setdefault(event["diagnosis"], step)
-            assert control.has_collapsed == (set(found) != {"discriminator-saturated"})
+            has_stopped = has_stopped or event["event"] == "stop"
+            assert control.has_collapsed == has_stopped
     return found
 
 
@@ -83,10 +85,10 @@ def test_no_archived_game_is_stopped_and_one_that_lost_half_of_its_answers_is_wa
 
 def test_a_policy_may_become_as_sure_as_the_teacher_whose_texts_it_writes() -> None:
     """A game of eighty steps ended with 0.06 of the entropy that it began with, and 0.01 of the distance to
-    the teacher, whose texts vary little. Who does not know the distance takes that for a collapse."""
+    the teacher, whose texts vary little."""
     rows = archived_games(next(path for path in ARCHIVES if "tuned-effect/seed-1" in str(path)))["full"]
     assert diagnoses(rows) == {}
-    assert diagnoses([row | UNMEASURED for row in rows]) == {"entropy-collapsed": 67}
+    assert diagnoses(rows, limits={"near": 0.0}) == {"entropy-collapsed": 67}
 
 
 @pytest.mark.parametrize("name", ["discriminator-rate-x10", "no-warmup"])
@@ -131,6 +133,7 @@ def make_rows(*, start: int = WINDOW + 1, **changes: Any) -> list[Row]:
             "rollout/entropy": 0.2,
             "rollout/repetition": 0.05,
             "rollout/distinct_2": 0.1,
+            "teacher/length": 80.0,
         }
         for view in ("perception", "reasoning"):
             row |= {f"accuracy/{view}": 0.75, f"gap/{view}": 0.5}
@@ -154,16 +157,8 @@ PLANTED = {
     "distinct-collapsed": {"rollout_distinct_2": 0.029},
     "distinct-exploded": {"rollout_distinct_2": 0.31},
     "discriminator-overtaken": {"accuracy_reasoning": 0.44, "gap_reasoning": -0.1},
+    "rollouts-astray": {"drift_description/bigrams": 2.02},
 }
-FROM_TEACHER = {
-    "entropy-collapsed": "drift_description/bigrams",
-    "entropy-exploded": "drift_reasoning/bigrams",
-    "length-collapsed": "drift_whole/length",
-    "length-exploded": "drift_whole/length",
-    "distinct-collapsed": "drift_reasoning/bigrams",
-    "distinct-exploded": "drift_description/bigrams",
-}
-"""Changes that may lead to the teacher, and a distance that says so; the other distance of words is not measured."""
 NEIGHBOURS = {
     "a small update": {"discriminator_weight_change": 1e-7},
     "a large update": {"discriminator_weight_change": 2.9e-3},
@@ -181,6 +176,16 @@ NEIGHBOURS = {
     "longer": {"rollout_length": 159.0},
     "less varied": {"rollout_distinct_2": 0.031},
     "more varied": {"rollout_distinct_2": 0.29},
+    "farther from the teacher": {"drift_reasoning/bigrams": 1.98},
+    "a part that has gone": {"drift_description/bigrams": None, "drift_reasoning/bigrams": 1.9},
+    "as sure as the teacher": {
+        "rollout_entropy": 0.001,
+        "rollout_distinct_2": 0.01,
+        "drift_description/bigrams": 0.3,
+        "drift_reasoning/bigrams": 0.09,
+    },
+    "as long as the teacher": {"rollout_length": 399.0, "teacher_length": 200.0},
+    "as short as the teacher": {"rollout_length": 7.0, "teacher_length": 20.0},
     "chance with the teacher ahead": {"accuracy_reasoning": 0.44, "gap_reasoning": 0.1},
     "chance, late": {"accuracy_reasoning": 0.5, "gap_reasoning": -0.1},
     "overtaken as far as a few pairs can tell": {
@@ -202,28 +207,47 @@ def test_a_planted_failure_is_named(name: str) -> None:
     assert diagnoses(make_rows(**PLANTED[name]), window=WINDOW) == {name: 2 * WINDOW}
 
 
-@pytest.mark.parametrize("name", FROM_TEACHER)
-def test_what_leads_to_the_teacher_is_no_failure_while_it_does(name: str) -> None:
-    """Half of the distance between words must be gone, and any of that between lengths."""
-    unknown = dict.fromkeys(name.replace("/", "_", 1) for name in WORDS_FROM_TEACHER)
-    enough, too_little = (0.99, 1.0) if name.startswith("length") else (0.5, 0.51)
-    near, far = (PLANTED[name] | unknown | {FROM_TEACHER[name]: left} for left in (enough, too_little))
-    assert diagnoses(make_rows(**near), window=WINDOW) == {}
-    assert diagnoses(make_rows(**far), window=WINDOW) == {name: 2 * WINDOW}
-    elsewhere = "drift_description/bigrams" if name.startswith("length") else "drift_whole/length"
-    assert diagnoses(make_rows(**PLANTED[name] | {elsewhere: 0.0}), window=WINDOW) == {name: 2 * WINDOW}
+SURE = {"rollout_entropy": 0.019}
 
 
-def test_distances_of_words_count_together() -> None:
-    """A policy with the teacher's reasonings, whose descriptions have lost their objects, is sure of too little; and
-    a distance that was small from the start need not fall."""
-    far, near = "drift_description/bigrams", "drift_reasoning/bigrams"
-    for left, found in ((0.09, {}), (0.11, {"entropy-collapsed": 2 * WINDOW})):
-        beginning: dict[str, Any] = {far: 0.2, near: 0.02}
-        rows = make_rows(start=1, **beginning)
-        rows[WINDOW:] = make_rows(**PLANTED["entropy-collapsed"] | {far: left, near: 0.02})[WINDOW:]
-        assert diagnoses(rows, window=WINDOW) == found
-        assert diagnoses(rows, window=WINDOW, limits={"approach": 0.6}) == {}
+@pytest.mark.parametrize(
+    "changes",
+    [
+        SURE | {"drift_description/bigrams": 0.3, "drift_reasoning/bigrams": 0.11},
+        SURE | {"drift_description/bigrams": None, "drift_reasoning/bigrams": 0.0},
+        SURE | {"drift_description/bigrams": None, "drift_reasoning/bigrams": None},
+    ],
+)
+def test_who_is_sure_of_something_else_than_the_teacher_has_collapsed(changes: dict[str, Any]) -> None:
+    """A fifth of the distance is the most, and the reasonings alone are not enough where descriptions have gone."""
+    assert diagnoses(make_rows(**changes), window=WINDOW) == {"entropy-collapsed": 2 * WINDOW}
+
+
+def test_who_comes_near_the_teacher_and_leaves_again_has_collapsed() -> None:
+    rows = make_rows(**SURE | {"drift_description/bigrams": 0.0, "drift_reasoning/bigrams": 0.1})
+    gone: Row = {"rollout/entropy": 0.019, "drift/description/bigrams": 0.5, "drift/reasoning/bigrams": 0.5}
+    assert diagnoses([*rows, *(row | gone for row in rows[-WINDOW:])], window=WINDOW) == {"entropy-collapsed": 14}
+
+
+def test_length_may_go_as_far_as_the_teacher_and_its_limit_beyond() -> None:
+    """Where that is on the way, wherever it came from."""
+    for length, teacher, found in ((401.0, 200.0, "length-exploded"), (6.0, 20.0, "length-collapsed")):
+        rows = make_rows(rollout_length=length, teacher_length=teacher)
+        assert diagnoses(rows, window=WINDOW) == {found: 2 * WINDOW}
+
+
+def test_one_blind_view_of_two_earns_a_warning() -> None:
+    """The game of another view may well teach it."""
+    rows = make_rows(start=1, accuracy_reasoning=0.5)
+    control = Control(ControlConfig(window=WINDOW), {}, seed=0)
+    events = [event for step, row in enumerate(rows, 1) for event in control.observe(step, row)[1]]
+    assert [(event["event"], event["diagnosis"]) for event in events] == [("warning", "discriminator-blind")]
+    both = make_rows(start=1, accuracy_reasoning=0.5, accuracy_perception=0.5)
+    assert diagnoses(both, window=WINDOW) == {"discriminator-blind": WINDOW}
+    control = Control(ControlConfig(window=WINDOW), {}, seed=0)
+    for step, row in enumerate(both[:WINDOW], 1):
+        control.observe(step, row)
+    assert control.has_collapsed
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)

@@ -98,6 +98,19 @@ def test_accuracy_is_pooled_over_pairs_and_averaged_over_views() -> None:
     assert named["control/accuracy"] == pytest.approx(0.7)
 
 
+def test_the_change_of_weights_is_that_of_one_update_at_the_configured_rate() -> None:
+    """Else the reactions, twice the updates at twice the rate, would look like a discriminator gone wild."""
+    reactions = ({"type": "update-ratio"}, {"type": "learning-rate", "factor": 0.5})
+    control = make_control(*reactions)
+    events = control.observe(1, make_row(0.6))[1]
+    assert {event["event"] for event in events} == {"start"}
+    assert (control.decision.discriminator_updates, control.decision.discriminator_rate) == (2, 2.0)
+    control.observe(2, make_row(0.6) | {"discriminator/weight_change": 4 * 2.9e-3})
+    assert not control.has_collapsed
+    control.observe(3, make_row(0.6) | {"discriminator/weight_change": 4 * 3.1e-3})
+    assert control.has_collapsed
+
+
 def test_steps_without_a_valid_pair_say_nothing() -> None:
     control = make_control({"type": "update-ratio"}, window=2)
     for step, accuracy in enumerate([0.9, 0.9, None], 1):

@@ -168,10 +168,12 @@ def test_answer_metrics_by_hand(make_prompt: Make, make_rollout: Make) -> None:
     }
 
 
-def test_teacher_metrics_by_hand(make_prompt: Make) -> None:
+def test_teacher_metrics_by_hand(make_prompt: Make, encoder: PromptEncoder) -> None:
     responses = [TEXT.format("a, b", "1. x\n2. y", "2"), TEXT.format("a, b, c.", "1. x", "2")]
     demonstrations = [Demonstration(make_prompt(0), parse_response(text)) for text in responses]
-    assert teacher_metrics(demonstrations) == {"teacher/num_steps": 1.5, "teacher/num_items": 2.5}
+    length = sum(len(encoder.completion_ids(text)) for text in responses) / 2
+    expected = {"teacher/length": length, "teacher/num_steps": 1.5, "teacher/num_items": 2.5}
+    assert teacher_metrics(demonstrations, encoder) == expected
 
 
 def make_round_of(
@@ -207,11 +209,12 @@ def test_replayed_rollouts_earn_nothing_and_are_not_measured(
     make = (make_prompt, make_rollout)
     alone, game = make_round_of(texts, [], encoder, discriminator, make)
     beside, whole = make_round_of(texts, replayed, encoder, discriminator, make)
-    assert whole.num_branches == game.num_branches + 3 * len(discriminator.views)
+    num_distinct = 3 * len(discriminator.views) - ("perception" in discriminator.views)  # the two describe alike
+    assert whole.num_branches == game.num_branches + num_distinct
     torch.testing.assert_close(beside.advantages, alone.advantages, atol=1e-4, rtol=1e-4)
     assert beside.pairs.is_valid.tolist() == [True, True, True, False]
     config = make_config(group_size=2)
-    assert beside.metrics(config) == pytest.approx(alone.metrics(config), abs=1e-5)
+    assert beside.metrics(config, encoder) == pytest.approx(alone.metrics(config, encoder), abs=1e-5)
     assert alone.valid_texts == beside.valid_texts == [("p0", texts[0]), ("p0", texts[1]), ("p1", texts[2])]
 
 
@@ -227,7 +230,7 @@ def test_length_correction_changes_advantages_and_no_metric(
     expected = advantages(without_length(plain.pairs, plain.responses, group_ids), group_ids, config)
     torch.testing.assert_close(corrected.advantages, expected)
     assert not torch.allclose(corrected.advantages, plain.advantages, atol=1e-3)
-    assert corrected.metrics(config) == plain.metrics(config)
+    assert corrected.metrics(config, encoder) == plain.metrics(config, encoder)
 
 
 def make_control(**decision: Any) -> Control:

@@ -41,6 +41,7 @@ ALIGN_METRICS = {
     "rollout/entropy",
     "rollout/num_steps",
     "rollout/num_items",
+    "teacher/length",
     "teacher/num_steps",
     "teacher/num_items",
     "reward/accuracy",

@@ -117,7 +117,8 @@ def test_scores_are_paired_as_from_forwards_of_their_own(
     budget: str,
 ) -> None:
     batch = pack(encoder, contests, discriminator.mode, budget)
-    assert batch.num_branches == len(discriminator.views) * (len(contests) + 6)
+    num_equal_to_the_teacher = 0 if "response" in discriminator.views else 2
+    assert batch.num_branches == len(discriminator.views) * (len(contests) + 6) - num_equal_to_the_teacher
     pairs = batch.pair_scores(score(discriminator, batch))
     with torch.no_grad():
         expected = direct_scores(discriminator, contests)
@@ -130,6 +131,22 @@ def test_scores_are_paired_as_from_forwards_of_their_own(
         assert found.teacher[:3].unique().numel() == 1
         # No two responses score alike, so that a mix-up would show.
         assert found.student[IS_VALID].unique().numel() == 6 and found.student.abs().max() < 9
+
+
+def test_equal_texts_of_a_prompt_score_equally_to_the_bit(
+    discriminator: Discriminator, encoder: PromptEncoder, make_prompt: Make
+) -> None:
+    """However they are packed; rounding would become an advantage where a group is normalised."""
+    texts = [response("red circle 2", f"{number}. a", "1") for number in (1, 2, 3, 4, 5, 6, 1)]
+    contest = Contest(make_prompt(0), response("red circle 2", "1. b", "1"), tuple(texts))
+    alike = Contest(make_prompt(1), TEACHER, (TEACHER,))
+    batch = pack(encoder, [contest, alike], discriminator.mode, "tight")
+    pairs = batch.pair_scores(score(discriminator, batch))
+    for view, found in pairs.views.items():
+        assert found.student[7] == found.teacher[7]
+        assert found.student[0] == found.student[6]
+        assert found.student[:7].unique().numel() == (1 if view == "perception" else 6)
+        assert (found.teacher[0] == found.student[0]) == (view == "perception")
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -160,7 +177,7 @@ def test_only_packs_of_split_contests_are_read_twice(
     homes: dict[int, set[int]] = {}
     for number, packed in enumerate(batch.packs):
         for row in packed.rows.tolist():
-            homes.setdefault(contest_of(batch, contests)[row], set()).add(number)
+            homes.setdefault(contest_of(batch, encoder, contests)[row], set()).add(number)
     split = sorted(set().union(*(packs for packs in homes.values() if len(packs) > 1)))
     assert [batch.packs.index(packed) for packed in batch.split_packs] == split
     # A tight budget splits most contests, and leaves one whole.
@@ -176,10 +193,18 @@ def test_only_packs_of_split_contests_are_read_twice(
     assert num_calls == len(batch.packs) + len(split)
 
 
-def contest_of(batch: ContestBatch, contests: Sequence[Contest]) -> list[int]:
+def contest_of(batch: ContestBatch, encoder: PromptEncoder, contests: Sequence[Contest]) -> list[int]:
     """The contest of every branch."""
-    counts = [1 + sum(student.is_valid for student in contest.students) for contest in contests]
-    return [place for place, count in enumerate(counts) for _ in range(count * len(batch.view_names))]
+    found = []
+    for place, contest in enumerate(contests):
+        given = [contest.teacher, *filter(lambda student: student.is_valid, contest.students)]
+        texts = {
+            (view, *response_branch(encoder, one, view).token_ids.tolist())
+            for one in given
+            for view in batch.view_names
+        }
+        found += [place] * len(texts)
+    return found
 
 
 @pytest.mark.parametrize("budget", ["tight", "ample"])
