@@ -205,23 +205,23 @@ def probe_result(
     )
 
 
-def length_correlation(
-    scores: Sequence[float], lengths: Sequence[float], groups: Sequence[str] | None = None, level: float = 0.95
+def rank_correlation(
+    scores: Sequence[float], values: Sequence[float], groups: Sequence[str] | None = None, level: float = 0.95
 ) -> Interval:
-    """Spearman's rank correlation of score and length, ties sharing their mean rank.
+    """Spearman's rank correlation of scores and, say, lengths, ties sharing their mean rank.
 
     With `groups`, the prompt of each row, both are first taken as differences from the group's mean: the
     advantage of a rollout depends on these alone, and prompts that ask for long answers do not count. Limits
     by Fisher's z, with the standard error √((1 + ρ²/2)/(n − 3)) of Bonett and Wright (2000), one more taken
     from n for every group beyond the first. Nothing is measured where one of the two does not vary.
     """
-    if not len(scores) == len(lengths) == len(groups or scores):
-        raise ValueError(f"{len(scores)} scores, {len(lengths)} lengths, {len(groups or scores)} groups")
+    if not len(scores) == len(values) == len(groups or scores):
+        raise ValueError(f"{len(scores)} scores, {len(values)} values, {len(groups or scores)} groups")
     if not len(scores):
         return NOTHING_MEASURED
     index = np.unique(np.array(groups or [""] * len(scores), dtype=str), return_inverse=True)[1]
-    ranks = [_mean_ranks(_centred(np.asarray(values, dtype=np.float64), index)) for values in (scores, lengths)]
-    first, second = (values - values.mean() for values in ranks)
+    ranks = [_mean_ranks(_centred(np.asarray(side, dtype=np.float64), index)) for side in (scores, values)]
+    first, second = (side - side.mean() for side in ranks)
     spread = math.sqrt(float(first @ first) * float(second @ second))
     if spread == 0:
         return NOTHING_MEASURED

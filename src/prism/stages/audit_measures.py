@@ -23,9 +23,9 @@ from prism.evals.probes import (
     ProbeResult,
     blank_images,
     change_number,
-    length_correlation,
     perturb_response,
     probe_result,
+    rank_correlation,
     shuffle_steps,
     swap_images,
 )
@@ -148,7 +148,7 @@ class _Readings:
         scores, rows = pairs.views[view].student.tolist(), self._rows.views[view].student
         lengths = [len(self._tokens[int(rows[place])]) for place in self._valid]
         prompts = [self._prompts[place] for place in self._valid]
-        return length_correlation([scores[place] for place in self._valid], lengths, prompts)
+        return rank_correlation([scores[place] for place in self._valid], lengths, prompts)
 
 
 def _part(response: Response, view: View) -> str:

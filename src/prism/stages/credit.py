@@ -1,4 +1,5 @@
-"""From a discriminator's scores, and where configured from verdicts on the answers, to advantages."""
+"""From a discriminator's scores, and where configured from verdicts on the answers, to advantages; and what such
+scores follow."""
 
 from collections.abc import Sequence
 
@@ -7,6 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prism.config import AddedAdvantage, Advantage, BranchAdvantage, GatedAdvantage, MixedAdvantage, SignAwareAdvantage
+from prism.data.world.datasets import described_fraction
+from prism.evals.probes import rank_correlation
+from prism.models import view_text
 from prism.objectives import (
     added_advantages,
     branch_advantages,
@@ -80,3 +84,39 @@ def _verified(
     is_checked = torch.tensor([verdict is not None and verdict != "unverifiable" for verdict in verdicts])
     is_decided = (is_checked & is_valid)[None] & (group_ids[:, None] == group_ids[None])
     return is_checked & is_decided.any(1)
+
+
+def credit_metrics(
+    groups: Sequence[RolloutGroup],
+    responses: Sequence[Response],
+    verdicts: Sequence[Verdict | None],
+    pairs: ContestScores,
+) -> dict[str, float | None]:
+    """What the scores follow among the valid rollouts of a prompt, which is all that the policy learns from them.
+
+    Rank correlations of each view's scores with the length of the text that is scored, with whether the answer is
+    right and, in the built-in world, with how much of the description is. None where nothing varies or nobody knows.
+    """
+    prompts = [group.prompt for group in groups for _ in group.rollouts]
+    places = [str(place) for place, group in enumerate(groups) for _ in group.rollouts]
+    facts = [
+        described_fraction(prompt, str(response.caption)) if response.is_valid else None
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+    answers = [
+        float(verdict == "correct") if response.is_valid and verdict in ("correct", "wrong") else None
+        for verdict, response in zip(verdicts, responses, strict=True)
+    ]
+    metrics: dict[str, float | None] = {}
+    for view, scores in pairs.views.items():
+        lengths = [len(view_text(response, view)) if response.is_valid else None for response in responses]
+        for name, values in (("length", lengths), ("answer", answers), ("facts", facts)):
+            metrics[f"credit/{view}_{name}"] = _followed(scores.student.tolist(), values, places)
+    return metrics
+
+
+def _followed(scores: Sequence[float], values: Sequence[float | None], places: Sequence[str]) -> float | None:
+    known = [(row, value) for row, value in enumerate(values) if value is not None]
+    rows = [row for row, _ in known]
+    followed = [value for _, value in known]
+    return rank_correlation([scores[row] for row in rows], followed, [places[row] for row in rows]).mean

@@ -14,7 +14,7 @@ from prism.models import PromptEncoder
 from prism.records import Demonstration, Response, RolloutGroup
 from prism.rewards import Verdict, num_description_items, num_reasoning_steps, parse_response
 from prism.stages.control import Control
-from prism.stages.credit import align_advantages, verdicts_of
+from prism.stages.credit import align_advantages, credit_metrics, verdicts_of
 from prism.stages.game import game_loss, game_metrics
 from prism.stages.length import without_length
 from prism.stages.rollouts import description_metrics, mean, parse_rollout, rollout_metrics
@@ -41,6 +41,7 @@ class Round:
     def metrics(self, config: AlignConfig, encoder: PromptEncoder) -> dict[str, float | None]:
         metrics = rollout_metrics(self.groups, self.responses) | game_metrics(self.pairs)
         metrics |= discriminator_metrics(self.pairs, config) | answer_metrics(self.verdicts)
+        metrics |= credit_metrics(self.groups, self.responses, self.verdicts, self.pairs)
         metrics |= description_metrics(self.groups, self.responses) | teacher_metrics(self.demonstrations, encoder)
         return metrics | drift_metrics(self.demonstrations, self.responses)
 

@@ -20,7 +20,7 @@ from prism.evals.audit import (
     share,
 )
 from prism.evals.audit_text import format_audit
-from prism.evals.probes import ProbeResult, length_correlation, probe_result
+from prism.evals.probes import ProbeResult, probe_result, rank_correlation
 from prism.evals.shortcuts import ShortcutReport, TextPair, audit_shortcuts
 from prism.evals.statistics import NOTHING_MEASURED, Interval
 from prism.evals.text_features import Reading
@@ -178,7 +178,7 @@ def test_length_is_a_warning_where_it_surely_explains_much(interval: Interval, v
 
 def test_a_score_that_is_the_length_is_beyond_though_it_has_no_limits() -> None:
     prompts = [str(row // 2) for row in range(80)]
-    found = length_correlation([0.1 * row for row in range(80)], list(range(80)), prompts)
+    found = rank_correlation([0.1 * row for row in range(80)], list(range(80)), prompts)
     assert (found.mean, found.low) == (1.0, None)
     [check] = [check for check in judge(measures(length_correlation={"reasoning": found})) if check.verdict != "ok"]
     assert (check.name, check.verdict, check.measured) == ("length-correlated", "warning", "+1.00")

@@ -14,9 +14,9 @@ from prism.evals.probes import (
     blank_images,
     change_number,
     drop_last_sentence,
-    length_correlation,
     perturb_response,
     probe_result,
+    rank_correlation,
     shuffle_steps,
     swap_images,
     swap_lines,
@@ -201,7 +201,7 @@ def test_a_probe_of_nothing_and_of_broken_scores():
 
 def test_rank_correlation_worked_by_hand():
     # Ranks 1 2.5 2.5 4 5 against 2 1 3 5 4: products of deviations 2 + 1 + 0 + 2 + 2, squares 9.5 and 10.
-    interval = length_correlation([10, 20, 20, 30, 99], [5, 4, 6, 8, 7])
+    interval = rank_correlation([10, 20, 20, 30, 99], [5, 4, 6, 8, 7])
     assert interval.mean == pytest.approx(7 / math.sqrt(9.5 * 10))
     z, error = math.atanh(7 / math.sqrt(95)), math.sqrt((1 + 49 / 95 / 2) / 2)
     assert interval.low == pytest.approx(math.tanh(z - 1.959964 * error), abs=1e-6)
@@ -212,9 +212,9 @@ def test_rank_correlation_worked_by_hand():
 def test_rank_correlation_is_that_of_ranks():
     generator = np.random.default_rng(0)
     scores, lengths = generator.normal(size=30), generator.integers(1, 9, 30).astype(float)
-    found = length_correlation(list(scores), list(lengths))
-    assert length_correlation(list(np.exp(scores)), list(lengths**3)) == found
-    reversed_sign = length_correlation(list(-scores), list(lengths))
+    found = rank_correlation(list(scores), list(lengths))
+    assert rank_correlation(list(np.exp(scores)), list(lengths**3)) == found
+    reversed_sign = rank_correlation(list(-scores), list(lengths))
     assert reversed_sign.mean == pytest.approx(-(found.mean or 0))
     assert reversed_sign.low == pytest.approx(-(found.high or 0))
 
@@ -228,7 +228,7 @@ def test_limits_inside_groups_cover_the_truth():
         score = 0.5 * length + math.sqrt(0.75) * generator.normal(size=60)
         # Prompts of very different length and score, which must not count.
         shift = np.repeat(generator.normal(0, 50, 15), 4)
-        interval = length_correlation(list(score + shift), list(length + shift), [str(i // 4) for i in range(60)])
+        interval = rank_correlation(list(score + shift), list(length + shift), [str(i // 4) for i in range(60)])
         assert interval.low is not None and interval.high is not None
         covered += interval.low <= truth <= interval.high
     assert covered / 300 == pytest.approx(0.95, abs=0.035)
@@ -236,8 +236,8 @@ def test_limits_inside_groups_cover_the_truth():
 
 def test_between_prompts_nothing_counts():
     scores, lengths = [1.0, 2.0, 11.0, 12.0], [2.0, 1.0, 102.0, 101.0]
-    assert (length_correlation(scores, lengths).mean or 0) > 0
-    assert length_correlation(scores, lengths, ["a", "a", "b", "b"]) == Interval(-1.0, None, None, 4)
+    assert (rank_correlation(scores, lengths).mean or 0) > 0
+    assert rank_correlation(scores, lengths, ["a", "a", "b", "b"]) == Interval(-1.0, None, None, 4)
 
 
 @pytest.mark.parametrize(
@@ -245,12 +245,12 @@ def test_between_prompts_nothing_counts():
     [([], [], None), ([1.0], [2.0], None), ([1.0, 2.0], [3.0, 3.0], None), ([0.1, 0.7], [1.0, 2.0], ["a", "b"])],
 )
 def test_no_correlation_without_variation(scores: list[float], lengths: list[float], groups: list[str] | None):
-    assert length_correlation(scores, lengths, groups) == NOTHING_MEASURED
+    assert rank_correlation(scores, lengths, groups) == NOTHING_MEASURED
 
 
 def test_rows_that_disagree_in_number_are_refused():
     with pytest.raises(ValueError, match="2 scores, 1 lengths"):
-        length_correlation([1.0, 2.0], [1.0])
+        rank_correlation([1.0, 2.0], [1.0])
 
 
 def test_draws_are_not_all_the_same():

@@ -1,19 +1,22 @@
 """Advantages and metrics of a round of alignment by hand, and rollouts of earlier rounds among them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from prism.config import AlignConfig
 from prism.config.control import ControlConfig, Replay
+from prism.data.world.datasets import DEV, FAITHFUL, demonstrations
 from prism.errors import DataError
 from prism.models import Discriminator, PromptEncoder
-from prism.records import Demonstration, RolloutGroup
+from prism.records import Demonstration, Rollout, RolloutGroup
 from prism.rewards import parse_response
 from prism.stages.control import Control
-from prism.stages.credit import align_advantages, verdicts_of
+from prism.stages.credit import align_advantages, credit_metrics, verdicts_of
 from prism.stages.game import game_metrics
 from prism.stages.length import without_length
 from prism.stages.rollouts import description_metrics, parse_rollout
@@ -174,6 +177,61 @@ def test_teacher_metrics_by_hand(make_prompt: Make, encoder: PromptEncoder) -> N
     length = sum(len(encoder.completion_ids(text)) for text in responses) / 2
     expected = {"teacher/length": length, "teacher/num_steps": 1.5, "teacher/num_items": 2.5}
     assert teacher_metrics(demonstrations, encoder) == expected
+
+
+def test_what_scores_follow_is_measured_within_groups(make_prompt: Make, make_rollout: Make) -> None:
+    """The first prompt's longer texts score higher, the second's right answers; an invalid rollout counts nowhere.
+    Over both, by hand: ranks of differences from the groups' means."""
+    texts = [
+        TEXT.format(caption, think, answer)
+        for caption, think, answer in (
+            ("a", "1. b", "2"),
+            ("a b", "1. b c", "2"),
+            ("a b c", "1. b c d", "2"),
+            ("a", "1. b", "2"),
+            ("a", "1. b", "3"),
+            ("a", "1. b", "3"),
+        )
+    ]
+    rollouts = [make_rollout(text) for text in [*texts[:3], "no format", *texts[3:], "no format"]]
+    prompts = [replace(make_prompt(place), answer="2") for place in range(2)]
+    groups = [RolloutGroup(prompts[0], tuple(rollouts[:4])), RolloutGroup(prompts[1], tuple(rollouts[4:]))]
+    responses = [parse_rollout(rollout) for rollout in rollouts]
+    is_valid = torch.tensor([response.is_valid for response in responses])
+    assert is_valid.sum() == 6
+    student = torch.tensor([1.0, 2.0, 3.0, 0.0, 9.0, 6.0, 6.0, 0.0])
+    views: dict[Any, ViewScores] = {
+        "perception": ViewScores(student, student),
+        "reasoning": ViewScores(student, -student),
+    }
+    verdicts = verdicts_of(groups, responses)
+    found = credit_metrics(groups, responses, verdicts, ContestScores(views, is_valid))
+    # Scores less their group's mean: −1, 0, 1, 2, −1, −1; lengths: −1, 0, 1, 0, 0, 0 (twice as much for characters).
+    score_ranks, length_ranks = [1, 3, 4, 5, 1, 1], [0, 2.5, 5, 2.5, 2.5, 2.5]
+    by_hand = float(np.corrcoef(score_ranks, length_ranks)[0, 1])
+    assert found["credit/perception_length"] == pytest.approx(by_hand)
+    assert found["credit/reasoning_length"] == pytest.approx(-by_hand)
+    # Answers less their group's mean: 0, 0, 0, 2/3, −1/3, −1/3.
+    by_hand = float(np.corrcoef(score_ranks, [3, 3, 3, 5, 0.5, 0.5])[0, 1])
+    assert found["credit/perception_answer"] == pytest.approx(by_hand)
+    assert found["credit/perception_facts"] is found["credit/reasoning_facts"] is None
+
+
+def test_facts_are_followed_in_the_built_in_world() -> None:
+    """A score that is the share of facts follows them without exception, and one that never varies nothing."""
+    example = next(demonstrations("facts", DEV, FAITHFUL, 1, seed=0))
+    teacher = parse_response(example.completion)
+    items = str(teacher.caption).split(", ")
+    captions = [", ".join(items[:count]) for count in (1, 2, 4)]
+    responses = [parse_response(TEXT.format(caption, "1. so", "2")) for caption in captions]
+    groups = [RolloutGroup(example.prompt, tuple(Rollout(0, (), response.text, True) for response in responses))]
+    rising, flat = torch.tensor([1.0, 2.0, 3.0]), torch.zeros(3)
+    views: dict[Any, ViewScores] = {"perception": ViewScores(flat, rising), "reasoning": ViewScores(flat, flat)}
+    found = credit_metrics(groups, responses, [None] * 3, ContestScores(views, torch.ones(3, dtype=torch.bool)))
+    assert found["credit/perception_facts"] == found["credit/perception_length"] == pytest.approx(1)
+    assert (
+        found["credit/reasoning_facts"] is found["credit/reasoning_length"] is found["credit/perception_answer"] is None
+    )
 
 
 def make_round_of(
