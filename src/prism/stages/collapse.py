@@ -176,7 +176,7 @@ def _texts_degenerated(evidence: Evidence, limits: CollapseLimits) -> Iterator[D
     advice = "lower align.policy_learning_rate or tie the policy to SFT with align.kl"
     teacher_length = mean(evidence.recent, TEACHER_LENGTH)
     # A policy that imitates a teacher of few words is as sure of them as it should be.
-    is_imitating = (left := _distance_left(evidence)) is not None and left <= limits.near
+    is_imitating = (left := distance_left(evidence.beginning, evidence.recent)) is not None and left <= limits.near
     for metric, name, bounds in (
         (ENTROPY, "entropy", limits.entropy),
         (LENGTH, "length", limits.length),
@@ -203,21 +203,21 @@ def _texts_degenerated(evidence: Evidence, limits: CollapseLimits) -> Iterator[D
 
 def _astray(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
     """A warning: such a game has been seen to turn round, after a while and some harm."""
-    left = _distance_left(evidence)
+    left = distance_left(evidence.beginning, evidence.recent)
     if left is not None and left > limits.astray:
         yield Diagnosis(
             "rollouts-astray",
             f"the words of the rollouts of {evidence.steps} are {left:.2g} × as far from the teacher's as those that "
-            "the game began with; see what the scores follow (credit/…), warm up at a lower rate, lower "
+            "the game began with; see what the scores follow (credit/…), warm up for longer, lower "
             "align.policy_learning_rate or turn on align.length_correction",
             is_fatal=False,
         )
 
 
-def _distance_left(evidence: Evidence) -> float | None:
+def distance_left(beginning: Row, recent: Sequence[Row]) -> float | None:
     """The share of the distance between words with which the game began, descriptions and reasonings taken together;
     None where nobody knows, as where a part that was there at first has gone."""
-    pairs = [(evidence.beginning[name], mean(evidence.recent, name)) for name in WORDS_FROM_TEACHER]
+    pairs = [(beginning[name], mean(recent, name)) for name in WORDS_FROM_TEACHER]
     known = [(before, now) for before, now in pairs if before is not None]
     total = sum(before for before, _ in known)
     if not total or any(now is None for _, now in known):

@@ -2,9 +2,9 @@
 
 No limit stops such a game, since every step of it looks healthy: a discriminator that still tells the rollouts apart
 late in the game does so in a healthy one as well. It is the change that tells. While alignment works, more answers are
-right, as far as the verifier knows. Rollouts come closer to the teacher's responses and the discriminator, which learns
-meanwhile, tells fewer of them apart, unless SFT has left them so far off that it tells all of them to the end: so
-whether it does counts only where answers do not say that the game has helped (`docs/method.md`).
+right, as far as the verifier knows, and rollouts come closer to the teacher's responses. The discriminator, which
+learns meanwhile, tells fewer of them apart, unless SFT has left them so far off that it tells all of them to the end:
+so whether it does counts only where neither answers nor distances say that the game has helped (`docs/method.md`).
 """
 
 import math
@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, variance
 
 from prism.evals.statistics import student_t_quantile
-from prism.stages.collapse import MIN_PAIRS, Diagnosis, Row, pooled, views_of_row
+from prism.stages.collapse import (
+    MIN_PAIRS,
+    WORDS_FROM_TEACHER,
+    Diagnosis,
+    Row,
+    distance_left,
+    mean,
+    pooled,
+    views_of_row,
+)
 
 MIN_STEPS = 20
 """Of a shorter game no change can be expected."""
@@ -27,6 +36,9 @@ about the rollouts.
 """
 ANSWERS = "reward/accuracy"
 """Right answers over all rollouts of a step; None where the verifier knows none."""
+FARTHER, CLOSER = 1.1, 0.8
+"""Shares of the distance to the teacher's words that are left: one of a game that led away, one of a game that did not.
+Between them it may be chance: the same policy's distance differs by some percent between windows of a game."""
 LEAST_FALL = 0.08
 """Accuracy fell by 0.11 and more in games that brought the policy nearly all the way to the teacher, by 0.04 at most in
 those that did harm, and by as little in some that helped and had far to go."""
@@ -60,9 +72,30 @@ def look_back(rows: Sequence[Row]) -> list[Diagnosis]:
     before, now = _answers(first), _answers(last)
     rise = _rise(before, now) if before and now else 0.0
     found = [_answers_worse(before, now)] if before and now and rise < 0 else []
+    left = _distance_left(first, last)
+    if left is not None and left > FARTHER:
+        found.append(_farther(left, first, last))
+    has_helped = rise > 0 or (left is not None and left < CLOSER)
     for view in views_of_row(rows[-1]):
-        found += _of_view(view, first, last, has_helped=rise > 0)
+        found += _of_view(view, first, last, has_helped=has_helped)
     return found
+
+
+def _distance_left(first: Sequence[Row], last: Sequence[Row]) -> float | None:
+    """None, too, of a game whose distances to the teacher were not recorded."""
+    if any(name not in row for row in (*first, *last) for name in WORDS_FROM_TEACHER):
+        return None
+    return distance_left({name: mean(first, name) for name in WORDS_FROM_TEACHER}, last)
+
+
+def _farther(left: float, first: Sequence[Row], last: Sequence[Row]) -> Diagnosis:
+    return Diagnosis(
+        "rollouts-farther",
+        f"the words of the rollouts of {_steps_text(last)} are {left:.2g} × as far from the teacher's as those of "
+        f"{_steps_text(first)}; see what the scores followed (credit/…), warm up for more steps, turn on "
+        "align.length_correction, lower align.policy_learning_rate or leave alignment out",
+        is_fatal=False,
+    )
 
 
 @dataclass(frozen=True, slots=True)

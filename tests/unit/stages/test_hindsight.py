@@ -61,6 +61,41 @@ def test_a_policy_that_left_the_language_is_told_apart_to_the_end() -> None:
     assert warnings[0].line.startswith("perception: accuracy 0.8")
 
 
+def with_distances(rows: Any, description: tuple[float, float], reasoning: tuple[float | None, float | None]) -> Any:
+    """`rows` with the distances of words in the first and in the last fifth; nothing is known of those between."""
+    found = []
+    for place, row in enumerate(rows):
+        chosen = 0 if place < len(rows) // 5 else 1
+        distances = {"drift/description/bigrams": description[chosen], "drift/reasoning/bigrams": reasoning[chosen]}
+        found.append(row | distances)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("description", "reasoning", "expected"),
+    [
+        ((0.10, 0.13), (0.07, 0.06), ["rollouts-farther"]),  # 0.19 of 0.17
+        ((0.10, 0.11), (0.07, 0.07), []),  # 0.18 of 0.17
+        ((0.10, 0.03), (0.07, 0.20), ["rollouts-farther"]),
+        ((0.10, 0.20), (None, None), ["rollouts-farther"]),
+        ((0.10, 0.20), (0.07, None), []),  # no valid rollout is left to measure
+    ],
+)
+def test_rollouts_that_end_farther_from_the_teacher(
+    description: tuple[float, float], reasoning: tuple[float | None, float | None], expected: list[str]
+) -> None:
+    """Whatever the discriminator tells of them, which here is less and less."""
+    rows = with_distances(course((0.93, 0.6), (2.1, 0.9)), description, reasoning)
+    assert names(rows) == expected
+
+
+def test_who_came_closer_to_the_teacher_may_still_be_told_apart() -> None:
+    """By more and more: a discriminator learns, and the last faults are the easiest to see."""
+    rows = course((0.93, 0.89), (2.1, 3.9))
+    assert names(with_distances(rows, (0.10, 0.06), (0.07, 0.07))) == []  # 0.13 of 0.17
+    assert names(with_distances(rows, (0.10, 0.07), (0.07, 0.07))) == ["rollouts-not-closer"]
+
+
 def test_rollouts_that_stay_told_apart_by_more_and_more() -> None:
     (warning,) = look_back(course((0.93, 0.89), (2.1, 3.9)))
     assert warning.name == "rollouts-not-closer"
