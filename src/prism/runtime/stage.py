@@ -22,7 +22,7 @@ first one's affair, but for their shards in a checkpoint.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -144,6 +144,7 @@ class StageRun:
         self._training = {"modules": modules or {}, "optimizers": optimizers or {}, "schedulers": schedulers or {}}
         self._state = {} if state is None else state
         loaded = load_latest(self._checkpoints, **self._training)
+        from_first(partial(self._drop_logs, () if loaded is None else loaded.state["logs"]))
         if loaded is None:
             return
         self._state.clear()
@@ -247,6 +248,14 @@ class StageRun:
         self._tidy()
         if self._lock is not None:
             self._lock.release()
+
+    def _drop_logs(self, known: Collection[str]) -> None:
+        """Logs that were begun after the checkpoint: were the steps that are done again to write none, what an
+        unfinished run had said would stand there as if it were true."""
+        with storage_errors(self.directory):
+            for path in self.directory.glob("*.jsonl"):
+                if path.name not in known:
+                    path.unlink()
 
     def _settle_steps(self, identity: Identity, num_steps: int | Callable[[], int]) -> int:
         if not callable(num_steps):

@@ -292,6 +292,25 @@ def test_an_edited_log_stops_the_command(tmp_path):
         Toy(tmp_path / "run").train()
 
 
+@pytest.mark.parametrize("stop_in", [2, 5])
+def test_what_was_logged_for_the_first_time_after_the_checkpoint_is_gone(tmp_path, stop_in):
+    """Before there was one, too. Who repeats the step may come to another end, on a GPU or with other processes."""
+    cut = Toy(tmp_path / "run")
+    cut.attach()
+    with pytest.raises(KeyError):
+        for step in cut.run.steps():
+            cut.body(step)
+            if step == stop_in:
+                cut.run.log("events.jsonl").append({"step": step, "event": "stop"})
+                raise KeyError("killed")
+    del cut
+    toy = Toy(tmp_path / "run")
+    toy.train()
+    toy.finish()
+    assert not (tmp_path / "run" / "events.jsonl").exists()
+    assert [row["item"] for row in _rows(tmp_path / "run" / "items.jsonl")] == [1, 3, 5, 7]
+
+
 def test_files_of_something_else_are_not_touched(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("x")
