@@ -244,6 +244,17 @@ def test_vllm_is_no_remedy_where_it_would_not_start_or_sampling_fits() -> None:
     assert not offered(cpus)
 
 
+def test_the_recipe_in_the_readme_fits_eight_gpus_of_80_gb_and_would_not_by_default(tmp_path: Path) -> None:
+    readme = tmp_path / "readme.toml"
+    readme.write_text((ROOT / "README.md").read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0])
+    plan_table = load_recipe(PAPER).plan
+    assert plan_table is not None
+    lengths = [f"plan.{name}={value}" for name, value in plan_table.model_dump(mode="json", exclude_none=True).items()]
+    assert plan(*lengths, recipe=readme).fits
+    defaults = [f"{name}=none" for name in ("precision", "attention", "activation_checkpointing", "rollout")]
+    assert not plan(*lengths, *defaults, recipe=readme).fits
+
+
 def test_the_recipe_for_one_gpu_fits_one() -> None:
     assert plan(hardware="rtx4090", recipe=PAPER.with_name("one-gpu.toml")).fits
 
