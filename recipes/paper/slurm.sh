@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # The paper's run on one machine of eight GPUs, or on several, under SLURM:
 #
+#     . .venv/bin/activate
 #     mkdir -p runs
 #     sbatch recipes/paper/slurm.sh recipes/paper/qwen3-vl-4b.toml
 #     sbatch --nodes 4 recipes/paper/slurm.sh recipes/paper/qwen3-vl-4b.toml
 #
 # One torchrun per machine starts a process per GPU; all meet at the first machine. Fifteen minutes before its time is up
 # the job is sent a signal, which it passes on: the run saves after its step, and the job queues itself again, to go on
-# from there. Data, models and runs must lie where every machine sees them. Not tried on a cluster (docs/scaling.md).
+# from there: ten times for the 234 hours that the run above is planned at. Data, models and runs must lie where every
+# machine sees them. Not tried on a cluster (docs/scaling.md).
 
 #SBATCH --job-name prism
 #SBATCH --nodes 1

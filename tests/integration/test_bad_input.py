@@ -118,7 +118,7 @@ def test_missing_vllm_is_noticed_before_anything_runs(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     micro = Path(__file__).with_name("micro.toml")
     assert main(["run", str(micro), f"output={tmp_path / 'run'}", "rollout.type=vllm"]) == 2
-    assert 'pip install "prism-vlm[vllm]"' in one_line(capsys)
+    assert 'pip install -e ".[vllm]"' in one_line(capsys)
     assert not (tmp_path / "run").exists()
 
 

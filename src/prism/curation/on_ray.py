@@ -47,7 +47,7 @@ def on_ray(work: Work, rows: Iterator[Row]) -> Iterator[Outcome]:
 
 def _import_ray() -> Any:
     if importlib.util.find_spec("ray") is None:
-        raise ConfigError('Ray is not installed; pip install "prism-vlm[ray]"')
+        raise ConfigError('Ray is not installed: pip install -e ".[ray]" in PRISM\'s directory')
     importlib.import_module("ray.data")
     return importlib.import_module("ray")
 

@@ -141,8 +141,8 @@ def _load_from_hub(hub_id: str, config: str | None, split: str, revision: str | 
         from datasets.exceptions import DatasetsError
     except ImportError:
         raise ConfigError(
-            f"{hub_id} is to be read from the hub, which needs datasets: pip install prism-vlm[hub], "
-            "or download it and name its directory"
+            f'{hub_id} is to be read from the hub, which needs datasets: pip install -e ".[hub]" in PRISM\'s '
+            "directory, or download it and name its directory"
         ) from None
     try:
         return datasets.load_dataset(hub_id, config, split=split, revision=revision)

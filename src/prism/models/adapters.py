@@ -141,7 +141,9 @@ def _adapted(layer: Any) -> nn.Parameter:
 def require_peft() -> None:
     """Raises ConfigError where peft is not installed; does not import it."""
     if importlib.util.find_spec("peft") is None:
-        raise ConfigError('lora: peft is not installed: pip install "prism-vlm[lora]", or leave [lora] out')
+        raise ConfigError(
+            'lora: peft is not installed: pip install -e ".[lora]" in PRISM\'s directory, or leave [lora] out'
+        )
 
 
 def _import_peft() -> Any:

@@ -192,16 +192,22 @@ def _warnings(context: Context, stages: Sequence[StageEstimate]) -> list[str]:
             "too uneven packs; lower token_budget or take more prompts a step"
         )
     if isinstance(recipe.rollout, VllmRollout):
-        _, room = vllm_memory(context.policy.shape, recipe.rollout, context.hardware)
-        longest = recipe.max_prompt_tokens + max(
-            (stage.max_response_tokens for stage in (recipe.warmup, recipe.align, recipe.rlvr) if stage), default=0
-        )
+        room, longest = vllm_room(recipe, context.policy.shape, context.hardware)
         if room < longest:
             lines.append(
                 f"vLLM: rollout.memory_fraction leaves room for {room:,.0f} tokens beside the copy, one sequence may "
                 f"have {longest:,}: it would not start"
             )
     return lines
+
+
+def vllm_room(recipe: Recipe, policy: ModelShape, hardware: Hardware) -> tuple[float, int]:
+    """Tokens that the cache of the recipe's vLLM has room for beside the copy, and those of the longest sequence, for
+    which there must be room, else vLLM does not start."""
+    assert isinstance(recipe.rollout, VllmRollout)
+    _, room = vllm_memory(policy, recipe.rollout, hardware)
+    stages = (recipe.warmup, recipe.align, recipe.rlvr, recipe.evaluation)
+    return room, recipe.max_prompt_tokens + max((stage.max_response_tokens for stage in stages if stage), default=0)
 
 
 def _left_out(context: Context) -> list[str]:

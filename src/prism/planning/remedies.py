@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from prism.config import Hardware, LoraConfig, Recipe, VllmRollout
+from prism.config import Hardware, LoraConfig, Recipe, TransformersRollout, VllmRollout
 from prism.planning.estimate import Estimate
 from prism.planning.lengths import Lengths, find_lengths
-from prism.planning.plan import estimate
+from prism.planning.plan import estimate, policy_shape, vllm_room
+from prism.planning.stages import SAMPLING
 
 _MOST_RANKS = 1024
 _NOTABLE = 0.98
 _STAGES = ("sft", "warmup", "align", "rlvr")
+_VLLM = "rollout.type=vllm rollout.sleep=true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +24,20 @@ class Remedy:
 
 
 def find_remedies(recipe: Recipe, hardware: Hardware) -> list[Remedy]:
-    """Each setting that lowers the peak by itself, all of them together, those with adapters, and, if none of that
-    fits, all of them on as many ranks as it takes."""
+    """Each setting that lowers the peak by itself, all of them together, these with vLLM where sampling by the training
+    model is what still does not fit, those with adapters, and, if none of that fits, all of them on as many ranks as it
+    takes."""
     lengths = find_lengths(recipe)
-    enough = _NOTABLE * estimate(recipe, hardware, lengths).peak.peak.bytes
-    found: list[Remedy] = []
-    together = recipe
-    for change, apply in _CHANGES.items():
-        changed = apply(recipe)
-        if changed == recipe:
-            continue
-        remedy = Remedy(_words(change, recipe), estimate(changed, hardware, lengths))
-        if remedy.estimate.peak.peak.bytes < enough:
-            found.append(remedy)
-            together = apply(together)
+    found = _single_changes(recipe, hardware, lengths)
+    together = _with_all(recipe, found)
     words = " ".join(remedy.change for remedy in found)
     if len(found) > 1:
+        found.append(Remedy(words, estimate(together, hardware, lengths)))
+    if (sampled := _by_vllm(together, hardware, lengths)) is not None:
+        # What sampling was larger than may now be the peak.
+        more = _single_changes(sampled, hardware, lengths)
+        together = _with_all(sampled, more)
+        words = " ".join([words, _VLLM, *(remedy.change for remedy in more)]).strip()
         found.append(Remedy(words, estimate(together, hardware, lengths)))
     if recipe.lora is None:
         adapted = together.model_copy(update={"lora": LoraConfig()})
@@ -45,6 +45,23 @@ def find_remedies(recipe: Recipe, hardware: Hardware) -> list[Remedy]:
     if not any(remedy.estimate.fits for remedy in found):
         found += _on_more_ranks(together, words, hardware, lengths)
     return found
+
+
+def _single_changes(recipe: Recipe, hardware: Hardware, lengths: Lengths) -> list[Remedy]:
+    """Those that lower the peak of `recipe`, each by itself."""
+    enough = _NOTABLE * estimate(recipe, hardware, lengths).peak.peak.bytes
+    changed = [(_words(change, recipe), apply(recipe)) for change, apply in _CHANGES.items()]
+    found = [Remedy(words, estimate(other, hardware, lengths)) for words, other in changed if other != recipe]
+    return [remedy for remedy in found if remedy.estimate.peak.peak.bytes < enough]
+
+
+def _with_all(recipe: Recipe, remedies: Sequence[Remedy]) -> Recipe:
+    chosen = {remedy.change for remedy in remedies}
+    together = recipe
+    for change, apply in _CHANGES.items():
+        if _words(change, recipe) in chosen:
+            together = apply(together)
+    return together
 
 
 def _on_more_ranks(recipe: Recipe, words: str, hardware: Hardware, lengths: Lengths) -> list[Remedy]:
@@ -59,6 +76,24 @@ def _on_more_ranks(recipe: Recipe, words: str, hardware: Hardware, lengths: Leng
         if found.fits:
             return [Remedy(f"{words} on {ranks} ranks".strip(), found)]
     return []
+
+
+def _by_vllm(recipe: Recipe, hardware: Hardware, lengths: Lengths) -> Recipe | None:
+    """`recipe` with vLLM that sleeps, where a device has no room for what its training model samples, and vLLM would
+    start there and take less. None on CPUs, where it does not sleep."""
+    if not isinstance(recipe.rollout, TransformersRollout) or not hardware.is_asynchronous:
+        return None
+    largest = _largest_sampling(estimate(recipe, hardware, lengths))
+    changed = recipe.model_copy(update={"rollout": VllmRollout(sleep=True)})
+    room, longest = vllm_room(changed, policy_shape(recipe), hardware)
+    if largest <= hardware.usable_bytes or room < longest:
+        return None
+    return changed if _largest_sampling(estimate(changed, hardware, lengths)) < largest else None
+
+
+def _largest_sampling(planned: Estimate) -> float:
+    sizes = (phase.bytes for stage in planned.stages for phase in stage.phases if phase.name in SAMPLING)
+    return max(sizes, default=0.0)
 
 
 def _with_checkpointing(recipe: Recipe) -> Recipe:

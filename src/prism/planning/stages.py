@@ -34,6 +34,9 @@ from prism.planning.work import (
 )
 from prism.stages.rollouts import SAMPLE_EVERY
 
+SAMPLING = ("sampling", "greedy", "sampled")
+"""The phases that draw rollouts; the last two are evaluation's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

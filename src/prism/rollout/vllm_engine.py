@@ -251,7 +251,8 @@ def require_vllm() -> None:
     # A directory of that name on the path is found as well, but has no file to load.
     if found is None or found.origin is None:
         raise ConfigError(
-            'rollout.type = "vllm": vLLM is not installed: pip install "prism-vlm[vllm]", or leave rollout.type out'
+            'rollout.type = "vllm": vLLM is not installed: pip install -e ".[vllm]" in PRISM\'s directory, or leave '
+            "rollout.type out"
         )
 
 

@@ -150,7 +150,7 @@ def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
 
 def test_the_hub_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match=r"some/set .* pip install prism-vlm\[hub\]"):
+    with pytest.raises(ConfigError, match=r'some/set .* pip install -e "\.\[hub\]"'):
         load_rows(None, hub_id="some/set", hub_configs=(), hub_split="test")
 
 

@@ -210,6 +210,51 @@ def test_what_saves_nothing_at_the_peak_is_no_remedy() -> None:
     assert [remedy.change for remedy in find_remedies(load_recipe(PAPER), load_hardware("h100"))] == ["lora={rank=16}"]
 
 
+def test_vllm_is_a_remedy_where_the_training_model_samples_too_much() -> None:
+    recipe, hardware = load_recipe(PAPER, ["rollout.type=transformers"]), load_hardware("8xh100")
+    planned = estimate(recipe, hardware)
+    assert (planned.peak.peak.name, planned.fits) == ("sampling", False)
+    first, *_ = find_remedies(recipe, hardware)
+    assert first.change == "rollout.type=vllm rollout.sleep=true"
+    # The recipe as it is written has these settings, and what is printed can be typed.
+    assert first.estimate.peak.peak.bytes == plan().peak.peak.bytes == plan(*first.change.split()).peak.peak.bytes
+
+
+def test_with_vllm_what_sampling_was_larger_than_is_looked_at_too() -> None:
+    """Sampling from whole copies is the peak, so that neither setting lowers it; without it the updates are."""
+    changes = ["rollout.type=transformers", "rollout.batch_size=128", "activation_checkpointing=false"]
+    recipe, hardware = load_recipe(PAPER, changes), load_hardware("8xh100")
+    settings = find_remedies(recipe, hardware)[0].change.split()
+    assert settings[:2] == ["rollout.type=vllm", "rollout.sleep=true"]
+    assert "activation_checkpointing=true" in settings
+    assert plan(*changes, *settings).fits
+
+
+def test_vllm_is_no_remedy_where_it_would_not_start_or_sampling_fits() -> None:
+    def offered(hardware: Hardware, *changes: str) -> bool:
+        found = find_remedies(load_recipe(PAPER, ["rollout.type=transformers", *changes]), hardware)
+        return any("vllm" in remedy.change for remedy in found)
+
+    few = ["rollout.batch_size=4", "activation_checkpointing=false", "attention=sdpa"]
+    assert not plan("rollout.type=transformers", *few).fits
+    assert not offered(load_hardware("8xh100"), *few)
+    # Of 23.5 GiB its share would leave 8,000 tokens beside a copy of 8.3 GiB, and a sequence may have 10,240.
+    assert not offered(load_hardware("8xrtx4090"))
+    cpus = load_hardware("8xh100").model_copy(update={"is_asynchronous": False})
+    assert not offered(cpus)
+
+
+def test_the_recipe_in_the_readme_fits_eight_gpus_of_80_gb_and_would_not_by_default(tmp_path: Path) -> None:
+    readme = tmp_path / "readme.toml"
+    readme.write_text((ROOT / "README.md").read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0])
+    plan_table = load_recipe(PAPER).plan
+    assert plan_table is not None
+    lengths = [f"plan.{name}={value}" for name, value in plan_table.model_dump(mode="json", exclude_none=True).items()]
+    assert plan(*lengths, recipe=readme).fits
+    defaults = [f"{name}=none" for name in ("precision", "attention", "activation_checkpointing", "rollout")]
+    assert not plan(*lengths, *defaults, recipe=readme).fits
+
+
 def test_the_recipe_for_one_gpu_fits_one() -> None:
     assert plan(hardware="rtx4090", recipe=PAPER.with_name("one-gpu.toml")).fits
 

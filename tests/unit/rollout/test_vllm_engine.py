@@ -315,7 +315,7 @@ def test_without_vllm_the_error_names_the_extra(
     if has_directory:
         (tmp_path / "vllm").mkdir()
     importlib.invalidate_caches()
-    with pytest.raises(ConfigError, match=r'pip install "prism-vlm\[vllm\]"'):
+    with pytest.raises(ConfigError, match=r'pip install -e "\.\[vllm\]"'):
         VllmEngine(SHIPPED_BASE, encoder, VllmRollout(), max_length=100)
 
 

@@ -258,5 +258,5 @@ def test_the_game_and_rlvr_train_adapters(make_workspace: Make, monkeypatch: pyt
 
 def test_without_peft_the_error_names_the_extra(make_policy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r'pip install "prism-vlm\[lora\]"'):
+    with pytest.raises(ConfigError, match=r'pip install -e "\.\[lora\]"'):
         add_adapters(make_policy(), rank=2, alpha=8.0, seed=1)
