@@ -27,6 +27,7 @@ from prism.runtime.optimizer import clip_gradients, descend, make_optimizer
 from prism.runtime.seeding import derive_seed
 from prism.runtime.stage import METRICS, StageRun
 from prism.stages.control import Control, Decision, scaled_rates
+from prism.stages.credit import check_answers
 from prism.stages.datasets import read_alignment
 from prism.stages.discriminators import load_discriminator_for_alignment, open_game
 from prism.stages.engines import open_engine
@@ -65,6 +66,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     if run.is_complete:
         return
     demonstrations = read_alignment(workspace, config.max_response_tokens)
+    check_answers(config.advantage, (demonstration.prompt for demonstration in demonstrations))
     players = _load_players(workspace, planned.start, config)
     discriminator, encoder = players.discriminator, players.encoder
     control, audits = _attach(workspace, run, players, config)

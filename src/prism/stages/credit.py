@@ -1,7 +1,7 @@
 """From a discriminator's scores, and where configured from verdicts on the answers, to advantages; and what such
 scores follow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prism.config import AddedAdvantage, Advantage, BranchAdvantage, GatedAdvantage, MixedAdvantage, SignAwareAdvantage
 from prism.data.world.datasets import described_fraction
+from prism.errors import DataError
 from prism.evals.probes import rank_correlation
 from prism.models import view_text
 from prism.objectives import (
@@ -34,6 +35,15 @@ def verdicts_of(groups: Sequence[RolloutGroup], responses: Sequence[Response]) -
         return verdict_of(response, prompt) if prompt.answer else None
 
     return spread_out(verdict, list(zip(responses, prompts, strict=True)))
+
+
+def check_answers(form: Advantage, prompts: Iterable[Prompt]) -> None:
+    """DataError where an advantage heeds answers and no prompt has one: the game would be that of its base form."""
+    if not isinstance(form, BranchAdvantage | MixedAdvantage) and not any(prompt.answer for prompt in prompts):
+        raise DataError(
+            f'align.advantage.type is "{form.type}", which heeds whether answers are right, and no row of the '
+            f'alignment data has an answer: add the answers, or take "{form.base.type}"'
+        )
 
 
 def align_advantages(

@@ -16,7 +16,7 @@ from prism.models import Discriminator, PromptEncoder
 from prism.records import Demonstration, Rollout, RolloutGroup
 from prism.rewards import parse_response
 from prism.stages.control import Control
-from prism.stages.credit import align_advantages, credit_metrics, verdicts_of
+from prism.stages.credit import align_advantages, check_answers, credit_metrics, verdicts_of
 from prism.stages.game import game_metrics
 from prism.stages.length import without_length
 from prism.stages.rollouts import description_metrics, parse_rollout
@@ -177,6 +177,16 @@ def test_teacher_metrics_by_hand(make_prompt: Make, encoder: PromptEncoder) -> N
     length = sum(len(encoder.completion_ids(text)) for text in responses) / 2
     expected = {"teacher/length": length, "teacher/num_steps": 1.5, "teacher/num_items": 2.5}
     assert teacher_metrics(demonstrations, encoder) == expected
+
+
+def test_an_advantage_that_heeds_answers_needs_some(make_prompt: Make) -> None:
+    prompts = [replace(make_prompt(place), answer=answer) for place, answer in enumerate((None, "2", None))]
+    form = make_config(advantage={"type": "gated", "base": {"type": "mixed"}}).advantage
+    check_answers(form, prompts)
+    check_answers(make_config().advantage, prompts[:1])
+    message = 'advantage.type is "gated", which .* no row .* add the answers, or take "mixed"'
+    with pytest.raises(DataError, match=message):
+        check_answers(form, [prompts[0], prompts[2]])
 
 
 def test_what_scores_follow_is_measured_within_groups(make_prompt: Make, make_rollout: Make) -> None:
