@@ -1,5 +1,6 @@
 """Supervised fine-tuning, discriminator warm-up and alignment."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Tag, model_validator
@@ -54,11 +55,13 @@ SAMPLES_PER_PROMPT = 2
 class WarmupConfig(OptimizerSettings):
     """Discriminator warm-up on (teacher, SFT rollout) pairs, one per branch and prompt.
 
-    `batch_size` counts prompts per step; `num_heldout` prompts are set aside to measure pair accuracy
-    every `evaluate_every` steps; `balance_coefficient` weighs the experts' load-balancing loss.
+    `batch_size` counts prompts per step, and the `num_steps` steps go `num_epochs` times over their pairs: more epochs
+    need fewer rollouts. `num_heldout` prompts are set aside to measure pair accuracy every `evaluate_every` steps;
+    `balance_coefficient` weighs the experts' load-balancing loss.
     """
 
     num_steps: Count
+    num_epochs: Count = 1
     batch_size: Count = 16
     learning_rate: Positive = 1e-5
     schedule: Schedule = "cosine"
@@ -75,7 +78,7 @@ class WarmupConfig(OptimizerSettings):
     @property
     def num_prompts(self) -> int:
         """Prompts that are sampled, if the data have so many."""
-        return self.num_heldout + self.num_steps * self.batch_size
+        return self.num_heldout + math.ceil(self.num_steps * self.batch_size / self.num_epochs)
 
     @model_validator(mode="after")
     def _check(self) -> "WarmupConfig":

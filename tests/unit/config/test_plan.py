@@ -44,6 +44,10 @@ def test_the_baseline_gets_the_rollouts_of_warmup_alignment_and_rlvr() -> None:
     stages = {stage.name: stage for stage in plan_stages(recipe)}
     assert stages["sft-grpo"].num_steps == matched_steps(recipe) == 11 + math.ceil((2 * 80 + 224) / 64)
     assert matched_steps(load_recipe(DEMO, [*settings, "warmup=none"])) == 11 + math.ceil(224 / 64)
+    # Of two epochs the second has no pairs of its own, and an odd one is drawn.
+    assert matched_steps(load_recipe(DEMO, [*settings, "warmup.num_epochs=2"])) == 11 + math.ceil((2 * 56 + 224) / 64)
+    odd = load_recipe(DEMO, ["warmup.num_steps=3", "warmup.batch_size=5", "warmup.num_epochs=2"])
+    assert odd.warmup is not None and odd.warmup.num_prompts == 32 + 8
     # The world has no more prompts than it is told to make.
     assert matched_steps(load_recipe(DEMO, [*settings, "data.alignment=64"])) == 11 + math.ceil((2 * 64 + 224) / 64)
     assert [name for name, stage in stages.items() if stage.is_baseline] == ["sft-grpo"]

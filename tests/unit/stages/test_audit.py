@@ -133,6 +133,27 @@ def test_the_audit_asks_for_prompts_that_the_discriminator_was_not_trained_on(
     assert (document["subject"]["num_seen"], document["subject"]["discriminator"]) == (0, "align, step 2")
 
 
+def test_a_warm_up_of_several_epochs_goes_over_fewer_pairs_again(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the audit knows which: two steps of three prompts are one pass over six pairs, or two over three."""
+    seen: list[str] = []
+    draw = warmup.draw_batch
+
+    def remember(*arguments: Any) -> Any:
+        batch = draw(*arguments)
+        seen.extend(given.prompt.id for given in batch)
+        return batch
+
+    monkeypatch.setattr(warmup, "draw_batch", remember)
+    monkeypatch.setattr(audit, "MIN_PROMPTS", 1)
+    workspace = make_run(warmup=WARMUP | {"num_epochs": 2}, audit=AUDIT | {"num_prompts": 14})
+    play(workspace, "base", "warmup", "audit")
+    assert len(Parrot.asked["warmup"]) == WARMUP["num_heldout"] + 3
+    assert sorted(seen[:3]) == sorted(seen[3:]) == sorted(Parrot.asked["warmup"][WARMUP["num_heldout"] :])
+    assert not set(Parrot.asked["audit"]) & set(seen) and len(Parrot.asked["audit"]) == len(Parrot.texts) - 3
+
+
 @pytest.mark.parametrize("shorter", ["warmup", "align"])
 def test_what_the_warm_up_trained_on_is_known_though_alignment_takes_other_rows(
     make_run: Make, encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch, shorter: str
