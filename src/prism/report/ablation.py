@@ -1,5 +1,5 @@
-"""Reads an ablation cell by cell: what each changes, how far it got, what its checkpoints score and by how much
-they differ from the reference cell's."""
+"""Reads an ablation cell by cell: what each changes, how far it got, what its checkpoints score and by how much the
+reference cell's are ahead of them."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +59,8 @@ BEFORE_RLVR = Group(())
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a cell has in a group. `gains` are differences to the reference cell, paired by seed and item."""
+    """What a cell has in a group. `gains` are the reference cell's checkpoint less this one, paired by seed and item:
+    the same direction in words, tables and plots."""
 
     title: str
     scores: Estimates
@@ -196,7 +197,7 @@ def _checkpoints(
         scores, gains = {}, {}
         for mode in MODES:
             scores[mode] = _scores(run, stages, answers[group, mode], mode)
-            pairs = _pairs(answers[group, mode], reference.get((group, mode), {}))
+            pairs = _pairs(reference.get((group, mode), {}), answers[group, mode])
             gains[mode] = tuple(gain_over_seeds(pairs, column) for column in COLUMNS)
         found[group] = Checkpoint(_title(run.recipe, stages), scores, gains)
     return found

@@ -19,7 +19,7 @@ _VIEW_TITLES = {"response": "whole response"}
 
 
 def difference_plots(listing: Listing, cells: Sequence[Cell], group: Group, mode: str) -> Html | None:
-    """Differences to the reference cell: a panel for each scope of accuracy, and one for descriptions."""
+    """The reference cell less each: a panel for each scope of accuracy, and one for descriptions."""
     measured = [(cell, cell.checkpoints[group].gains[mode]) for cell in cells if group in cell.checkpoints]
     titles = [*SCOPES.values(), "Described items right"]
     places = [*range(len(SCOPES)), -1]

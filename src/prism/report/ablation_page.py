@@ -114,7 +114,7 @@ def _results_section(listing: Listing, cells: Sequence[Cell]) -> Html:
         body = element("p", "No checkpoint of any cell has been evaluated.", class_="absent")
         return element("section", element("h2", "Results"), body, id="results")
     lead = (
-        f"The same checkpoint of every cell, and its difference to that of {listing.reference}. Averages give each "
+        f"The same checkpoint of every cell, and what that of {listing.reference} is ahead of it. Averages give each "
         "sub-benchmark the same weight."
     )
     views = [
@@ -159,7 +159,7 @@ def _differences(listing: Listing, cells: Sequence[Cell], mode: str) -> Html | N
     found = [(group, plot) for group, plot in plots.items() if plot is not None]
     if not found:
         return None
-    heading = element("h3", f"Difference to {listing.reference}, points, {mode}")
+    heading = element("h3", f"{listing.reference} less each cell, points, {mode}")
     shown, folded = [], []
     for group, plot in found:
         if group in (listing.groups[0], listing.groups[-1]):
@@ -174,7 +174,7 @@ def _grid(listing: Listing, cells: Sequence[Cell], mode: str) -> Html:
     shared = [shared_count([each.scores[mode][place] for each in checkpoints]) for place in range(len(COLUMNS))]
     body = []
     for group in listing.groups:
-        body.append(divider(f"{group.title}, {mode}: score, %, and difference, points", _WIDTH))
+        body.append(divider(f"{group.title}, {mode}: score, %, and {listing.reference} less it, points", _WIDTH))
         body += [_row(listing, cell, group, shared, mode) for cell in cells if group in cell.checkpoints]
         without = without_checkpoint(cells, group)
         waiting = [cell.name for cell in cells if cell.recipe is None]
@@ -192,7 +192,7 @@ def _head(listing: Listing, shared: Sequence[int | None]) -> Html:
     for column, count in zip(COLUMNS, shared, strict=True):
         small = element("small", f"n = {count:,}" if count is not None else Html("&#160;"))
         names.append(element("th", column.title, small, scope="col", class_="starts"))
-        names.append(element("th", f"− {listing.reference}", element("small", Html("&#160;")), scope="col"))
+        names.append(element("th", f"{listing.reference} less it", element("small", Html("&#160;")), scope="col"))
     return element("thead", element("tr", *groups), element("tr", *names))
 
 

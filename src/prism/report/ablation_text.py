@@ -15,7 +15,7 @@ _TITLES = ("in-distribution", "out-of-distribution", "all", "description exact",
 
 
 def print_ablation_table(directory: Path) -> str:
-    """Every cell's checkpoints and, beneath each, its differences to the reference cell, for each decoding mode.
+    """Every cell's checkpoints and, beneath each, what the reference cell's is ahead, for each decoding mode.
 
     Raises DataError where the directory is no ablation or a file in it is damaged.
     """
@@ -50,9 +50,9 @@ def interval_note(listing: Listing) -> str:
 
 def pairing_note(listing: Listing) -> str:
     return (
-        f"Differences in points to the same checkpoint of {listing.reference}: paired item by item within a seed, "
-        "then put together over the seeds that both have. A mean of algorithms averages each item over them first. "
-        "Seeds whose test sets differ between two cells are not compared."
+        f"Differences in points, {listing.reference} less the same checkpoint of a cell: paired item by item within a "
+        "seed, then put together over the seeds that both have. A mean of algorithms averages each item over them "
+        "first. Seeds whose test sets differ between two cells are not compared."
     )
 
 
@@ -75,8 +75,7 @@ def worth_of_alignment(
         other = reference.checkpoints.get(group)
         if other is not None and checkpoint.is_evaluated and other.is_evaluated:
             sides = f"{other.title} ({reference.name}) against {checkpoint.title} ({control.name})"
-            gain = checkpoint.gains[mode][OVERALL]
-            found.append((f"{group.title}: {sides}", None if gain is None else -gain))
+            found.append((f"{group.title}: {sides}", checkpoint.gains[mode][OVERALL]))
     return found
 
 
@@ -111,7 +110,7 @@ def _group_lines(listing: Listing, cells: Sequence[Cell], group: Group, mode: st
         title = checkpoint.title if checkpoint.is_evaluated else f"{checkpoint.title}: {group.unevaluated}"
         rows.append([f"  {cell.name}", title, *map(score_text, scores), _count(scores[OVERALL])])
         if any(gain is not None for gain in gains):
-            rows.append([f"    − {listing.reference}", "", *map(_gain_text, gains), _count(gains[OVERALL])])
+            rows.append([f"    {listing.reference} less it", "", *map(_gain_text, gains), _count(gains[OVERALL])])
     without = without_checkpoint(cells, group)
     return [*aligned(rows), *([f"  {without}"] if without else [])]
 

@@ -37,13 +37,13 @@ def measured(root: Path) -> dict[str, Cell]:
 def test_differences_are_paired_by_seed_and_item(tmp_path: Path) -> None:
     cells = measured(two_seeds(tmp_path))
     gain = cells["no-alignment"].checkpoints[GRPO].gains["greedy"][OVERALL]
-    # The control less the reference: −.375 and −.25, mean −.3125; the error of a mean of two is half their distance.
+    # The reference less the control: .375 and .25, mean .3125; the error of a mean of two is half their distance.
     assert gain is not None and gain.low is not None and gain.high is not None
-    assert (gain.mean, gain.count, gain.num_seeds) == (pytest.approx(-0.3125), 12, 2)
-    assert gain.low == pytest.approx(-0.3125 - T1 * 0.0625, rel=1e-4)
-    assert gain.high == pytest.approx(-0.3125 + T1 * 0.0625, rel=1e-4)
+    assert (gain.mean, gain.count, gain.num_seeds) == (pytest.approx(0.3125), 12, 2)
+    assert gain.low == pytest.approx(0.3125 - T1 * 0.0625, rel=1e-4)
+    assert gain.high == pytest.approx(0.3125 + T1 * 0.0625, rel=1e-4)
     scopes = [gain.mean for gain in cells["no-alignment"].checkpoints[GRPO].gains["greedy"][:OVERALL] if gain]
-    assert scopes == [pytest.approx(-0.125), pytest.approx(-0.5)]
+    assert scopes == [pytest.approx(0.125), pytest.approx(0.5)]
 
 
 def test_the_reference_has_no_difference_to_itself(tmp_path: Path) -> None:
@@ -59,15 +59,17 @@ def test_scores_are_means_over_seeds_of_the_summaries(tmp_path: Path) -> None:
     assert score.high - score.mean == pytest.approx(T1 * 0.125, rel=1e-4)
 
 
-def test_the_worth_of_alignment_is_the_reference_less_the_control(tmp_path: Path) -> None:
-    listing = read_listing(two_seeds(tmp_path))
+def test_what_alignment_is_worth_has_one_direction_in_words_tables_and_plots(tmp_path: Path) -> None:
+    root = two_seeds(tmp_path)
+    listing = read_listing(root)
     cells = [cell for cell, _ in measured_cells(listing)]
     [(pair, gain)] = worth_of_alignment(listing, cells, cells[1], "greedy")
     assert pair == "GRPO: PRISM → GRPO, 40 + 60 steps (full) against SFT → GRPO, 100 steps (no-alignment)"
-    assert gain is not None and gain.low is not None and gain.high is not None
-    assert gain.mean == pytest.approx(0.3125)
-    assert gain.low < gain.mean < gain.high
-    assert (gain.low + gain.high) / 2 == pytest.approx(0.3125)
+    assert gain is not None and gain.mean == pytest.approx(0.3125)
+    text, page = print_ablation_table(root), render_ablation(root).read_text(encoding="utf-8")
+    assert re.search(r"^    full less it +\+12\.5 .*\+50\.0 .*\+31\.2 ", text, re.MULTILINE)
+    assert page.count("<title>no-alignment: +31.2 points</title>") == 1, "the plot of all sub-benchmarks"
+    assert "<b>+31.2</b>" in page and "−31.2" not in text + page
 
 
 def test_one_seed_has_the_interval_of_its_summary(tmp_path: Path) -> None:
@@ -89,12 +91,12 @@ def test_a_mean_of_algorithms_averages_items_and_counts_them_once(tmp_path: Path
         evaluate(full, stage, {"color": theirs})
     checkpoint = measured(tmp_path)["dense"].checkpoints[MEAN]
     score, gain = checkpoint.scores["greedy"][OVERALL], checkpoint.gains["greedy"][OVERALL]
-    assert score is not None and gain is not None and gain.high is not None
-    # Items of dense average 1 .5 .5 0, of full .5 .5 0 0: differences .5 0 .5 0 with mean .25 and standard
+    assert score is not None and gain is not None and gain.low is not None
+    # Items of dense average 1 .5 .5 0, of full .5 .5 0 0: differences −.5 0 −.5 0 with mean −.25 and standard
     # deviation √(1/12), so the error is √(1/48) = .144338 and t with 3 degrees of freedom 3.18245.
     assert (score.mean, score.count) == (pytest.approx(0.5), 4)
-    assert (gain.mean, gain.count) == (pytest.approx(0.25), 4)
-    assert gain.high == pytest.approx(0.25 + 3.18245 * 0.144338, abs=1e-4)
+    assert (gain.mean, gain.count) == (pytest.approx(-0.25), 4)
+    assert gain.low == pytest.approx(-0.25 - 3.18245 * 0.144338, abs=1e-4)
 
 
 def test_a_mean_needs_all_of_its_algorithms(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_answers_to_different_test_sets_are_not_paired(tmp_path: Path) -> None:
     checkpoint = measured(root)["no-alignment"].checkpoints[GRPO]
     gain = checkpoint.gains["greedy"][OVERALL]
     assert gain is not None
-    assert (gain.mean, gain.num_seeds) == (pytest.approx(-0.25), 1), "seed 1 alone"
+    assert (gain.mean, gain.num_seeds) == (pytest.approx(0.25), 1), "seed 1 alone"
     assert checkpoint.scores["greedy"][OVERALL] is not None
 
 
@@ -135,7 +137,8 @@ def test_cells_that_lack_something_are_listed(tmp_path: Path) -> None:
     assert any(line.startswith("no-alignment: Missing stages: ") for line in lines)
     grpo = text[text.index("\nGRPO, greedy") : text.index("\nGSPO, greedy")]
     assert re.search(r"^  dense +PRISM → GRPO, 40 \+ 60 steps: not evaluated( +–){6}$", grpo, re.MULTILINE)
-    assert re.search(r"^    − full +−12\.5 \[[^]]*\] +−50\.0 \[–\] +−31\.2 \[", grpo, re.MULTILINE)
+    gains = (r"\+12\.5 \(\+25\.0 · 0\.0\)", r"\+50\.0 \(\+50\.0 · \+50\.0\)", r"\+31\.2 \(\+37\.5 · \+25\.0\)")
+    assert re.search(rf"^    full less it +{' +'.join(gains)}", grpo, re.MULTILINE)
     page = render_ablation(root).read_text(encoding="utf-8")
     assert "This ablation is not complete." in page
     assert "3 of 4 begun" in page
@@ -292,7 +295,7 @@ def test_each_cell_shows_its_own_drift(tmp_path: Path) -> None:
     page = render_ablation(root).read_text(encoding="utf-8")
     section = page[page.index('<section id="distributions">') : page.index('<section id="cells">')]
     ours, theirs = section.split("Cell no-alignment")
-    assert "<td>1.50<small>[–]</small></td>" in ours
+    assert "<td>1.50<small>1.50 · 1.50</small></td>" in ours
     assert "Drift from the teacher, greedy" in ours and "PRISM → GRPO<small>n = 12</small>" in ours
     assert "Drift" not in theirs, "its evaluations hold none"
 
@@ -410,4 +413,4 @@ def test_the_main_comparison_stands_in_words(page_text: str) -> None:
     pair = "GRPO: PRISM → GRPO, 40 + 60 steps (full) against SFT → GRPO, 100 steps (no-alignment): +31.2"
     assert pair in text
     assert "no-alignment: warmup=none align=none rlvr.num_steps=100" in text
-    assert "(12 pairs, 2 seeds). Not distinguishable from zero." in text
+    assert "(+37.5 · +25.0) points of greedy accuracy over all sub-benchmarks (12 pairs, 2 seeds). Two seeds" in text
