@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
-from prism.report.completeness import missing_parts
+from prism.report.completeness import left_over_parts, missing_parts
 from prism.report.events import warning_lines
 from prism.report.identity import stage_title
 from prism.report.plots import signed_points
@@ -24,7 +24,7 @@ _COLUMNS = {
 def print_results_table(run_directory: Path) -> str:
     """Averages of every checkpoint and differences to the baseline, in percent and points with 95% intervals."""
     run = read_run(run_directory)
-    lines = [*missing_parts(run), *warning_lines(run)]
+    lines = [*missing_parts(run), *left_over_parts(run), *warning_lines(run)]
     if not run.evaluated_names:
         return "\n".join([*lines, "No checkpoint of this run has been evaluated."])
     for mode in MODES:
