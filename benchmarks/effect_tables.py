@@ -13,7 +13,7 @@ from statistics import fmean
 
 from prism.config import CELLS, SAMPLES_PER_PROMPT, plan_stages
 from prism.evals.statistics import Interval, mean_interval
-from prism.report.ablation import averaged
+from prism.report.ablation_checkpoints import averaged
 from prism.report.plots import signed_points
 from prism.report.results import ACCURACIES, DESCRIPTIONS, MODES, ItemMeans, gain_over_seeds, item_means
 from prism.report.rundir import Row, Run, read_run

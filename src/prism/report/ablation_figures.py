@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 from prism.config import BranchAdvantage, MixedAdvantage
-from prism.report.ablation import OVERALL, Cell, Group, Listing
+from prism.report.ablation import Cell, Listing
+from prism.report.ablation_checkpoints import ITEMS_RIGHT, OVERALL, Group
 from prism.report.charts import Line, Marks, line_chart, percent, plain
 from prism.report.curves import course, seed_lines, stage_lines
 from prism.report.distributions import distribution_panels, distributions_legend
-from prism.report.identity import VIEWS, algorithm_title
+from prism.report.identity import VIEWS, algorithm_title, seeds_title
 from prism.report.markup import Html, element
 from prism.report.results import MODES
 from prism.report.rundir import Run
+from prism.report.statistics import over_seeds
 from prism.report.tables import SCOPES, forests
 
 _ALPHAS = ("align.advantage.alpha", "align.advantage.base.alpha")
@@ -22,7 +24,7 @@ def difference_plots(listing: Listing, cells: Sequence[Cell], group: Group, mode
     """The reference cell less each: a panel for each scope of accuracy, and one for descriptions."""
     measured = [(cell, cell.checkpoints[group].gains[mode]) for cell in cells if group in cell.checkpoints]
     titles = [*SCOPES.values(), "Described items right"]
-    places = [*range(len(SCOPES)), -1]
+    places = [*range(len(SCOPES)), ITEMS_RIGHT]
     return forests(
         {
             title: [(cell.name, cell.colour, gains[place]) for cell, gains in measured]
@@ -181,18 +183,21 @@ def alpha_section(listing: Listing, cells: Sequence[Cell]) -> Html | None:
         return None
     views = []
     for mode in MODES:
-        series = {group: _alpha_line(varied, group, mode) for group in listing.groups}
-        edges = [limit for line in series.values() for limit in _edges(line)]
+        series = [_alpha_line(varied, group, mode) for group in listing.groups]
+        edges = [limit for line in series for limit in _edges(line)]
         if edges:
             margin = 0.06 * (max(edges) - min(edges)) or 0.01
             y_range = (max(0.0, min(edges) - margin), min(1.0, max(edges) + margin))
             options = {"x_label": "α", "y_range": y_range, "label": percent, "is_counted": False}
-            charts = [line_chart(group.title, [line], **options) for group, line in series.items() if line.points]
+            charts = [line_chart(line.label, [line], **options) for line in series if line.points]
             heading = element("h3", f"Accuracy over all sub-benchmarks, {mode}")
             views.append(element("div", heading, element("div", *charts, class_="charts"), class_=f"only-{mode}"))
     if not views:
         return None
-    lead = "Weight α of the description's score against the reasoning's, all else as in the reference; 95% intervals."
+    lead = (
+        "Weight α of the description's score against the reasoning's, all else as in the reference, over the seeds "
+        "that all of these cells have. 95% intervals where these are one, or three and more."
+    )
     return element(
         "section", element("h2", "Accuracy against α"), element("p", lead, class_="lead"), *views, id="alpha"
     )
@@ -209,16 +214,23 @@ def _alpha(cell: Cell) -> float | None:
 
 
 def _alpha_line(varied: Mapping[float, Cell], group: Group, mode: str) -> Line:
+    """Over the seeds that all cells have which have any: another seed has other questions and another base."""
+    measured = {
+        alpha: scores
+        for alpha, cell in sorted(varied.items())
+        if group in cell.checkpoints and (scores := cell.checkpoints[group].seed_scores[mode][OVERALL])
+    }
+    shared = [seed for seed in next(iter(measured.values()), ()) if all(seed in scores for scores in measured.values())]
     points, intervals = [], []
-    for alpha, cell in sorted(varied.items()):
-        checkpoint = cell.checkpoints.get(group)
-        score = checkpoint.scores[mode][OVERALL] if checkpoint else None
+    for alpha, scores in measured.items():
+        score = over_seeds([scores[seed] for seed in shared])
         if score is None:
             continue
         points.append((alpha, score.mean))
-        if score.low is not None and score.high is not None:
+        if score.low is not None and score.high is not None and not score.is_pair:
             intervals.append((alpha, max(0.0, score.low), min(1.0, score.high)))
-    return Line(group.title, "c-cell-1", tuple(points), intervals=tuple(intervals))
+    title = f"{group.title}, {seeds_title(shared)}" if shared else group.title
+    return Line(title, "c-cell-1", tuple(points), intervals=tuple(intervals))
 
 
 def _edges(line: Line) -> list[float]:

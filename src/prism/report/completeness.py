@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from prism.report.identity import stage_title
+from prism.report.identity import seeds_title, stage_title
 from prism.report.rundir import Run
 
 
@@ -51,4 +51,4 @@ def _line(title: str, run: Run, applies: Callable[[int, str], bool]) -> str:
 def _seed_note(seeds: list[int], all_seeds: Iterable[int]) -> str:
     if seeds == list(all_seeds):
         return ""
-    return f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return f", {seeds_title(seeds)}"

@@ -63,11 +63,6 @@ class Stage:
         """Identifies the test items it was evaluated on; None where that was not recorded."""
         return ((self.evaluation or {}).get("inputs") or {}).get("data/test")
 
-    @property
-    def code_version(self) -> str | None:
-        found = (self.manifest or {}).get("code_version")
-        return None if found is None else str(found)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -115,6 +110,11 @@ class Run:
     def over_seeds(self, name: str) -> list[Stage]:
         """The stage of each seed that has it, in the order of `seeds`."""
         return [self.stages[seed, name] for seed in self.seeds if (seed, name) in self.stages]
+
+    def code_versions(self, seed: int) -> tuple[str, ...]:
+        """Those that the planned stages of a seed were run by, in the order of stages."""
+        manifests = [stage.manifest or {} for name in self.planned if (stage := self.stages.get((seed, name)))]
+        return tuple(dict.fromkeys(str(found["code_version"]) for found in manifests if found.get("code_version")))
 
     def baseline_of(self, name: str) -> str | None:
         """The matched-budget baseline a checkpoint is compared with: the one of its own algorithm if it was

@@ -13,16 +13,8 @@ from ablation_runs import RECIPE, WITHOUT, evaluate, two_seeds, write, write_cel
 from prism.config import load_recipe
 from prism.errors import DataError
 from prism.report import print_ablation_table, render_ablation
-from prism.report.ablation import (
-    BEFORE_RLVR,
-    COLUMNS,
-    OVERALL,
-    Cell,
-    Group,
-    changed_settings,
-    measured_cells,
-    read_listing,
-)
+from prism.report.ablation import Cell, changed_settings, measured_cells, read_listing
+from prism.report.ablation_checkpoints import BEFORE_RLVR, COLUMNS, OVERALL, Group
 from prism.report.ablation_figures import alpha_section, course_lines, game_lines
 from prism.report.ablation_text import worth_of_alignment
 
@@ -126,6 +118,148 @@ def test_answers_to_different_test_sets_are_not_paired(tmp_path: Path) -> None:
     assert checkpoint.scores["greedy"][OVERALL] is not None
 
 
+def test_an_algorithm_on_a_test_set_of_its_own_is_in_no_mean(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "dense"))
+    full, dense = write_cell(tmp_path, "full"), write_cell(tmp_path, "dense", discriminator={"type": "dense"})
+    for cell in (full, dense):
+        evaluate(cell, "prism-grpo", {"color": [1, 0]})
+        evaluate(cell, "prism-gspo", {"color": [1, 0]}, test=("b" if cell is dense else "a") * 64)
+    checkpoints = measured(tmp_path)["dense"].checkpoints
+    assert checkpoints[GRPO].gains["greedy"][OVERALL] is not None
+    assert checkpoints[GSPO].gains["greedy"][OVERALL] is None
+    assert checkpoints[MEAN].gains["greedy"][OVERALL] is None and not checkpoints[MEAN].is_evaluated
+    assert re.search(
+        r"^  dense +PRISM → RLVR, .*: not all evaluated on one test set", print_ablation_table(tmp_path), re.M
+    )
+
+
+def test_seeds_of_an_older_recipe_are_no_part_of_a_mean(tmp_path: Path) -> None:
+    """Three seeds of forty steps, then the first one anew with eighty."""
+    write_listing(tmp_path, ("full",))
+    full = write_cell(tmp_path, "full", seeds=(0,), align=RECIPE["align"] | {"num_steps": 80})
+    for seed, num_steps in ((0, 80), (1, 40), (2, 40)):
+        evaluate(full, "align", {"color": [seed == 0, 1]}, seed=seed, num_steps=num_steps)
+    write(full / "seed-2" / "failure.json", {"error": "no valid rollout"})
+    score = measured(tmp_path)["full"].checkpoints[BEFORE_RLVR].scores["greedy"][OVERALL]
+    assert score is not None and (score.mean, score.num_seeds) == (1.0, 1)
+    text, page = print_ablation_table(tmp_path), render_ablation(tmp_path).read_text(encoding="utf-8")
+    for seed in (1, 2):
+        line = f"full: Seed {seed} is left out: of another recipe: align was made with align.num_steps=40"
+        assert line in text.splitlines() and line in page
+    assert "no valid rollout" not in text and "ended with an error" not in text
+
+
+def test_the_note_on_intervals_is_by_the_seeds_that_there_are(tmp_path: Path) -> None:
+    """A seed may have been run by itself, after the others, and one that is asked for not yet."""
+    write_listing(tmp_path, ("full",))
+    rlvr = RECIPE["rlvr"] | {"algorithms": [{"type": "grpo"}]}
+    full = write_cell(tmp_path, "full", seeds=(2,), warmup=None, rlvr=rlvr)
+    for seed in (0, 1):
+        for stage in ("base", "sft", "align", "prism-grpo"):
+            evaluate(full, stage, {"color": [1, 0]}, seed=seed)
+    assert "Means over two seeds" in print_ablation_table(tmp_path)
+    for stage in ("base", "sft", "align", "prism-grpo"):
+        evaluate(full, stage, {"color": [0, 1]}, seed=2)
+    text = print_ablation_table(tmp_path)
+    assert "Means over up to 3 seeds with 95% intervals over seeds and test items" in text
+    assert "<dd>0, 1, 2</dd>" in render_ablation(tmp_path).read_text(encoding="utf-8")
+    evaluate(write_cell(tmp_path, "full", seeds=(3, 4, 5)), "align", {"color": [0, 1]}, seed=3)
+    assert "one seed says nothing about how runs vary" in print_ablation_table(tmp_path), "three were asked for"
+
+
+def test_left_over_links_are_named_and_the_ablation_is_complete(tmp_path: Path) -> None:
+    """RLVR was narrowed to one of two algorithms."""
+    write_listing(tmp_path, ("full",))
+    full = write_cell(tmp_path, "full", warmup=None, rlvr=RECIPE["rlvr"] | {"algorithms": [{"type": "grpo"}]})
+    for stage in ("base", "sft", "align", "prism-grpo", "prism-gspo"):
+        evaluate(full, stage, {"color": [1, 0]})
+    assert "full: Not in the recipe: prism-gspo" in print_ablation_table(tmp_path).splitlines()
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert "Complete: every stage of all 1 cells finished." in page and "full: Not in the recipe: prism-gspo" in page
+    assert "This ablation is not complete." not in page and "<td>complete; Not in the recipe: prism-gspo</td>" in page
+
+
+def complete_cells(root: Path, versions: Mapping[str, str], **recipes: Mapping[str, Any]) -> None:
+    """Cells with all of their stages but RLVR's, each by its version of the code."""
+    for name, version in versions.items():
+        cell = write_cell(root, name, warmup=None, rlvr=None, **recipes.get(name, {}))
+        for stage in ("base", "sft", "align"):
+            evaluate(cell, stage, {"color": [1, 0]}, code_version=version)
+
+
+def test_a_cell_left_over_from_another_recipe_is_told(tmp_path: Path) -> None:
+    """The newest command ran one cell with another SFT than the other cell has."""
+    complete_cells(tmp_path, {"full": "1a", "kl": "1a"}, full={"sft": {"num_steps": 35}, "threads": 2})
+    asked = {
+        name: json.loads((tmp_path / "cells" / name / "recipe.json").read_text()) | {"sft": {"num_steps": 35}}
+        for name in ("full", "kl")
+    }
+    asked["full"].pop("threads")
+    write_listing(tmp_path, ("full", "kl"), recipes=asked)
+    line = "kl: Of another recipe than the newest command's, with sft.num_steps=30"
+    text, page = print_ablation_table(tmp_path), render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert line in text.splitlines() and line.replace("'", "&#x27;") in page
+    assert "full: Of another recipe" not in text, "with how many threads is no matter"
+    assert "Not all cells can be compared." in page and "This ablation is not complete." not in page
+
+
+def test_cells_of_different_code_are_told(tmp_path: Path) -> None:
+    versions = {"full": "1a" * 32, "kl": "2b" * 32, "dense": "1a" * 32}
+    complete_cells(tmp_path, versions)
+    write_listing(tmp_path, ("full", "kl", "dense"))
+    told = [line for line in print_ablation_table(tmp_path).splitlines() if " code " in line]
+    assert told == ["kl: Of other code than full, 2b2b2b2 and not 1a1a1a1, seed 0"]
+
+
+def test_seeds_of_different_code_are_told_and_put_together(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "kl"))
+    for name in ("full", "kl"):
+        cell = write_cell(tmp_path, name, seeds=(0, 1, 2), warmup=None, rlvr=None)
+        for seed, version in ((0, "1a"), (1, "1a"), (2, "2b")):
+            for stage in ("base", "sft", "align"):
+                evaluate(cell, stage, {"color": [1, 0]}, seed=seed, code_version=version * 32)
+    line = (
+        "Seeds ran different code (seeds 0, 1: 1a1a1a1; seed 2: 2b2b2b2): a mean over them is one over these versions."
+    )
+    assert line in print_ablation_table(tmp_path).splitlines()
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert line in page and "Complete: every stage of all 2 cells finished." in page
+    assert "<dd>1a1a1a1, 2b2b2b2</dd>" in page
+
+
+def test_rollouts_stand_beside_steps(tmp_path: Path) -> None:
+    """The warm-up samples twice for each of its (4 + 1) · 8 prompts; what dynamic sampling discards is counted."""
+    write_listing(tmp_path, ("full",))
+    warmup = {"num_steps": 4, "batch_size": 8, "num_heldout": 8}
+    rlvr = RECIPE["rlvr"] | {"group_size": 4, "algorithms": [{"type": "dapo", "overlong_buffer": 64}, {"type": "grpo"}]}
+    full = write_cell(tmp_path, "full", seeds=(0, 1), warmup=warmup, rlvr=rlvr)
+    for seed, generated in ((0, 10), (1, 14)):
+        write_game(full, seed, [{"rollout/count": 64}, {"rollout/count": 64}])
+        write_game(full, seed, [{"rollout/count": 32, "dapo/generated_prompts": generated}], "prism-dapo")
+        write_game(full, seed, [{"rollout/count": 32}], "prism-grpo")
+    text = print_ablation_table(tmp_path)
+    assert "PRISM, 40 steps, 208 rollouts" in text
+    assert "PRISM → GRPO, 40 + 60 steps, 240 rollouts" in text
+    assert "PRISM → DAPO, 40 + 60 steps, 256 rollouts" in text, "80 + 128 and the mean of 40 and 56"
+    assert "PRISM → RLVR, 40 + 60 steps, 240 to 256 rollouts" in text
+    write_lines(full / "seed-0" / "prism-grpo" / "metrics.jsonl", [{"step": 1}])
+    write_lines(full / "seed-1" / "prism-grpo" / "metrics.jsonl", [{"step": 1}])
+    assert "PRISM → GRPO, 40 + 60 steps: not evaluated" in print_ablation_table(tmp_path), "not recorded"
+
+
+def test_the_share_of_valid_responses_stands_beside_descriptions(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "dense"))
+    for name in ("full", "dense"):
+        evaluate(write_cell(tmp_path, name), "prism-grpo", {"color": [1, 0, 0, 0]})
+    items = tmp_path / "cells" / "dense" / "seed-0" / "prism-grpo" / "evaluation" / "items.jsonl"
+    rows = [json.loads(line) for line in items.read_text().splitlines()]
+    write_lines(items, [row | {"is_valid": place > 0} for place, row in enumerate(rows)])
+    gain = measured(tmp_path)["dense"].checkpoints[GRPO].gains["greedy"][-1]
+    assert COLUMNS[-1].metric == "valid" and gain is not None and gain.mean == 0.25
+    assert re.search(r"described items right +valid +n$", print_ablation_table(tmp_path), re.M)
+    assert "Format, all</th>" in render_ablation(tmp_path).read_text(encoding="utf-8")
+
+
 def test_cells_that_lack_something_are_listed(tmp_path: Path) -> None:
     root = two_seeds(tmp_path)
     write_listing(root, ("full", "no-alignment", "dense", "text-only"))
@@ -136,7 +270,7 @@ def test_cells_that_lack_something_are_listed(tmp_path: Path) -> None:
     assert any(line.startswith("dense: Missing stages: Base (base), SFT (sft)") for line in lines)
     assert any(line.startswith("no-alignment: Missing stages: ") for line in lines)
     grpo = text[text.index("\nGRPO, greedy") : text.index("\nGSPO, greedy")]
-    assert re.search(r"^  dense +PRISM → GRPO, 40 \+ 60 steps: not evaluated( +–){6}$", grpo, re.MULTILINE)
+    assert re.search(r"^  dense +PRISM → GRPO, 40 \+ 60 steps: not evaluated( +–){7}$", grpo, re.MULTILINE)
     gains = (r"\+12\.5 \(\+25\.0 · 0\.0\)", r"\+50\.0 \(\+50\.0 · \+50\.0\)", r"\+31\.2 \(\+37\.5 · \+25\.0\)")
     assert re.search(rf"^    full less it +{' +'.join(gains)}", grpo, re.MULTILINE)
     page = render_ablation(root).read_text(encoding="utf-8")
@@ -193,7 +327,6 @@ def test_changed_settings(tmp_path: Path) -> None:
     full, other, none = (load_recipe(path / "recipe.json") for path in paths)
     assert changed_settings(full, full) == {}
     assert changed_settings(other, full) == {
-        "seeds": [0, 7],
         "discriminator.type": "dense",
         "discriminator.width": 2,
         "align.kl": {"coefficient": 0.01, "kind": "k3"},
@@ -327,6 +460,24 @@ def test_accuracy_against_alpha(tmp_path: Path) -> None:
     assert [(x, (low + high) / 2) for x, low, high in bars] == [pytest.approx(point, abs=0.02) for point in points]
     assert [abs(high - low) for _, low, high in bars] == pytest.approx([0.2 * per_unit] * 3, abs=0.05)
     assert alpha_section(listing, [cell for cell in cells if not cell.name.startswith("alpha")]) is None
+
+
+def test_accuracy_against_alpha_is_over_the_seeds_that_all_have(tmp_path: Path) -> None:
+    """The reference has a seed more, on whose questions it does worse."""
+    write_listing(tmp_path, ("full", "alpha-1"))
+    full = write_cell(tmp_path, "full", seeds=(0, 1))
+    other = write_cell(tmp_path, "alpha-1", seeds=(1,), align=RECIPE["align"] | {"advantage": {"alpha": 1.0}})
+    evaluate(full, "align", {"color": [0, 0, 0, 0]}, seed=0)
+    evaluate(full, "align", {"color": [1, 1, 0, 0]}, seed=1)
+    evaluate(other, "align", {"color": [1, 0, 0, 0]}, seed=1)
+    listing = read_listing(tmp_path)
+    section = str(alpha_section(listing, [cell for cell, _ in measured_cells(listing)]))
+    assert "Before RLVR, seed 1<" in section and "seeds 0" not in section
+    bars = re.findall(r'<line x1="[\d.]+" x2="[\d.]+" y1="([\d.]+)" y2="([\d.]+)" class="curve', section)
+    heights = [(float(low) + float(high)) / 2 for low, high in bars]
+    length = float(bars[0][0]) - float(bars[0][1])
+    # From .5 to .25 with limits of .1 to both sides.
+    assert heights[1] - heights[0] == pytest.approx(0.25 / 0.2 * length, abs=0.05)
 
 
 class Page(HTMLParser):
