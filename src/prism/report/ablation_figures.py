@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from itertools import product
 
-from prism.config import BranchAdvantage, MixedAdvantage
+from prism.config import BranchAdvantage, Dapo, MixedAdvantage, Recipe
 from prism.report.ablation import Cell, Listing
 from prism.report.ablation_checkpoints import ITEMS_RIGHT, OVERALL, Group
 from prism.report.charts import Line, Marks, line_chart, percent, plain
-from prism.report.curves import course, seed_lines, stage_lines
-from prism.report.distributions import distribution_panels, distributions_legend
+from prism.report.curves import KEPT_NOTE, course, seed_lines, stage_lines
+from prism.report.distributions import DISTANCE_LEAD, distribution_panels, distributions_legend
 from prism.report.identity import VIEWS, algorithm_title, seeds_title
-from prism.report.markup import Html, element
+from prism.report.markup import Html, element, join
 from prism.report.results import MODES
 from prism.report.rundir import Run
 from prism.report.statistics import over_seeds
@@ -112,31 +112,42 @@ def course_lines(cell: Cell, run: Run) -> CourseLines:
     return lines
 
 
-def course_section(found: Sequence[CourseLines]) -> Html | None:
-    """A row of charts for each algorithm; None where RLVR has not begun."""
-    algorithms = dict.fromkeys(algorithm for lines in found for algorithm, _ in lines)
+def course_section(found: Mapping[str, CourseLines], recipes: Mapping[str, Recipe | None]) -> Html | None:
+    """A row of charts for each algorithm; None where RLVR has not begun. Both are by cell."""
+    drawn = [recipe for name, lines in found.items() if lines and (recipe := recipes[name]) is not None]
+    algorithms = dict.fromkeys(algorithm for lines in found.values() for algorithm, _ in lines)
     if not algorithms:
         return None
+    start = _start(drawn)
     lead = (
         "The reference and the cells without alignment, means over the seeds where every seed has a value, in steps "
-        "after SFT: the reference first spends its steps of alignment. Training prompts differ between alignment and "
-        "RLVR, and of a step with dynamic sampling only what it keeps is counted."
+        f"after {start}: the reference first spends its steps of alignment. Training prompts differ between alignment "
+        "and RLVR."
     )
+    filtered = {a.name for recipe in drawn if recipe.rlvr for a in recipe.rlvr.algorithms if isinstance(a, Dapo)}
     rows = []
     for algorithm in algorithms:
+        is_filtered = algorithm in filtered
         charts = [
             line_chart(
-                title,
-                [lines[algorithm, metric] for lines in found if (algorithm, metric) in lines],
-                x_label="steps after SFT",
+                f"{title}, of kept groups" if is_filtered else title,
+                [lines[algorithm, metric] for lines in found.values() if (algorithm, metric) in lines],
+                x_label=f"steps after {start}",
                 label=percent if metric.startswith("reward/") else plain,
                 is_named=True,
             )
             for metric, title in COURSES.items()
         ]
-        rows += [element("h3", algorithm_title(algorithm)), element("div", *charts, class_="charts")]
+        note = element("p", KEPT_NOTE, class_="note") if is_filtered else None
+        rows += [join(element("h3", algorithm_title(algorithm)), note, element("div", *charts, class_="charts"))]
     heading = element("h2", "Rollouts of alignment and RLVR")
     return element("section", heading, element("p", lead, class_="lead"), *rows, id="course")
+
+
+def _start(recipes: Sequence[Recipe]) -> str:
+    """What the first step that is drawn comes after."""
+    starts = {"SFT" if recipe.sft else "the base" for recipe in recipes}
+    return starts.pop() if len(starts) == 1 else "SFT, or the base without one"
 
 
 def _by_view(found: Sequence[GameLines], prefix: str) -> dict[str, list[Line]]:
@@ -155,10 +166,6 @@ def cell_distributions_section(panels: Mapping[str, Html], opened: Sequence[str]
     """`panels` by cell; those of the cells `opened` are in sight, the others folded away."""
     if not panels:
         return None
-    lead = (
-        "Responses on the test set after each stage against the teacher's demonstrations; d is their total "
-        "variation distance."
-    )
     shown = [part for name in opened if name in panels for part in (element("h3", f"Cell {name}"), panels[name])]
     folded = [
         element("details", element("summary", f"Cell {name}"), part)
@@ -168,7 +175,7 @@ def cell_distributions_section(panels: Mapping[str, Html], opened: Sequence[str]
     return element(
         "section",
         element("h2", "Distributions"),
-        element("p", lead, class_="lead"),
+        element("p", DISTANCE_LEAD, class_="lead"),
         distributions_legend(),
         *shown,
         *folded,

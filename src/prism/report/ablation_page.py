@@ -69,12 +69,12 @@ def render_ablation(directory: Path, output: Path | None = None) -> Path:
 
 
 def _page(listing: Listing) -> str:
-    cells, games, courses, panels = [], [], [], {}
+    cells, games, courses, panels = [], [], {}, {}
     for cell, run in measured_cells(listing):
         cells.append(cell)
         if run is not None:
             games.append(game_lines(cell, run))
-            courses.append(course_lines(cell, run))
+            courses[cell.name] = course_lines(cell, run)
             distributions = cell_distributions(run)
             if distributions is not None:
                 panels[cell.name] = distributions
@@ -82,7 +82,7 @@ def _page(listing: Listing) -> str:
     sections = {
         "results": _results_section(listing, cells),
         "game": game_section(games, accuracy_band(listing.recipes[listing.reference])),
-        "course": course_section(courses),
+        "course": course_section(courses, listing.recipes),
         "distributions": cell_distributions_section(panels, opened),
         "alpha": alpha_section(listing, cells),
         "cells": _cells_section(listing, cells),

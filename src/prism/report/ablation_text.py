@@ -78,8 +78,8 @@ def pairing_note(listing: Listing) -> str:
         f"Differences in points, {listing.reference} less the same checkpoint of a cell: paired item by item within a "
         "seed, then put together over the seeds that both have. A mean of algorithms averages each item over them "
         "first. Seeds whose test sets differ between two cells are not compared. Descriptions are over the responses "
-        "that have one: read them with the share of valid ones. Rollouts are those since SFT, the warm-up's and those "
-        "that dynamic sampling discards included; means over seeds."
+        "that have one: read them with the share of valid ones. Rollouts are all that a policy cost, the warm-up's and "
+        "those that dynamic sampling discards included; means over seeds."
     )
 
 

@@ -121,3 +121,21 @@ def total_variation(left: Mapping[int, int], right: Mapping[int, int]) -> float 
     if not num_left or not num_right:
         return None
     return sum(abs(left.get(k, 0) / num_left - right.get(k, 0) / num_right) for k in {*left, *right}) / 2
+
+
+def imitators_distance(counts: Mapping[int, int], num_draws: int) -> float | None:
+    """The total variation distance that `num_draws` responses drawn from the distribution itself have from it, on
+    average: what chance gives a perfect imitator. By De Moivre's mean deviation of a binomial,
+    E|X − np| = 2ν · C(n, ν) · p^ν · (1 − p)^(n − ν + 1) with ν = ⌊np⌋ + 1."""
+    total = sum(counts.values())
+    if not total or not num_draws:
+        return None
+    return sum(_mean_deviation(num_draws, count / total) for count in counts.values()) / num_draws / 2
+
+
+def _mean_deviation(n: int, p: float) -> float:
+    if p <= 0 or p >= 1:
+        return 0.0
+    v = math.floor(n * p) + 1
+    ways = math.lgamma(n + 1) - math.lgamma(v + 1) - math.lgamma(n - v + 1)
+    return 2 * v * math.exp(ways + v * math.log(p) + (n - v + 1) * math.log1p(-p))

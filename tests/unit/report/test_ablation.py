@@ -12,7 +12,7 @@ import pytest
 from ablation_runs import RECIPE, WITHOUT, evaluate, two_seeds, write, write_cell, write_lines, write_listing
 from prism.config import load_recipe
 from prism.errors import DataError
-from prism.report import print_ablation_table, render_ablation
+from prism.report import print_ablation_table, render_ablation, render_report
 from prism.report.ablation import Cell, changed_settings, measured_cells, read_listing
 from prism.report.ablation_checkpoints import BEFORE_RLVR, COLUMNS, OVERALL, Group
 from prism.report.ablation_figures import alpha_section, course_lines, game_lines
@@ -396,6 +396,34 @@ def test_rollouts_of_both_arms_share_an_axis_that_begins_after_sft(tmp_path: Pat
     ]
     page = render_ablation(tmp_path).read_text(encoding="utf-8")
     assert '<section id="course">' in page and "Response length, tokens" in page
+    assert "steps after SFT<" in page and "kept groups" not in page
+
+
+def test_courses_without_sft_begin_after_the_base(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "no-alignment"))
+    full, control = write_cell(tmp_path, "full", sft=None), write_cell(tmp_path, "no-alignment", sft=None, **WITHOUT)
+    write_game(full, 0, [{"rollout/length": 90.0}])
+    write_game(full, 0, [{"rollout/length": 90.0}], "prism-grpo")
+    write_game(control, 0, [{"rollout/length": 90.0}], "base-grpo")
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert "in steps after the base:" in page and "steps after the base<" in page and "after SFT" not in page
+    control = write_cell(tmp_path, "no-alignment", **WITHOUT)
+    write_game(control, 0, [{"rollout/length": 90.0}], "sft-grpo")
+    assert "steps after SFT, or the base without one<" in render_ablation(tmp_path).read_text(encoding="utf-8")
+
+
+def test_charts_of_dynamic_sampling_say_that_they_show_kept_groups_alone(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full",))
+    rlvr = RECIPE["rlvr"] | {"algorithms": [{"type": "dapo", "overlong_buffer": 64}, {"type": "grpo"}]}
+    full = write_cell(tmp_path, "full", rlvr=rlvr)
+    for stage in ("prism-dapo", "prism-grpo"):
+        write_game(full, 0, [{"rollout/length": 90.0}])
+        write_game(full, 0, [{"rollout/length": 90.0, "reward/accuracy": 0.5}], stage)
+    for page in (render_ablation(tmp_path), render_report(full)):
+        assert "only the groups that it keeps are counted" in page.read_text(encoding="utf-8")
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    dapo, grpo = page[page.index("<h3>DAPO") : page.index("<h3>GRPO")], page[page.index("<h3>GRPO") :]
+    assert "Right answers of the rollouts, of kept groups<" in dapo and "kept groups" not in grpo
 
 
 def test_the_band_of_accuracy_is_that_of_the_reference(tmp_path: Path) -> None:

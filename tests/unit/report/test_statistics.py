@@ -1,10 +1,20 @@
 """Against printed tables and numbers worked by hand."""
 
 import math
+import random
+from collections import Counter
+from statistics import fmean
 
 import pytest
 
-from prism.report.statistics import Estimate, mean_of_paired_differences, over_seeds, student_t, total_variation
+from prism.report.statistics import (
+    Estimate,
+    imitators_distance,
+    mean_of_paired_differences,
+    over_seeds,
+    student_t,
+    total_variation,
+)
 
 # Two-sided 95% points of Student's t as printed in statistical tables.
 PRINTED = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 29: 2.045, 30: 2.042, 120: 1.980}
@@ -131,3 +141,21 @@ def test_total_variation() -> None:
     # Shares .5 .5 0 against .25 .25 .5: half of (.25 + .25 + .5).
     assert total_variation({1: 2, 2: 2}, {1: 1, 2: 1, 3: 2}) == 0.5
     assert total_variation({}, {1: 1}) is None
+
+
+def test_the_distance_of_a_perfect_imitator_by_hand() -> None:
+    even = {3: 1, 4: 1}
+    # One draw is half of the distribution away; of two, half are 1 : 1 and level, the others as far away as one.
+    assert imitators_distance(even, 1) == pytest.approx(0.5)
+    assert imitators_distance(even, 2) == pytest.approx(0.25)
+    # Shares ¾ and ¼, two draws: 2 : 0 (9/16) is ¼ away, 1 : 1 (6/16) ¼, 0 : 2 (1/16) ¾.
+    assert imitators_distance({3: 3, 4: 1}, 2) == pytest.approx((9 / 4 + 6 / 4 + 3 / 4) / 16)
+    assert imitators_distance({3: 5}, 9) == 0
+    assert imitators_distance({}, 9) is imitators_distance(even, 0) is None
+
+
+def test_the_distance_of_a_perfect_imitator_is_what_draws_have_on_average() -> None:
+    rng, shares = random.Random(0), {2: 5, 3: 20, 4: 60, 5: 15}
+    draws = [Counter(rng.choices([*shares], [*shares.values()], k=200)) for _ in range(2000)]
+    mean = fmean(total_variation(draw, shares) or 0.0 for draw in draws)
+    assert imitators_distance(shares, 200) == pytest.approx(mean, rel=0.02)
