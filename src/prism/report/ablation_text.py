@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from prism.report import tables
 from prism.report.ablation import Cell, Listing, measured_cells, read_listing, versions_text
@@ -29,7 +30,8 @@ def print_ablation_table(directory: Path) -> str:
         lines += _comparison_lines(listing, cells, mode)
         for group in listing.groups:
             lines += ["", *_group_lines(listing, cells, group, mode)]
-    return "\n".join([*lines, "", interval_note(cells), pairing_note(listing)])
+    notes = (interval_note(cells), pairing_note(listing))
+    return "\n".join([*lines, "", *(line for note in notes for line in wrap(note, 120))])
 
 
 def incomplete_cells(cells: Sequence[Cell]) -> list[str]:

@@ -12,7 +12,7 @@ def rollouts_since_sft(run: Run, name: str) -> float | None:
     come to its end, None where they did not record them."""
     chain = _chain(run, name)
     complete = [seed for seed in run.seeds if all(_is_complete(run, seed, stage) for stage in chain)]
-    counts = [[_recorded(run, run.stages[seed, stage]) for stage in chain] for seed in complete]
+    counts = [[rollouts_of(run, run.stages[seed, stage]) for stage in chain] for seed in complete]
     known = [sum(count for count in found if count is not None) for found in counts if None not in found]
     if not known:
         return None
@@ -43,7 +43,7 @@ def warmup_rollouts(recipe: Recipe) -> int:
     return num_prompts * SAMPLES_PER_PROMPT
 
 
-def _recorded(run: Run, stage: Stage) -> float | None:
+def rollouts_of(run: Run, stage: Stage) -> float | None:
     """Rollouts that a stage sampled, those included that dynamic sampling discards."""
     counts = [_of_step(run.recipe, row) for row in stage.metrics]
     known = [count for count in counts if count is not None]
