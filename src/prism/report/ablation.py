@@ -139,13 +139,15 @@ def _differing(listing: Listing, name: str, run: Run, reference: Run | None) -> 
         of_results = {key: value for key, value in changed.items() if not _is_of_speed_alone(key)}
         if of_results:
             yield f"Of another recipe than the newest command's, with {settings_text(of_results)}"
-    others: dict[tuple[str, str], list[int]] = {}
-    for seed in run.seeds if reference is not None else ():
-        ours, theirs = run.code_versions(seed), reference.code_versions(seed) if reference is not None else ()
+    told: dict[str, list[int]] = {}
+    for seed in run.seeds:
+        ours, theirs = run.code_versions(seed), () if reference is None else reference.code_versions(seed)
         if ours and theirs and set(ours) != set(theirs):
-            others.setdefault((versions_text(ours), versions_text(theirs)), []).append(seed)
-    for (ours, theirs), seeds in others.items():
-        yield f"Of other code than {listing.reference}, {ours} and not {theirs}, {seeds_title(seeds)}"
+            text = f"Of other code than {listing.reference}, {versions_text(ours)} and not {versions_text(theirs)}"
+            told.setdefault(text, []).append(seed)
+        elif len(ours) > 1 and reference is None:
+            told.setdefault(f"Of code of several versions, {versions_text(ours)}", []).append(seed)
+    yield from (f"{text}, {seeds_title(seeds)}" for text, seeds in told.items())
 
 
 def _is_of_speed_alone(key: str) -> bool:

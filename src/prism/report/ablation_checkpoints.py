@@ -142,7 +142,7 @@ def answers_of(run: Run, groups: Sequence[Group]) -> dict[tuple[Group, str], Ans
     answers: dict[tuple[Group, str], AnswersBySeed] = {}
     for mode in MODES:
         single = {
-            (stage.seed, stage.name): _Answers(means, frozenset({stage.test_sha256} - {None}))
+            (stage.seed, stage.name): _Answers(means, frozenset([stage.test_sha256] if stage.test_sha256 else []))
             for name in names
             for stage in run.over_seeds(name)
             if stage.summary is not None and (means := item_means(stage, mode))

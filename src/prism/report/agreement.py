@@ -7,7 +7,7 @@ manifest does not record is taken to be as it should.
 from collections.abc import Mapping
 from typing import Any
 
-from prism.config import Config, LoraConfig, PlannedStage, Recipe, TinyBase, build_config, plan_stages
+from prism.config import Config, EvaluationConfig, LoraConfig, PlannedStage, Recipe, TinyBase, build_config, plan_stages
 from prism.errors import ConfigError
 from prism.report.settings import changes, settings_text
 
@@ -29,15 +29,24 @@ def disagreements(recipe: Recipe, manifests: Mapping[str, Manifest], evaluations
     evaluated = {name: manifest for name, manifest in evaluations.items() if name in planned}
     lines = []
     for name, manifest in made.items():
-        data = _of_table("data", recipe.data, manifest.get("config") or {}) if name == DATA else {}
-        if found := data or (_of_stage(recipe, planned[name], manifest) if name in planned else {}):
-            lines.append(f"{name} was made with {settings_text(found)}")
-    for name, manifest in evaluated.items() if recipe.evaluation is not None else ():
-        known = type(recipe.evaluation).model_fields
-        recorded = {key: value for key, value in (manifest.get("config") or {}).items() if key in known}
-        if found := _of_table("evaluation", recipe.evaluation, recorded):
-            lines.append(f"{name} was evaluated with {settings_text(found)}")
+        found = _of_data(recipe, manifest) if name == DATA else _of_stage(recipe, planned[name], manifest)
+        lines += [f"{name} was made with {settings_text(found)}"] if found else []
+    for name, manifest in evaluated.items():
+        found = _of_evaluation(recipe.evaluation, manifest)
+        lines += [f"{name} was evaluated with {settings_text(found)}"] if found else []
     return lines + _other_inputs(made, evaluated)
+
+
+def _of_data(recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
+    return _of_table("data", recipe.data, manifest.get("config") or {})
+
+
+def _of_evaluation(config: EvaluationConfig | None, manifest: Manifest) -> dict[str, Any]:
+    """Its own settings alone: those of the model and of the engine, which stand beside them, are not looked at."""
+    if config is None:
+        return {}
+    recorded = (manifest.get("config") or {}).items()
+    return _of_table("evaluation", config, {key: value for key, value in recorded if key in type(config).model_fields})
 
 
 def _of_stage(recipe: Recipe, planned: PlannedStage, manifest: Manifest) -> dict[str, Any]:
@@ -101,7 +110,8 @@ def _of_table(place: str, part: Config, recorded: Manifest) -> dict[str, Any]:
         # Of another type, or of a version whose settings were others.
         common = {key: value for key, value in part.model_dump(mode="json").items() if key in recorded}
         return changes({key: recorded[key] for key in common}, common, f"{place}.") or {place: "another"}
-    return changes(*(each.model_dump(mode="json", exclude=set(_SPEED_ALONE)) for each in (read, part)), f"{place}.")
+    ours, theirs = (each.model_dump(mode="json", exclude=set(_SPEED_ALONE)) for each in (read, part))
+    return changes(ours, theirs, f"{place}.")
 
 
 def _other_inputs(manifests: Mapping[str, Manifest], evaluations: Mapping[str, Manifest]) -> list[str]:

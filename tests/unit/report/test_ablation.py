@@ -209,6 +209,9 @@ def test_cells_of_different_code_are_told(tmp_path: Path) -> None:
     write_listing(tmp_path, ("full", "kl", "dense"))
     told = [line for line in print_ablation_table(tmp_path).splitlines() if " code " in line]
     assert told == ["kl: Of other code than full, 2b2b2b2 and not 1a1a1a1, seed 0"]
+    evaluate(tmp_path / "cells" / "full", "align", {"color": [1, 0]}, code_version="3c" * 32)
+    told = [line for line in print_ablation_table(tmp_path).splitlines() if " code " in line]
+    assert told[0] == "full: Of code of several versions, 1a1a1a1 and 3c3c3c3, seed 0"
 
 
 def test_seeds_of_different_code_are_told_and_put_together(tmp_path: Path) -> None:
