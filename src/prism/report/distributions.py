@@ -18,7 +18,8 @@ _QUESTIONS = {
     "test": "The teacher's responses are those to the same questions.",
     "alignment": (
         "The teacher's responses are its demonstrations for alignment, which are to other questions than the test "
-        "set's: what it would answer to these is some way from them, too."
+        "set's: its own answers to these are some way from them, too, by more than chance. Drift is measured from its "
+        "answers to the same questions where the tables of drift say so."
     ),
 }
 _FIELDS = {"num_steps": "Reasoning steps per response", "num_items": "Described items per response"}
