@@ -7,7 +7,7 @@ from prism.report.identity import stage_colour, stage_title
 from prism.report.markup import Html, element, join
 from prism.report.plots import histogram, integer_bins, shares
 from prism.report.results import MODES, counts_of
-from prism.report.rundir import Row, Run
+from prism.report.rundir import Row, Run, Stage
 from prism.report.statistics import imitators_distance, total_variation
 
 DISTANCE_LEAD = (
@@ -18,10 +18,10 @@ _QUESTIONS = {
     "test": "The teacher's responses are those to the same questions.",
     "alignment": (
         "The teacher's responses are its demonstrations for alignment, which are to other questions than the test "
-        "set's: its own answers to these are some way from them, too, by more than chance. Drift is measured from its "
-        "answers to the same questions where the tables of drift say so."
+        "set's: its own answers to these are some way from them, too, by more than chance."
     ),
 }
+_BELOW = " Drift, below, is measured from its answers to the same questions."
 _FIELDS = {"num_steps": "Reasoning steps per response", "num_items": "Described items per response"}
 
 
@@ -49,13 +49,16 @@ def distributions_legend() -> Html:
 def distribution_panels(run: Run, names: Sequence[str]) -> Html:
     """A panel for each of the checkpoints called `names`, in both modes, and their distances to the teacher."""
     source, teacher = teacher_counts(run)
-    note = element("p", _QUESTIONS[source], class_="note") if source else None
+    drift = drift_tables(run, names)
+    is_of_tests = any(_is_of_tests(stage) for name in names for stage in run.over_seeds(name))
+    below = _BELOW if source == "alignment" and drift is not None and is_of_tests else ""
+    note = element("p", _QUESTIONS[source], below, class_="note") if source else None
     absent = None if source else element("p", "The teacher's distribution was not recorded.", class_="absent")
     views = [
         element("div", *(_field_panels(run, names, teacher, field, mode) for field in _FIELDS), class_=f"only-{mode}")
         for mode in MODES
     ]
-    return join(note, absent, *views, drift_tables(run, names))
+    return join(note, absent, *views, drift)
 
 
 Counts = Mapping[str, Mapping[int, int]]
@@ -82,12 +85,16 @@ def teacher_counts(run: Run) -> tuple[str | None, Counts]:
 
 def _to_tests(run: Run, seed: int) -> Row | None:
     """What the teacher answered to the test questions that a seed's policies were asked."""
-    for (of, _), stage in run.stages.items():
-        summary = stage.summary or {}
-        is_of_tests = of == seed and (summary.get("drift") or {}).get("reference") == "test"
-        if is_of_tests and (found := (summary.get("distribution") or {}).get("teacher")) is not None:
+    for stage in run.stages.values():
+        found = ((stage.summary or {}).get("distribution") or {}).get("teacher")
+        if stage.seed == seed and _is_of_tests(stage) and found is not None:
             return found
     return None
+
+
+def _is_of_tests(stage: Stage) -> bool:
+    """Whether its drift is measured from the teacher's answers to the same questions."""
+    return ((stage.summary or {}).get("drift") or {}).get("reference") == "test"
 
 
 def _field_panels(run: Run, names: Sequence[str], counts_of_teacher: Counts, field: str, mode: str) -> Html | None:

@@ -209,6 +209,14 @@ def test_distances_to_answers_to_other_prompts_say_so(small_run: Path) -> None:
     assert "same prompts" not in section
 
 
+def test_figures_against_other_questions_point_to_the_drift_from_answers_to_the_same(small_run: Path) -> None:
+    for source, is_told in (("test", True), ("alignment", False)):
+        for seed in (0, 1):
+            write_drift(small_run, seed, "sft", {"reference": source, "greedy": everywhere(1.0), "sampled": {}})
+        text = text_of(distributions_section(read_run(small_run)))
+        assert ("Drift, below, is measured from its answers to the same questions." in text) is is_told
+
+
 def test_without_drift_there_is_no_table(small_run: Path, full_run: Path) -> None:
     nothing = everywhere(None, plug_in=None, floor=None, count=0)
     for seed, stage, drift in (
