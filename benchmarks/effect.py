@@ -29,16 +29,17 @@ from typing import Any
 from effect_tables import tables
 
 from prism.cli import main as prism
-from prism.config import CELLS, LISTING, Ablation, load_ablation, load_recipe
+from prism.config import CELLS, FAILURE, LISTING, Ablation, Recipe, load_ablation, load_recipe
 from prism.models import PromptEncoder, load_policy, save_policy
 from prism.report import print_ablation_table
+from prism.report.ablation import changed_settings
 from prism.runtime.jsonl import read_jsonl
 from prism.runtime.manifest import FILE_NAME as MANIFEST
 
 RECIPES, RUNS, RESULTS = Path("recipes/ablations"), Path("runs"), Path(__file__).parent / "results"
 BASES = Path(__file__).parent / "bases"
 KEPT = {
-    *("recipe.json", LISTING, MANIFEST, "teacher_distribution.json"),
+    *("recipe.json", LISTING, MANIFEST, FAILURE, "teacher_distribution.json"),
     *("metrics.jsonl", "timings.jsonl", "router.jsonl", "events.jsonl", "summary.json", "audit.json", "audits.jsonl"),
 }
 EXPERIMENTS = ("effect", "noisy-effect", "tuned-effect")
@@ -52,9 +53,12 @@ def run(recipe: str, seed: int, cells: list[str]) -> None:
     with unpacked(path) as archived:  # before hours of work; `pack` looks at what came out of them
         check_recipes(path, archived, load_ablation(file, changes))
         check_stages(path, archived, directory)
-    if status := prism(["ablate", str(file), *changes, "--output", str(directory), *chosen(cells)]):
+    status = prism(["ablate", str(file), *changes, "--output", str(directory), *chosen(cells)])
+    if (directory / LISTING).is_file():
+        # A cell that fails keeps the others from nothing, and why it failed is a result.
+        pack(directory, path)
+    if status:
         raise SystemExit(status)
-    pack(directory, path)
 
 
 def chosen(cells: list[str]) -> list[str]:
@@ -77,7 +81,8 @@ def keep(model: Path, path: Path) -> None:
 
 
 def pack(directory: Path, path: Path) -> None:
-    """The archive `path` of one seed's ablation in `directory`, and of the cells that it has from elsewhere.
+    """The archive `path` of one seed's ablation in `directory`, and of the cells that it has from elsewhere; an error
+    that a cell ended with is kept until it comes to its end.
 
     Raises SystemExit where the two do not belong together: a stage that both have came out otherwise.
     """
@@ -86,6 +91,9 @@ def pack(directory: Path, path: Path) -> None:
     with unpacked(path) as archived:
         check_stages(path, archived, directory)
         files = {kept.relative_to(root): kept for root in (archived, directory) for kept in kept_files(root)}
+        for failure in [name for name, kept in files.items() if name.name == FAILURE and kept.is_relative_to(archived)]:
+            if (directory / failure.parent).is_dir():
+                del files[failure]
         with tarfile.open(packed, "w:xz") as archive:
             for name, kept in sorted(files.items()):
                 add(archive, kept, str(name))
@@ -168,7 +176,7 @@ def unite(archives: list[Path], directory: Path) -> None:
     """
     if directory.exists():
         shutil.rmtree(directory)
-    cells: dict[str, dict[str, Any]] = {}
+    cells: dict[str, list[Recipe]] = {}
     listed: dict[str, None] = {}
     for path in archives:
         with tarfile.open(path) as archive:
@@ -178,18 +186,22 @@ def unite(archives: list[Path], directory: Path) -> None:
         listing = json.loads((directory / LISTING).read_text(encoding="utf-8"))
         listed |= dict.fromkeys(listing["cells"])
         for file in files:
-            recipe = json.loads(file.read_text(encoding="utf-8"))
-            [seed], recipe["output"] = recipe["seeds"], str(file.parent)
-            first = cells.setdefault(file.parent.name, recipe | {"seeds": []})
-            if differing := [key for key in recipe if key != "seeds" and recipe[key] != first[key]]:
+            # As it is read now, so that a setting that an older version did not know is there with its default.
+            recipe = load_recipe(file)
+            first = cells.setdefault(file.parent.name, [])
+            if first and (differing := changed_settings(recipe, first[0]) | changed_settings(first[0], recipe)):
                 raise SystemExit(
                     f"{path}: the recipe of cell {file.parent.name} differs from that of {archives[0].name} in "
                     f"{', '.join(differing)}: run the seed again"
                 )
-            first["seeds"].append(seed)
-    (directory / LISTING).write_text(json.dumps(listing | {"cells": list(listed)}), encoding="utf-8")
-    for name, recipe in cells.items():
-        (directory / CELLS / name / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+            first.append(recipe)
+    (directory / LISTING).write_text(
+        json.dumps({"reference": listing["reference"], "cells": list(listed)}), encoding="utf-8"
+    )
+    for name, recipes in cells.items():
+        seeds = tuple(seed for recipe in recipes for seed in recipe.seeds)
+        united = recipes[0].model_copy(update={"seeds": seeds, "output": directory / CELLS / name})
+        (directory / CELLS / name / "recipe.json").write_text(united.model_dump_json(), encoding="utf-8")
 
 
 def report(recipe: str) -> int:
@@ -214,16 +226,18 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.command == "report":
         return report(arguments.recipe)
+    status = 0
     for seed in arguments.seeds:
         # Each seed in a process of its own: threads and random state begin afresh.
         if len(arguments.seeds) > 1:
             command = [sys.executable, __file__, "--recipe", arguments.recipe, arguments.command, str(seed)]
-            subprocess.run([*command, *(chosen(arguments.cells) if arguments.command == "run" else [])], check=True)
+            command += chosen(arguments.cells) if arguments.command == "run" else []
+            status = subprocess.run(command).returncode or status
         elif arguments.command == "base":
             pretrain(seed)
         else:
             run(arguments.recipe, seed, arguments.cells)
-    return 0
+    return status
 
 
 if __name__ == "__main__":

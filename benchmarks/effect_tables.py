@@ -1,22 +1,25 @@
-"""What `effect.py report` prints beside the report's own table: seeds one by one, all pairs of arms, rollouts, drift,
-and the games while they are played.
+"""What `effect.py report` prints beside the report's own table: seeds one by one, what PRISM is ahead of every other
+arm in each of them, all pairs of arms, rollouts, drift, and the games while they are played.
 
-Differences are paired by question within a seed; limits are Student's over the seeds, 95%.
+Differences are paired by question within a seed; limits are Student's over the seeds, 95%, and no narrower than the
+questions within the seeds allow.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
-from prism.config import CELLS, SAMPLES_PER_PROMPT, plan_stages
+from prism.config import CELLS, plan_stages
 from prism.evals.statistics import Interval, mean_interval
-from prism.report.ablation import averaged
+from prism.report.ablation_checkpoints import averaged
+from prism.report.budgets import rollouts_of, warmup_rollouts
 from prism.report.plots import signed_points
-from prism.report.results import ACCURACIES, DESCRIPTIONS, MODES, ItemMeans, gain_over_seeds, item_means
+from prism.report.results import ACCURACIES, DESCRIPTIONS, MODES, ItemMeans, gain_over_seeds, item_means, paired_gain
 from prism.report.rundir import Row, Run, read_run
+from prism.report.statistics import Estimate, over_seeds
 from prism.report.tables import interval_text as limits_text
 
 PART = 10
@@ -50,6 +53,10 @@ class Arm:
         stages = [stage for stage in plan_stages(self.run.recipe) if stage.algorithm is not None]
         return {stage.algorithm.name: stage.name for stage in stages if stage.start == self.start}
 
+    def starting(self, mode: str) -> Answers:
+        """What the policy that RLVR starts from answered."""
+        return self.answers.get((self.start, mode), {})
+
     @cached_property
     def policies(self) -> list[str]:
         """The evaluated stages after SFT, which all arms share; the base before it knows no format."""
@@ -73,7 +80,8 @@ class Arm:
 
 def tables(united: Path) -> list[str]:
     arms = read_arms(united)
-    return seed_lines(arms) + pair_lines(arms) + budget_lines(arms) + drift_lines(arms) + game_lines(arms)
+    parts = (seed_lines, worth_lines, pair_lines, budget_lines, drift_lines, game_lines)
+    return [line for part in parts for line in part(arms)]
 
 
 def read_arms(united: Path) -> list[Arm]:
@@ -104,12 +112,44 @@ def percents(shares: Sequence[float]) -> str:
     return ", ".join(f"{100 * share:.1f}" for share in shares)
 
 
+def worth_lines(arms: Sequence[Arm]) -> list[str]:
+    """The first arm less each other one, seed by seed: before RLVR, after it over the algorithms that both have, and by
+    each of them."""
+    full, *others = arms
+    lines = ["", "seed by seed, points; the mean with 95% limits over seeds and questions"]
+    for other in others:
+        shared = [name for name in full.trained if name in other.trained]
+        seeds = [seed for seed in full.run.seeds if seed in other.run.seeds]
+        for mode in MODES:
+            lines.append(worth_row(f"  {full.name} less {other.name}, {mode}", [f"seed {s}" for s in seeds], "mean"))
+            pairs = {f"before RLVR: {full.start} less {other.start}": (full.starting(mode), other.starting(mode))}
+            for names in ([shared] if len(shared) > 1 else []) + [[name] for name in shared]:
+                title = names[0] if len(names) == 1 else f"mean of {', '.join(names)}"
+                pairs[title] = (full.mean_answers(names, mode), other.mean_answers(names, mode))
+            for (title, (ours, theirs)), (scope, column) in product(pairs.items(), COLUMNS.items()):
+                both = [seed for seed in seeds if seed in ours and seed in theirs]
+                gains = {seed: paired_gain(ours[seed], theirs[seed], column) for seed in both}
+                known = [gain for gain in gains.values() if gain is not None]
+                shown = [signed_points(gain.mean) if (gain := gains.get(seed)) else "–" for seed in seeds]
+                lines.append(worth_row(f"    {title}: {scope}", shown, with_limits(over_seeds(known))))
+    return lines
+
+
+def worth_row(head: str, columns: Sequence[str], last: str) -> str:
+    return f"{head:52}" + "".join(f"{column:>9}" for column in columns) + f"   {last}"
+
+
+def with_limits(gain: Estimate | None) -> str:
+    """Of two seeds as well, for whom the report shows their values alone."""
+    return f"{signed_points(gain.mean)} {limits_text(replace(gain, by_seed=()), signed=True)}" if gain else "–"
+
+
 def pair_lines(arms: Sequence[Arm]) -> list[str]:
     """Every arm less every later one: what RLVR starts from, and after RLVR the mean over the algorithms both have."""
     lines = ["", "an arm less another, points"]
     for mode in MODES:
         lines.append(f"  before RLVR, {mode}")
-        starts = {arm.name: arm.answers.get((arm.start, mode), {}) for arm in arms}
+        starts = {arm.name: arm.starting(mode) for arm in arms}
         lines += [
             f"    {arm.name} less SFT: {differences(starts[arm.name], arm.answers['sft', mode])}"
             for arm in arms
@@ -142,7 +182,7 @@ def budget_lines(arms: Sequence[Arm]) -> list[str]:
     The warm-up's rollouts count: a baseline of as many steps as alignment and RLVR have together has fewer.
     """
     full, controls = arms[0], [arm for arm in arms if not arm.is_aligned]
-    aligned = warmup_rollouts(full) + sampled(full, "align")
+    aligned = warmup_rollouts(full.run.recipe) + sampled(full, "align")
     found = [f"{name} {aligned + sampled(full, stage):,.0f}" for name, stage in full.trained.items()]
     lines = ["", "rollouts sampled, means over seeds, those that dynamic sampling discards included"]
     lines.append(f"  full: warm-up and alignment {aligned:,.0f}, with RLVR {', '.join(found)}")
@@ -155,24 +195,11 @@ def budget_lines(arms: Sequence[Arm]) -> list[str]:
     return lines
 
 
-def warmup_rollouts(arm: Arm) -> int:
-    warmup = arm.run.recipe.warmup
-    return warmup.num_prompts * SAMPLES_PER_PROMPT if warmup else 0
-
-
 def sampled(arm: Arm, name: str) -> float:
     """Rollouts of a stage, those included that dynamic sampling discards; the mean over its seeds."""
-    rlvr = arm.run.recipe.rlvr
-    per_step = [
-        [
-            row["dapo/generated_prompts"] * rlvr.group_size
-            if rlvr and row.get("dapo/generated_prompts") is not None
-            else row["rollout/count"]
-            for row in stage.metrics
-        ]
-        for stage in arm.run.over_seeds(name)
-    ]
-    return fmean(sum(counts) for counts in per_step) if per_step else 0.0
+    counts = [rollouts_of(arm.run, stage) for stage in arm.run.over_seeds(name)]
+    known = [count for count in counts if count is not None]
+    return fmean(known) if known else 0.0
 
 
 def drift_lines(arms: Sequence[Arm]) -> list[str]:
@@ -191,7 +218,9 @@ def drift_lines(arms: Sequence[Arm]) -> list[str]:
             lines += [f"  {mode}, {arm.name}: {name}: {drift_summary(arm, name, mode)}" for name in arm.policies]
     lines += ["", "distance to the teacher after SFT and after alignment; * is up to its floor"]
     for seed in arms[0].run.seeds:
-        lines += seed_drift(arms[0].run, seed)
+        # A game that failed left no policy.
+        if (seed, "align") in arms[0].run.stages:
+            lines += seed_drift(arms[0].run, seed)
     return lines
 
 
@@ -203,10 +232,10 @@ def drift_summary(arm: Arm, name: str, mode: str) -> str:
         for measure in filter(lambda measure: is_above_floor(first[measure]), first):
             left.append(second[measure]["mean"] / first[measure]["mean"])
             num_at_floor += not is_above_floor(second[measure])
+    if not left:
+        return "SFT moved none"
     num_closer = sum(share < 1 for share in left)
-    return (
-        f"{num_closer} of {len(left)} smaller, {num_at_floor} up to the floor, left {sorted(left)[len(left) // 2]:.1%}"
-    )
+    return f"{num_closer} of {len(left)} smaller, {num_at_floor} up to the floor, left {median(left):.1%}"
 
 
 def seed_drift(run: Run, seed: int) -> Iterator[str]:
@@ -242,7 +271,7 @@ def game_lines(arms: Sequence[Arm]) -> list[str]:
     full, *others = [arm for arm in arms if arm.is_aligned]
     mixture = [stage.metrics for stage in full.run.over_seeds("align")]
     lines = ["", f"rollouts of the game, points; the mixture's, and the others' less those, {len(mixture)} seeds"]
-    for start in range(0, min(map(len, mixture)), PART):
+    for start in range(0, min(map(len, mixture), default=0), PART):
         lines.append(f"  steps {start + 1} to {start + PART}")
         for metric in ("reward/accuracy", "reward/caption_exact"):
             own = means_from(full, metric, start)

@@ -31,8 +31,8 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def write_listing(root: Path, cells: Sequence[str], reference: str = "full") -> None:
-    write(root / "ablation.json", {"reference": reference, "cells": list(cells)})
+def write_listing(root: Path, cells: Sequence[str], reference: str = "full", **more: Any) -> None:
+    write(root / "ablation.json", {"reference": reference, "cells": list(cells), **more})
 
 
 def write_cell(root: Path, name: str, *, seeds: Sequence[int] = (0,), **settings: Any) -> Path:
@@ -42,13 +42,14 @@ def write_cell(root: Path, name: str, *, seeds: Sequence[int] = (0,), **settings
     return path
 
 
-def evaluate(cell: Path, stage: str, answers: Answers, *, seed: int = 0, test: str = "a" * 64) -> None:
-    """Writes a complete stage whose greedy answers are right where `answers` say so. The summary's limits, ±0.1
-    around the mean, cannot be mistaken for any that the report works out."""
+def evaluate(cell: Path, stage: str, answers: Answers, *, seed: int = 0, test: str = "a" * 64, **recorded: Any) -> None:
+    """Writes a complete stage whose greedy answers are right where `answers` say so, and with `recorded` in its
+    manifest. The summary's limits, ±0.1 around the mean, cannot be mistaken for any that the report works out."""
     path = cell / f"seed-{seed}" / stage
-    hashes = {"inputs": {"sft": "1" * 64}, "outputs": {"model": "2" * 64}}
+    outputs = {"model": {"path": "model", "sha256": "2" * 64}}
     kind = "rlvr" if "-" in stage else stage
-    write(path / "manifest.json", {"name": stage, "kind": kind, "status": "complete", **hashes})
+    manifest = {"name": stage, "kind": kind, "status": "complete", "inputs": {}, "outputs": outputs}
+    write(path / "manifest.json", manifest | recorded)
     write(
         path / "evaluation" / "manifest.json",
         {"status": "complete", "inputs": {"data/test": test}, "outputs": {"items": "3" * 64}},

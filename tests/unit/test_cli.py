@@ -100,8 +100,10 @@ def test_dry_run_prints_configuration_and_plan_and_runs_nothing(
 
 def test_dry_run_of_an_ablation_prints_the_chosen_cells_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ablate", DEMO, "--cell", "dense", "--cell", "text-only", "--dry-run"]) == 0
-    titles = [line.split(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("plan for")]
+    lines = capsys.readouterr().out.splitlines()
+    titles = [line.split(",")[0] for line in lines if line.startswith("plan for")]
     assert [Path(title.split()[-1]).name for title in titles] == ["dense", "text-only"]
+    assert [line.split()[0] for line in lines if line.endswith("run once, with dense")] == ["base", "sft"]
 
 
 def test_run_hands_the_recipe_on(

@@ -1,10 +1,12 @@
 """`benchmarks/effect.py`: archives of single seeds make one ablation, and every arm's rollouts are counted."""
 
 import importlib
+import io
 import json
 import shutil
 import tarfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from types import ModuleType
@@ -12,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from ablation_runs import WITHOUT, two_seeds, write, write_cell, write_listing
-from prism.config import load_ablation
+from ablation_runs import WITHOUT, evaluate, two_seeds, write, write_cell, write_listing
+from prism.config import Recipe, load_ablation
 from prism.models import load_policy
 from prism.report import print_ablation_table
 from prism.report.ablation import read_listing
@@ -114,6 +116,57 @@ def test_a_stage_that_has_not_come_to_its_end_is_not_archived(tmp_path: Path) ->
     assert contents(path) == before
 
 
+def test_why_a_cell_failed_is_archived_until_it_comes_to_its_end(tmp_path: Path) -> None:
+    [path, _] = single_seeds(tmp_path)
+    directory, before = tmp_path / "alone-0", contents(path)
+    failure = directory / "cells" / "dense" / "seed-0" / "failure.json"
+    write_cell(directory, "dense", output=str(directory / "cells" / "dense"), discriminator={"type": "dense"})
+    write(failure, {"error": "the game collapsed"})
+    effect_script().pack(directory, path)
+    assert set(contents(path)) - set(before) == {"cells/dense/recipe.json", "cells/dense/seed-0/failure.json"}
+    effect_script().unite([path], tmp_path / "united")
+    assert "dense: Seed 0 ended with an error: the game collapsed" in told(tmp_path / "united", ("full", "dense"))
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(directory, elsewhere, symlinks=True)
+    shutil.rmtree(elsewhere / "cells" / "dense")
+    effect_script().pack(elsewhere, path)
+    assert "cells/dense/seed-0/failure.json" in contents(path), "where the cell was not run, nothing is known of it"
+    failure.unlink()
+    effect_script().pack(directory, path)
+    assert set(contents(path)) - set(before) == {"cells/dense/recipe.json"}
+
+
+def told(united: Path, cells: tuple[str, ...]) -> list[str]:
+    write_listing(united, cells)
+    return print_ablation_table(united).splitlines()
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_a_seed_is_archived_though_a_cell_of_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_begun: bool
+) -> None:
+    """But not where the command did not come to its cells: what lies there is of another one, or nothing."""
+    script, ran = effect_script(), []
+
+    def ablate(arguments: list[str]) -> int:
+        directory = Path(arguments[arguments.index("--output") + 1])
+        if is_begun:
+            write_listing(directory, ("full", "dense"))
+            write(directory / "cells" / "dense" / "seed-4" / "failure.json", {"error": "the game collapsed"})
+        ran.append(directory)
+        return 2
+
+    monkeypatch.setattr(script, "prism", ablate)
+    monkeypatch.setattr(script, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    with pytest.raises(SystemExit) as status:
+        script.run("tuned-effect", 4, [])
+    path = tmp_path / "results" / "tuned-effect" / "seed-4.tar.xz"
+    assert (status.value.code, len(ran), path.is_file()) == (2, 1, is_begun)
+    assert not is_begun or set(contents(path)) == {"ablation.json", "cells/dense/seed-4/failure.json"}
+
+
 def test_no_cell_is_added_to_those_that_started_from_other_weights(tmp_path: Path) -> None:
     [path, _] = single_seeds(tmp_path)
     directory = tmp_path / "alone-0"
@@ -142,12 +195,73 @@ def test_archived_seeds_make_the_ablation_that_one_command_would_have_run(tmp_pa
     effect_script().unite(archives, united)
     tables = [print_ablation_table(directory).partition("\n")[2] for directory in (united, tmp_path / "together")]
     assert tables[0] == tables[1]
-    assert read_listing(united).seeds == (0, 1)
+    assert seeds_of(united) == {(0, 1)}
     assert (united / "cells" / "full" / "seed-1" / "data" / "teacher_distribution.json").is_file()
 
     effect_script().unite(archives[:1], united)
-    assert read_listing(united).seeds == (0,)
+    assert seeds_of(united) == {(0,)}
     assert not list(united.rglob("seed-1")), "a seed whose archive is gone is no part of the table"
+
+
+def rewritten(path: Path, change: Callable[[str, bytes], bytes]) -> Path:
+    """The archive with what `change` makes of each of its files."""
+    new = path.with_name(f"rewritten-{path.name}")
+    with tarfile.open(path) as old, tarfile.open(new, "w:xz") as archive:
+        for member in old.getmembers():
+            stream = old.extractfile(member) if member.isfile() else None
+            data = b"" if stream is None else change(member.name, stream.read())
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data) if member.isfile() else None)
+    return new
+
+
+def test_seeds_of_versions_that_know_other_settings_are_put_together(tmp_path: Path) -> None:
+    """A setting at its default is one that an older version did not know."""
+
+    def with_defaults(name: str, data: bytes) -> bytes:
+        recipe = Recipe.model_validate_json(data) if name.endswith("recipe.json") else None
+        return data if recipe is None else recipe.model_dump_json().encode()
+
+    first, second = single_seeds(tmp_path)
+    for archives in ([rewritten(first, with_defaults), second], [first, rewritten(second, with_defaults)]):
+        effect_script().unite(archives, tmp_path / "united")
+        assert seeds_of(tmp_path / "united") == {(0, 1)}
+
+
+def test_seeds_of_different_code_are_told_in_the_report(tmp_path: Path) -> None:
+    def by(version: str, data: bytes) -> bytes:
+        content = json.loads(data)
+        return json.dumps(content | {"code_version": version * 64} if "kind" in content else content).encode()
+
+    archives = [
+        rewritten(
+            path, lambda name, data, version=version: by(version, data) if name.endswith("manifest.json") else data
+        )
+        for path, version in zip(single_seeds(tmp_path), "ab", strict=True)
+    ]
+    effect_script().unite(archives, tmp_path / "united")
+    line = "Seeds ran different code (seed 0: aaaaaaa; seed 1: bbbbbbb): a mean over them is one over these versions."
+    assert line in print_ablation_table(tmp_path / "united").splitlines()
+
+
+def test_differences_stand_seed_by_seed_beside_their_mean_and_limits(tmp_path: Path) -> None:
+    """As worked out for `two_seeds`: .375 and .25; Student's limits are 12.7062 · .0625 to both sides of .3125."""
+    arms = effect_tables().read_arms(two_seeds(tmp_path))
+    lines = effect_tables().worth_lines(arms)
+    assert lines[2].split() == ["full", "less", "no-alignment,", "greedy", "seed", "0", "seed", "1", "mean"]
+    greedy = lines[3 : next(place for place, line in enumerate(lines) if "sampled" in line)]
+    rows = {"".join(line.split()[:2]): line for line in greedy}
+    assert rows["grpo:all"].endswith("    +37.5    +25.0   +31.2 [−48.2, 110.7]")
+    assert rows["grpo:in"].split()[2:5] == ["+25.0", "0.0", "+12.5"] and rows["grpo:out"].split()[2:5] == [
+        "+50.0",
+        "+50.0",
+        "+50.0",
+    ]
+    assert next(line for line in lines if "mean of grpo, gspo: all" in line).split()[-3:] == ["–", "–", "–"]
+
+
+def seeds_of(united: Path) -> set[tuple[int, ...]]:
+    return {recipe.seeds for recipe in read_listing(united).recipes.values() if recipe is not None}
 
 
 def test_a_cell_may_have_been_run_for_some_seeds_only(tmp_path: Path) -> None:
@@ -217,9 +331,23 @@ def test_drift_counts_what_sft_moved_and_what_is_left_of_it(tmp_path: Path) -> N
     assert effect_tables().drift_summary(full, "sft", "sampled") == "0 of 7 smaller, 0 up to the floor, left 100.0%"
 
 
+def test_of_an_even_number_of_measures_the_median_is_between_two(tmp_path: Path) -> None:
+    """Distances after SFT of 1; after alignment a tenth, a fifth, two fifths and four fifths of them are left."""
+    root = two_seeds(tmp_path)
+    full = root / "cells" / "full"
+    for stage, means in (("sft", (1, 1, 1, 1)), ("align", (0.1, 0.2, 0.4, 0.8))):
+        evaluate(full, stage, {"color": [1, 0]})
+        distances = {str(place): {"mean": mean, "plug_in": mean, "floor": 0.15} for place, mean in enumerate(means)}
+        path = full / "seed-0" / stage / "evaluation" / "summary.json"
+        write(path, json.loads(path.read_text()) | {"drift": {"greedy": distances}})
+    [arm, _] = effect_tables().read_arms(root)
+    expected = "4 of 4 smaller, 1 up to the floor, left 30.0%"
+    assert effect_tables().drift_summary(arm, "align", "greedy") == expected
+
+
 def test_seeds_of_different_recipes_are_not_put_together(tmp_path: Path) -> None:
     archives = single_seeds(tmp_path, align={"num_steps": 41})
     with pytest.raises(
-        SystemExit, match=r"seed-1.*cell full differs from that of seed-0.*in align: run the seed again"
+        SystemExit, match=r"seed-1.*cell full differs from that of seed-0.*in align\.num_steps: run the seed again"
     ):
         effect_script().unite(archives, tmp_path / "united")

@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "prism"
 
 LAYERS = (
     {"__init__"},
-    {"records", "errors", "parallel"},
+    {"records", "errors", "parallel", "spread"},
     {"config"},
     {"objectives", "rewards", "packing", "data"},
     {"models"},
@@ -24,7 +24,7 @@ LAYERS = (
     {"__main__"},
 )
 LEVELS = {unit: level for level, units in enumerate(LAYERS) for unit in units}
-REPORT_MAY_IMPORT = {"__init__", "records", "errors", "config"}
+REPORT_MAY_IMPORT = {"__init__", "records", "errors", "spread", "config"}
 
 
 def may_import(importer: str, imported: str) -> bool:

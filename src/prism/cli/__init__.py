@@ -118,18 +118,17 @@ def plan_recipe(arguments: argparse.Namespace) -> None:
 
 
 def ablate(arguments: argparse.Namespace) -> int:
-    from prism.config import describe_plan, load_ablation
+    from prism.config import load_ablation
 
     ablation = load_ablation(arguments.recipe, arguments.overrides, output=arguments.output, chosen=arguments.cell)
     if is_first():
         for reason in ablation.omitted.values():
             print(f"left out: {reason}")
-    if arguments.dry_run:
-        for recipe in ablation.cells.values():
-            print(*describe_plan(recipe), sep="\n")
-        return 0
-    from prism.stages.ablation import run_ablation
+    from prism.stages.ablation import describe_ablation, run_ablation
 
+    if arguments.dry_run:
+        print(*describe_ablation(ablation), sep="\n")
+        return 0
     failures = run_ablation(ablation)
     if is_first():
         from prism.report import print_ablation_table, render_ablation

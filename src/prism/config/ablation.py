@@ -47,14 +47,15 @@ class AblationFile(Config):
 
 @dataclass(frozen=True)
 class Ablation:
-    """The recipes of the chosen cells, in the order of all `names`; what they have in common is run once, below
-    `directory`. Of the paper's ablations `omitted` are those that this recipe cannot have, and why, and `alike` those
-    that ask for what it has."""
+    """The recipes of the chosen `cells`, in the order of all `names`, and of all `recipes` that can be made; what they
+    have in common is run once, below `directory`. Of the paper's ablations `omitted` are those that this recipe cannot
+    have, and why, and `alike` those that ask for what it has."""
 
     directory: Path
     reference: str
     names: Sequence[str]
     cells: Mapping[str, Recipe]
+    recipes: Mapping[str, Recipe]
     omitted: Mapping[str, str] = field(default_factory=dict)
     alike: frozenset[str] = frozenset()
 
@@ -70,6 +71,7 @@ def load_ablation(
     """
     path = Path(path)
     table = read_table(path)
+    _refuse_output(overrides, "override")
     ablation = _described(path, table, overrides, output, chosen) if "cells" in table else None
     ablation = ablation or _papers(path, overrides, output)
     for name in chosen:
@@ -79,8 +81,16 @@ def load_ablation(
             raise ConfigError(f"--cell {name}: the recipe is that already: its cell is {ablation.reference!r}")
         if name not in ablation.names:
             raise ConfigError(f"--cell: there is no cell {name!r}; there are: {', '.join(ablation.names)}")
-    cells = {name: recipe for name, recipe in ablation.cells.items() if name in chosen or not chosen}
+    cells = {name: recipe for name, recipe in ablation.recipes.items() if name in chosen or not chosen}
     return replace(ablation, cells=cells)
+
+
+def _refuse_output(settings: Sequence[str], source: str) -> None:
+    """A cell's place follows from the ablation's: to name another would do nothing."""
+    for setting in settings:
+        if "output" in parse_override(setting):
+            reason = "every cell has a directory of its own below the ablation's, which --output names"
+            raise ConfigError(f"{source} {setting!r}: {reason}")
 
 
 def _described(
@@ -92,10 +102,16 @@ def _described(
         raise ConfigError(f"{path}: reference: there is no cell {file.reference!r}; there are: {names}")
     directory = output if output is not None else Path("runs") / file.name
     base = read_table(path.parent / file.recipe)
-    made = {name: changes for name, changes in file.cells.items() if name in chosen or not chosen}
-    settings = (*file.settings, *overrides)
-    cells = {name: _cell(base, name, (*settings, *made[name]), directory, source=path) for name in made}
-    return Ablation(directory, file.reference, tuple(file.cells), cells)
+    _refuse_output(file.settings, f"{path}: settings:")
+    recipes = {}
+    for name, changes in file.cells.items():
+        _refuse_output(changes, f"{path}, cell {name}:")
+        try:
+            recipes[name] = _cell(base, name, (*file.settings, *overrides, *changes), directory, source=path)
+        except ConfigError:
+            if name in chosen or not chosen:
+                raise
+    return Ablation(directory, file.reference, tuple(file.cells), recipes, recipes)
 
 
 def _papers(path: Path, overrides: Sequence[str], output: Path | None) -> Ablation:
@@ -117,7 +133,7 @@ def _papers(path: Path, overrides: Sequence[str], output: Path | None) -> Ablati
             cells[name] = cell
         else:
             alike.add(name)
-    return Ablation(directory, FULL, tuple(cells), cells, omitted, frozenset(alike))
+    return Ablation(directory, FULL, tuple(cells), cells, cells, omitted, frozenset(alike))
 
 
 def _cell(base: Table, name: str, changes: Sequence[str], directory: Path, *, source: Path) -> Recipe:

@@ -1,6 +1,7 @@
 """What a recipe will do, stage by stage: read by the pipeline to do it and by `--dry-run` to print it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -146,14 +147,19 @@ def _distinct(*names: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def describe_plan(recipe: Recipe) -> list[str]:
-    """The plan as lines to print: one per stage, beneath a heading."""
+def describe_plan(recipe: Recipe, shared: Mapping[str, str] | None = None) -> list[str]:
+    """The plan as lines to print: one per stage, beneath a heading. `shared` are stages that another plan, printed
+    before, has as well: each with that one's name."""
     seeds = ", ".join(map(str, recipe.seeds))
     label = "seed" if len(recipe.seeds) == 1 else "each of the seeds"
-    stages = plan_stages(recipe)
+    stages, shared = plan_stages(recipe), shared or {}
     width = max(len(stage.name) for stage in stages)
     heading = f"plan for {recipe.run_directory}, once for {label} {seeds}:"
-    return [heading, *(f"  {stage.name:<{width}}  {_describe_stage(stage)}" for stage in stages)]
+    works = {
+        stage.name: f"run once, with {shared[stage.name]}" if stage.name in shared else _describe_stage(stage)
+        for stage in stages
+    }
+    return [heading, *(f"  {name:<{width}}  {work}" for name, work in works.items())]
 
 
 def _describe_stage(stage: PlannedStage) -> str:

@@ -14,6 +14,7 @@ from statistics import NormalDist, fmean
 import numpy as np
 
 from prism.errors import DataError
+from prism.spread import is_constant
 
 _BOOTSTRAP_CHUNK = 2_000_000
 """Resampled values held in memory at once."""
@@ -111,7 +112,7 @@ def bootstrap_interval(
         return NOTHING_MEASURED
     sums, sizes = _cluster_totals(values, clusters)
     mean = float(sums.sum() / sizes.sum())
-    if _is_constant(sums / sizes):
+    if is_constant((sums / sizes).tolist()):
         return Interval(mean, None, None, len(sums))
     generator = np.random.default_rng(seed)
     rows = max(1, _BOOTSTRAP_CHUNK // len(sums))
@@ -133,7 +134,7 @@ def standard_error(values: Mapping[str, float], clusters: Mapping[str, str] | No
 
 
 def _ratio_error(sums: np.ndarray, sizes: np.ndarray) -> float | None:
-    if _is_constant(sums / sizes):
+    if is_constant((sums / sizes).tolist()):
         return None
     residuals = sums - sums.sum() / sizes.sum() * sizes
     return math.sqrt(len(sums) / (len(sums) - 1) * float(residuals @ residuals)) / float(sizes.sum())
@@ -150,11 +151,6 @@ def _cluster_totals(values: Mapping[str, float], clusters: Mapping[str, str] | N
     index = np.unique(np.array(names, dtype=str), return_inverse=True)[1]
     sums = np.bincount(index, weights=np.array([values[unit] for unit in units], dtype=np.float64))
     return sums, np.bincount(index).astype(np.float64)
-
-
-def _is_constant(means: np.ndarray) -> bool:
-    """Whether there is no spread beyond round-off: sums of equal values differ in their last bits."""
-    return len(means) < 2 or float(np.ptp(means)) <= 1e-12 * float(np.abs(means).max())
 
 
 def macro_average(intervals: Sequence[Interval]) -> Interval:

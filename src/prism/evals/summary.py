@@ -20,7 +20,7 @@ from prism.evals.drift import Responses, drift
 from prism.evals.shape import shape
 from prism.evals.statistics import Interval, macro_average, share_interval
 from prism.records import Response
-from prism.rewards import parse_response
+from prism.rewards import num_description_items, num_reasoning_steps, parse_response
 
 GROUPS = ("in-distribution", "out-of-distribution")
 MODES = ("greedy", "sampled")
@@ -59,7 +59,7 @@ def summarize(
 
     Without a teacher `drift` is null. `distribution` is that of the sampled rows, or of the greedy ones where
     nothing was sampled: greedy decoding hides how far a policy has drifted. `num_tokens` keeps the order of
-    the rows.
+    the rows; `teacher` has the counts of the responses that drift is measured from.
     """
     groups = _checked_groups(rows)
     by_benchmark: dict[str, list[Row]] = defaultdict(list)
@@ -75,7 +75,7 @@ def summarize(
             group: _as_json(_average([estimates[name] for name in estimates if group in ("all", groups[name])]))
             for group in (*GROUPS, "all")
         },
-        "distribution": _distribution(rows),
+        "distribution": _distribution(rows, teacher),
         **_texts(rows, teacher),
     }
 
@@ -124,12 +124,21 @@ def _as_json(estimates: Estimates) -> dict[str, dict[str, dict[str, float | int 
     }
 
 
-def _distribution(rows: Sequence[Row]) -> dict[str, Any]:
+def _distribution(rows: Sequence[Row], teacher: Reference | None) -> dict[str, Any]:
     shown = [row for row in rows if row["mode"] == "sampled"] or list(rows)
     return {
         "num_steps": _histogram(row["num_steps"] for row in shown),
         "num_items": _histogram(row["num_items"] for row in shown),
         "num_tokens": [row["num_tokens"] for row in shown],
+        "teacher": None if teacher is None else _counts(teacher.responses),
+    }
+
+
+def _counts(responses: Responses) -> dict[str, dict[str, int]]:
+    given = [response for several in responses.values() for response in several]
+    return {
+        "num_steps": _histogram(None if one.think is None else num_reasoning_steps(one.think) for one in given),
+        "num_items": _histogram(None if one.caption is None else num_description_items(one.caption) for one in given),
     }
 
 

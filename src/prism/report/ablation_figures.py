@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from itertools import product
 
-from prism.config import BranchAdvantage, MixedAdvantage
-from prism.report.ablation import OVERALL, Cell, Group, Listing
+from prism.config import BranchAdvantage, Dapo, MixedAdvantage, Recipe
+from prism.report.ablation import Cell, Listing
+from prism.report.ablation_checkpoints import ITEMS_RIGHT, OVERALL, Group
 from prism.report.charts import Line, Marks, line_chart, percent, plain
-from prism.report.curves import course, seed_lines, stage_lines
-from prism.report.distributions import distribution_panels, distributions_legend
-from prism.report.identity import VIEWS, algorithm_title
-from prism.report.markup import Html, element
+from prism.report.curves import KEPT_NOTE, course, seed_lines, stage_lines
+from prism.report.distributions import DISTANCE_LEAD, distribution_panels, distributions_legend
+from prism.report.identity import VIEWS, algorithm_title, seeds_title
+from prism.report.markup import Html, element, join
 from prism.report.results import MODES
 from prism.report.rundir import Run
+from prism.report.statistics import over_seeds
 from prism.report.tables import SCOPES, forests
 
 _ALPHAS = ("align.advantage.alpha", "align.advantage.base.alpha")
@@ -19,10 +21,10 @@ _VIEW_TITLES = {"response": "whole response"}
 
 
 def difference_plots(listing: Listing, cells: Sequence[Cell], group: Group, mode: str) -> Html | None:
-    """Differences to the reference cell: a panel for each scope of accuracy, and one for descriptions."""
+    """The reference cell less each: a panel for each scope of accuracy, and one for descriptions."""
     measured = [(cell, cell.checkpoints[group].gains[mode]) for cell in cells if group in cell.checkpoints]
     titles = [*SCOPES.values(), "Described items right"]
-    places = [*range(len(SCOPES)), -1]
+    places = [*range(len(SCOPES)), ITEMS_RIGHT]
     return forests(
         {
             title: [(cell.name, cell.colour, gains[place]) for cell, gains in measured]
@@ -110,31 +112,42 @@ def course_lines(cell: Cell, run: Run) -> CourseLines:
     return lines
 
 
-def course_section(found: Sequence[CourseLines]) -> Html | None:
-    """A row of charts for each algorithm; None where RLVR has not begun."""
-    algorithms = dict.fromkeys(algorithm for lines in found for algorithm, _ in lines)
+def course_section(found: Mapping[str, CourseLines], recipes: Mapping[str, Recipe | None]) -> Html | None:
+    """A row of charts for each algorithm; None where RLVR has not begun. Both are by cell."""
+    drawn = [recipe for name, lines in found.items() if lines and (recipe := recipes[name]) is not None]
+    algorithms = dict.fromkeys(algorithm for lines in found.values() for algorithm, _ in lines)
     if not algorithms:
         return None
+    start = _start(drawn)
     lead = (
         "The reference and the cells without alignment, means over the seeds where every seed has a value, in steps "
-        "after SFT: the reference first spends its steps of alignment. Training prompts differ between alignment and "
-        "RLVR, and of a step with dynamic sampling only what it keeps is counted."
+        f"after {start}: the reference first spends its steps of alignment. Training prompts differ between alignment "
+        "and RLVR."
     )
+    filtered = {a.name for recipe in drawn if recipe.rlvr for a in recipe.rlvr.algorithms if isinstance(a, Dapo)}
     rows = []
     for algorithm in algorithms:
+        is_filtered = algorithm in filtered
         charts = [
             line_chart(
-                title,
-                [lines[algorithm, metric] for lines in found if (algorithm, metric) in lines],
-                x_label="steps after SFT",
+                f"{title}, of kept groups" if is_filtered else title,
+                [lines[algorithm, metric] for lines in found.values() if (algorithm, metric) in lines],
+                x_label=f"steps after {start}",
                 label=percent if metric.startswith("reward/") else plain,
                 is_named=True,
             )
             for metric, title in COURSES.items()
         ]
-        rows += [element("h3", algorithm_title(algorithm)), element("div", *charts, class_="charts")]
+        note = element("p", KEPT_NOTE, class_="note") if is_filtered else None
+        rows += [join(element("h3", algorithm_title(algorithm)), note, element("div", *charts, class_="charts"))]
     heading = element("h2", "Rollouts of alignment and RLVR")
     return element("section", heading, element("p", lead, class_="lead"), *rows, id="course")
+
+
+def _start(recipes: Sequence[Recipe]) -> str:
+    """What the first step that is drawn comes after."""
+    starts = {"SFT" if recipe.sft else "the base" for recipe in recipes}
+    return starts.pop() if len(starts) == 1 else "SFT, or the base without one"
 
 
 def _by_view(found: Sequence[GameLines], prefix: str) -> dict[str, list[Line]]:
@@ -153,10 +166,6 @@ def cell_distributions_section(panels: Mapping[str, Html], opened: Sequence[str]
     """`panels` by cell; those of the cells `opened` are in sight, the others folded away."""
     if not panels:
         return None
-    lead = (
-        "Responses on the test set after each stage against the teacher's demonstrations; d is their total "
-        "variation distance."
-    )
     shown = [part for name in opened if name in panels for part in (element("h3", f"Cell {name}"), panels[name])]
     folded = [
         element("details", element("summary", f"Cell {name}"), part)
@@ -166,7 +175,7 @@ def cell_distributions_section(panels: Mapping[str, Html], opened: Sequence[str]
     return element(
         "section",
         element("h2", "Distributions"),
-        element("p", lead, class_="lead"),
+        element("p", DISTANCE_LEAD, class_="lead"),
         distributions_legend(),
         *shown,
         *folded,
@@ -181,18 +190,21 @@ def alpha_section(listing: Listing, cells: Sequence[Cell]) -> Html | None:
         return None
     views = []
     for mode in MODES:
-        series = {group: _alpha_line(varied, group, mode) for group in listing.groups}
-        edges = [limit for line in series.values() for limit in _edges(line)]
+        series = [_alpha_line(varied, group, mode) for group in listing.groups]
+        edges = [limit for line in series for limit in _edges(line)]
         if edges:
             margin = 0.06 * (max(edges) - min(edges)) or 0.01
             y_range = (max(0.0, min(edges) - margin), min(1.0, max(edges) + margin))
             options = {"x_label": "α", "y_range": y_range, "label": percent, "is_counted": False}
-            charts = [line_chart(group.title, [line], **options) for group, line in series.items() if line.points]
+            charts = [line_chart(line.label, [line], **options) for line in series if line.points]
             heading = element("h3", f"Accuracy over all sub-benchmarks, {mode}")
             views.append(element("div", heading, element("div", *charts, class_="charts"), class_=f"only-{mode}"))
     if not views:
         return None
-    lead = "Weight α of the description's score against the reasoning's, all else as in the reference; 95% intervals."
+    lead = (
+        "Weight α of the description's score against the reasoning's, all else as in the reference, over the seeds "
+        "that all of these cells have. 95% intervals where these are one, or three and more."
+    )
     return element(
         "section", element("h2", "Accuracy against α"), element("p", lead, class_="lead"), *views, id="alpha"
     )
@@ -209,16 +221,23 @@ def _alpha(cell: Cell) -> float | None:
 
 
 def _alpha_line(varied: Mapping[float, Cell], group: Group, mode: str) -> Line:
+    """Over the seeds that all cells have which have any: another seed has other questions and another base."""
+    measured = {
+        alpha: scores
+        for alpha, cell in sorted(varied.items())
+        if group in cell.checkpoints and (scores := cell.checkpoints[group].seed_scores[mode][OVERALL])
+    }
+    shared = [seed for seed in next(iter(measured.values()), ()) if all(seed in scores for scores in measured.values())]
     points, intervals = [], []
-    for alpha, cell in sorted(varied.items()):
-        checkpoint = cell.checkpoints.get(group)
-        score = checkpoint.scores[mode][OVERALL] if checkpoint else None
+    for alpha, scores in measured.items():
+        score = over_seeds([scores[seed] for seed in shared])
         if score is None:
             continue
         points.append((alpha, score.mean))
-        if score.low is not None and score.high is not None:
+        if score.low is not None and score.high is not None and not score.is_pair:
             intervals.append((alpha, max(0.0, score.low), min(1.0, score.high)))
-    return Line(group.title, "c-cell-1", tuple(points), intervals=tuple(intervals))
+    title = f"{group.title}, {seeds_title(shared)}" if shared else group.title
+    return Line(title, "c-cell-1", tuple(points), intervals=tuple(intervals))
 
 
 def _edges(line: Line) -> list[float]:

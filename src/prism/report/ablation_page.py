@@ -1,12 +1,13 @@
 """The page of an ablation: its table, its differences, and the paper's figures."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 from prism.config import CELLS
-from prism.report.ablation import COLUMNS, Cell, Group, Listing, measured_cells, read_listing
+from prism.report.ablation import Cell, Listing, measured_cells, read_listing
+from prism.report.ablation_checkpoints import COLUMNS, Group
 from prism.report.ablation_figures import (
     alpha_section,
     cell_distributions,
@@ -21,16 +22,18 @@ from prism.report.ablation_text import (
     controls,
     incomplete_cells,
     interval_note,
+    notes_on_cells,
     pairing_note,
-    settings_text,
+    versions_by_seed,
     without_checkpoint,
     worth_of_alignment,
 )
 from prism.report.curves import accuracy_band
 from prism.report.document import document, page_header, status, write_page
 from prism.report.markup import Html, element, join
-from prism.report.page import code_versions, describe_base, describe_discriminator, dev_note
+from prism.report.page import describe_base, describe_discriminator, dev_note
 from prism.report.results import MODES
+from prism.report.settings import settings_text
 from prism.report.tables import (
     CHANCE_NOTE,
     divider,
@@ -66,14 +69,12 @@ def render_ablation(directory: Path, output: Path | None = None) -> Path:
 
 
 def _page(listing: Listing) -> str:
-    cells, games, courses, panels = [], [], [], {}
-    versions: set[str] = set()
+    cells, games, courses, panels = [], [], {}, {}
     for cell, run in measured_cells(listing):
         cells.append(cell)
         if run is not None:
             games.append(game_lines(cell, run))
-            courses.append(course_lines(cell, run))
-            versions.update(code_versions(run))
+            courses[cell.name] = course_lines(cell, run)
             distributions = cell_distributions(run)
             if distributions is not None:
                 panels[cell.name] = distributions
@@ -81,31 +82,39 @@ def _page(listing: Listing) -> str:
     sections = {
         "results": _results_section(listing, cells),
         "game": game_section(games, accuracy_band(listing.recipes[listing.reference])),
-        "course": course_section(courses),
+        "course": course_section(courses, listing.recipes),
         "distributions": cell_distributions_section(panels, opened),
         "alpha": alpha_section(listing, cells),
         "cells": _cells_section(listing, cells),
     }
     titled = {name: (_TITLES[name], section) for name, section in sections.items()}
     title = listing.directory.resolve().name
-    header = _header(title, listing, cells, versions)
+    header = _header(title, listing, cells)
     return document(f"{title}: PRISM ablation", header=header, sections=titled)
 
 
-def _header(title: str, listing: Listing, cells: Sequence[Cell], versions: Iterable[str]) -> Html:
+def _header(title: str, listing: Listing, cells: Sequence[Cell]) -> Html:
     reference = listing.recipes[listing.reference]
     num_begun = sum(cell.recipe is not None for cell in cells)
+    versions = dict.fromkeys(versions_by_seed(cells).values())
     shown = {
         "Cells": f"{num_begun} of {len(cells)} begun",
         "Reference": listing.reference,
-        "Seeds": (", ".join(map(str, listing.seeds)) or "none yet") + (dev_note(reference) if reference else ""),
+        "Seeds": (", ".join(map(str, _seeds_of(cells))) or "none yet") + (dev_note(reference) if reference else ""),
         "Policy": describe_base(reference) if reference else "not begun",
         "Discriminator of the reference": describe_discriminator(reference) if reference else "not begun",
-        "Code version": ", ".join(sorted(versions)) or "not recorded",
+        "Code version": ", ".join(versions) or "not recorded",
     }
-    lines = incomplete_cells(cells)
     complete = f"Complete: every stage of all {len(cells)} cells finished."
-    return page_header("PRISM ablation", title, shown, status(complete, "This ablation is not complete.", lines))
+    is_complete = num_begun == len(cells) and not any(cell.missing for cell in cells)
+    incomplete = "Not all cells can be compared." if is_complete else "This ablation is not complete."
+    return page_header(
+        "PRISM ablation", title, shown, status(complete, incomplete, incomplete_cells(cells), notes_on_cells(cells))
+    )
+
+
+def _seeds_of(cells: Sequence[Cell]) -> list[int]:
+    return sorted({seed for cell in cells for seed in cell.seeds})
 
 
 def _results_section(listing: Listing, cells: Sequence[Cell]) -> Html:
@@ -114,7 +123,7 @@ def _results_section(listing: Listing, cells: Sequence[Cell]) -> Html:
         body = element("p", "No checkpoint of any cell has been evaluated.", class_="absent")
         return element("section", element("h2", "Results"), body, id="results")
     lead = (
-        f"The same checkpoint of every cell, and its difference to that of {listing.reference}. Averages give each "
+        f"The same checkpoint of every cell, and what that of {listing.reference} is ahead of it. Averages give each "
         "sub-benchmark the same weight."
     )
     views = [
@@ -132,7 +141,7 @@ def _results_section(listing: Listing, cells: Sequence[Cell]) -> Html:
         element("h2", "Results"),
         element("p", lead, class_="lead"),
         *views,
-        element("p", interval_note(listing), class_="note"),
+        element("p", interval_note(cells), class_="note"),
         element("p", pairing_note(listing), " ", CHANCE_NOTE, class_="note"),
         id="results",
     )
@@ -159,7 +168,7 @@ def _differences(listing: Listing, cells: Sequence[Cell], mode: str) -> Html | N
     found = [(group, plot) for group, plot in plots.items() if plot is not None]
     if not found:
         return None
-    heading = element("h3", f"Difference to {listing.reference}, points, {mode}")
+    heading = element("h3", f"{listing.reference} less each cell, points, {mode}")
     shown, folded = [], []
     for group, plot in found:
         if group in (listing.groups[0], listing.groups[-1]):
@@ -174,8 +183,9 @@ def _grid(listing: Listing, cells: Sequence[Cell], mode: str) -> Html:
     shared = [shared_count([each.scores[mode][place] for each in checkpoints]) for place in range(len(COLUMNS))]
     body = []
     for group in listing.groups:
-        body.append(divider(f"{group.title}, {mode}: score, %, and difference, points", _WIDTH))
-        body += [_row(listing, cell, group, shared, mode) for cell in cells if group in cell.checkpoints]
+        body.append(divider(f"{group.title}, {mode}: score, %, and {listing.reference} less it, points", _WIDTH))
+        measured = [cell for cell in cells if group in cell.checkpoints]
+        body += [_row(listing, cell, group, shared, mode, num_seeds=len(_seeds_of(cells))) for cell in measured]
         without = without_checkpoint(cells, group)
         waiting = [cell.name for cell in cells if cell.recipe is None]
         lines = [without, f"Not begun: {', '.join(waiting)}" if waiting else ""]
@@ -192,18 +202,20 @@ def _head(listing: Listing, shared: Sequence[int | None]) -> Html:
     for column, count in zip(COLUMNS, shared, strict=True):
         small = element("small", f"n = {count:,}" if count is not None else Html("&#160;"))
         names.append(element("th", column.title, small, scope="col", class_="starts"))
-        names.append(element("th", f"− {listing.reference}", element("small", Html("&#160;")), scope="col"))
+        names.append(element("th", f"{listing.reference} less it", element("small", Html("&#160;")), scope="col"))
     return element("thead", element("tr", *groups), element("tr", *names))
 
 
-def _row(listing: Listing, cell: Cell, group: Group, shared: Sequence[int | None], mode: str) -> Html:
+def _row(
+    listing: Listing, cell: Cell, group: Group, shared: Sequence[int | None], mode: str, *, num_seeds: int
+) -> Html:
     checkpoint, is_reference = cell.checkpoints[group], cell.name == listing.reference
     scores, gains = checkpoint.scores[mode], checkpoint.gains[mode]
     cells = []
     for score, gain, count in zip(scores, gains, shared, strict=True):
         cells.append(score_cell(score, count, is_start=True))
         cells.append(element("td") if is_reference else gain_cell(gain, score.count if score else count))
-    state = seeds_note(scores, len(listing.seeds)) if checkpoint.is_evaluated else group.unevaluated
+    state = seeds_note(scores, num_seeds) if checkpoint.is_evaluated else group.unevaluated
     notes = (checkpoint.title, state)
     head = row_head(cell.name, notes, colour=cell.colour)
     return element("tr", head, *cells, class_="baseline" if is_reference else None)
@@ -246,11 +258,11 @@ def _settings(listing: Listing, cell: Cell) -> str:
 
 
 def _seeds(cell: Cell) -> str:
-    return ", ".join(map(str, cell.recipe.seeds)) if cell.recipe else "–"
+    return ", ".join(map(str, cell.seeds)) or "–"
 
 
 def _state(cell: Cell) -> str:
     if cell.recipe is None:
         return "not begun"
-    state = "; ".join(cell.missing) or "complete"
+    state = "; ".join([*(cell.missing or ("complete",)), *cell.differing, *cell.left_over])
     return f"{state}; warning of its alignment: {cell.warning}" if cell.warning else state

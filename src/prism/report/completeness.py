@@ -1,13 +1,13 @@
-"""What a run directory lacks, compared with what its recipe asks for."""
+"""What a run directory lacks, compared with what its recipe asks for, and what it has besides."""
 
 from collections.abc import Callable, Iterable
 
-from prism.report.identity import stage_title
+from prism.report.identity import seeds_title, stage_title
 from prism.report.rundir import Run
 
 
 def missing_parts(run: Run) -> list[str]:
-    """One line for each kind of gap; empty when everything the recipe asks for is there and finished."""
+    """One line for each kind of gap; empty when everything the recipe asks for is there, finished, and as it should."""
 
     def is_missing(seed: int, name: str) -> bool:
         return (seed, name) not in run.stages
@@ -25,10 +25,18 @@ def missing_parts(run: Run) -> list[str]:
         _line("Not finished", run, is_unfinished),
         _line("Not evaluated", run, is_unevaluated),
     ]
-    unplanned = [name for name in run.stage_names if name not in run.planned]
-    if unplanned:
-        lines.append(f"Not in the recipe: {', '.join(unplanned)}")
+    differing = {line: None for found in run.disagreements.values() for line in found}
+    for line in differing:
+        seeds = [seed for seed in run.seeds if line in run.disagreements.get(seed, ())]
+        lines.append(f"{line}{_seed_note(seeds, run.seeds)}")
     return [line for line in lines if line]
+
+
+def left_over_parts(run: Run) -> list[str]:
+    """What is there though the recipe does not ask for it: named, since it may be missed, and no gap."""
+    lines = [f"Seed {seed} is left out: {reason}" for seed, reason in run.left_out.items()]
+    unplanned = [name for name in run.stage_names if name not in run.planned]
+    return [*lines, f"Not in the recipe: {', '.join(unplanned)}"] if unplanned else lines
 
 
 def _line(title: str, run: Run, applies: Callable[[int, str], bool]) -> str:
@@ -43,4 +51,4 @@ def _line(title: str, run: Run, applies: Callable[[int, str], bool]) -> str:
 def _seed_note(seeds: list[int], all_seeds: Iterable[int]) -> str:
     if seeds == list(all_seeds):
         return ""
-    return f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return f", {seeds_title(seeds)}"

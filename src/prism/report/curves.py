@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import fmean, median
 
-from prism.config import Recipe
+from prism.config import Dapo, Recipe
 from prism.config.control import ControlConfig
 from prism.report.charts import Line, Marks, Point, line_chart, percent, plain
 from prism.report.identity import OTHER, VIEWS, stage_colour, stage_title
@@ -12,6 +12,10 @@ from prism.report.markup import Html, element
 from prism.report.routing import routing_table
 from prism.report.rundir import Run, Stage, metric_value
 
+KEPT_NOTE = (
+    "Of RLVR with dynamic sampling (DAPO) only the groups that it keeps are counted, those whose answers differ: this "
+    "is not how often the policy is right. Of alignment all are."
+)
 _MANY_POINTS = 160
 _SHARE = (0.0, 1.0)
 
@@ -206,10 +210,12 @@ def policy_section(run: Run) -> Html | None:
         f"the baseline spends their rollouts and the warm-up's on RLVR.{boundary} Training prompts differ between "
         "alignment and RLVR."
     )
+    is_filtered = any(isinstance(run.planned[name].algorithm, Dapo) for name in rlvr if name in run.planned)
     return element(
         "section",
         element("h2", "Policy during training"),
         element("p", lead, class_="lead"),
+        element("p", KEPT_NOTE, class_="note") if is_filtered else None,
         element("div", *charts, class_="charts"),
         id="policy",
     )

@@ -7,20 +7,31 @@ from prism.report.identity import stage_colour, stage_title
 from prism.report.markup import Html, element, join
 from prism.report.plots import histogram, integer_bins, shares
 from prism.report.results import MODES, counts_of
-from prism.report.rundir import Run
-from prism.report.statistics import total_variation
+from prism.report.rundir import Row, Run, Stage
+from prism.report.statistics import imitators_distance, total_variation
 
+DISTANCE_LEAD = (
+    "Responses on the test set against the teacher's; d is their total variation distance, in brackets what chance "
+    "alone gives to as many responses drawn from the teacher's distribution itself."
+)
+_QUESTIONS = {
+    "test": "The teacher's responses are those to the same questions.",
+    "alignment": (
+        "The teacher's responses are its demonstrations for alignment, which are to other questions than the test "
+        "set's: its own answers to these are some way from them, too, by more than chance."
+    ),
+}
+_BELOW = " Drift, below, is measured from its answers to the same questions."
 _FIELDS = {"num_steps": "Reasoning steps per response", "num_items": "Described items per response"}
 
 
 def distributions_section(run: Run) -> Html | None:
     if not any(stage.items for stage in run.stages.values()):
         return None
-    lead = "Responses on the test set against the teacher's demonstrations; d is their total variation distance."
     return element(
         "section",
         element("h2", "Distributions"),
-        element("p", lead, class_="lead"),
+        element("p", DISTANCE_LEAD, class_="lead"),
         distributions_legend(),
         distribution_panels(run, run.evaluated_names),
         id="distributions",
@@ -37,25 +48,57 @@ def distributions_legend() -> Html:
 
 def distribution_panels(run: Run, names: Sequence[str]) -> Html:
     """A panel for each of the checkpoints called `names`, in both modes, and their distances to the teacher."""
-    absent = None if run.teacher else element("p", "The teacher's distribution was not recorded.", class_="absent")
+    source, teacher = teacher_counts(run)
+    drift = drift_tables(run, names)
+    is_of_tests = any(_is_of_tests(stage) for name in names for stage in run.over_seeds(name))
+    below = _BELOW if source == "alignment" and drift is not None and is_of_tests else ""
+    note = element("p", _QUESTIONS[source], below, class_="note") if source else None
+    absent = None if source else element("p", "The teacher's distribution was not recorded.", class_="absent")
     views = [
-        element("div", *(_field_panels(run, names, field, mode) for field in _FIELDS), class_=f"only-{mode}")
+        element("div", *(_field_panels(run, names, teacher, field, mode) for field in _FIELDS), class_=f"only-{mode}")
         for mode in MODES
     ]
-    return join(absent, *views, drift_tables(run, names))
+    return join(note, absent, *views, drift)
 
 
-def teacher_counts(run: Run, field: str) -> dict[int, int]:
-    """Counts summed over the seeds."""
-    total: dict[int, int] = {}
-    for distribution in run.teacher.values():
-        for value, count in distribution.get(field, {}).items():
-            total[int(value)] = total.get(int(value), 0) + count
-    return total
+Counts = Mapping[str, Mapping[int, int]]
+"""`num_steps` and `num_items` → how often each number occurs"""
 
 
-def _field_panels(run: Run, names: Sequence[str], field: str, mode: str) -> Html | None:
-    teacher = teacher_counts(run, field)
+def teacher_counts(run: Run) -> tuple[str | None, Counts]:
+    """Which questions the teacher answered, and what it gave, summed over the seeds: the test set's where every seed
+    that was evaluated has them, else those of alignment; None where neither was recorded."""
+    evaluated = dict.fromkeys(seed for (seed, _), stage in run.stages.items() if stage.summary is not None)
+    to_tests = [found for seed in evaluated if (found := _to_tests(run, seed)) is not None]
+    source, tables = (
+        ("test", to_tests) if to_tests and len(to_tests) == len(evaluated) else ("alignment", [*run.teacher.values()])
+    )
+    if not tables:
+        return None, {field: {} for field in _FIELDS}
+    counts: dict[str, dict[int, int]] = {field: {} for field in _FIELDS}
+    for field, total in counts.items():
+        for table in tables:
+            for value, count in table.get(field, {}).items():
+                total[int(value)] = total.get(int(value), 0) + count
+    return source, counts
+
+
+def _to_tests(run: Run, seed: int) -> Row | None:
+    """What the teacher answered to the test questions that a seed's policies were asked."""
+    for stage in run.stages.values():
+        found = ((stage.summary or {}).get("distribution") or {}).get("teacher")
+        if stage.seed == seed and _is_of_tests(stage) and found is not None:
+            return found
+    return None
+
+
+def _is_of_tests(stage: Stage) -> bool:
+    """Whether its drift is measured from the teacher's answers to the same questions."""
+    return ((stage.summary or {}).get("drift") or {}).get("reference") == "test"
+
+
+def _field_panels(run: Run, names: Sequence[str], counts_of_teacher: Counts, field: str, mode: str) -> Html | None:
+    teacher = counts_of_teacher[field]
     found = {}
     for name in names:
         items = [item for stage in run.over_seeds(name) for item in stage.items or ()]
@@ -87,7 +130,7 @@ def _field_panels(run: Run, names: Sequence[str], field: str, mode: str) -> Html
 def _caption(counts: Mapping[int, int], num_without: int, teacher: Mapping[int, int]) -> list[str]:
     count = sum(counts.values())
     mean = sum(value * times for value, times in counts.items()) / count
-    distance = total_variation(counts, teacher)
-    shown = [f"d = {distance:.2f}"] if distance is not None else []
+    distance, by_chance = total_variation(counts, teacher), imitators_distance(teacher, count)
+    shown = [f"d = {distance:.2f} ({by_chance:.2f})"] if distance is not None else []
     line = " · ".join([*shown, f"mean {mean:.1f}", f"n = {count:,}"])
     return [line, f"{num_without / (count + num_without):.1%} of responses had none to count"]

@@ -40,12 +40,13 @@ def page_header(kicker: str, title: str, facts: Mapping[str, str], *more: Html) 
     return element("header", *heading, element("dl", *listed, class_="facts"), *more)
 
 
-def status(complete: str, incomplete: str, lines: Sequence[str]) -> Html:
-    """The sentence `complete`, or `incomplete` with the lines that say what is missing."""
+def status(complete: str, incomplete: str, lines: Sequence[str], notes: Sequence[str] = ()) -> Html:
+    """The sentence `complete`, or `incomplete` with the lines that say what is missing; below either the `notes`."""
+    noted = [element("ul", *(element("li", note) for note in notes))] if notes else []
     if not lines:
-        return element("p", complete, class_="status")
+        return element("div", complete, *noted, class_="status")
     items = [element("li", line) for line in lines]
-    return element("div", element("b", incomplete), element("ul", *items), class_="status partial")
+    return element("div", element("b", incomplete), element("ul", *items), *noted, class_="status partial")
 
 
 def _head(title: str) -> Html:

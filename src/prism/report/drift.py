@@ -9,7 +9,7 @@ from prism.report.markup import Html, element, join
 from prism.report.results import MODES
 from prism.report.rundir import Row, Run, Stage, metric_value
 from prism.report.statistics import Estimate, over_seeds
-from prism.report.tables import seeds_note
+from prism.report.tables import interval_note, seeds_note
 
 MEASURES: Mapping[str, tuple[str, str]] = {
     "description/items": ("Described items", "items"),
@@ -144,7 +144,9 @@ def _number(value: float, unit: str) -> str:
 
 
 def _limits(estimate: Estimate, unit: str) -> str:
-    """Limits that reach past what a distance can be are cut there."""
+    """Limits that reach past what a distance can be are cut there; of two seeds the value of each."""
+    if estimate.is_pair:
+        return " · ".join(_number(value, unit) for value in estimate.by_seed)
     if estimate.low is None or estimate.high is None:
         return "[–]"
     high = min(estimate.high, 1.0) if unit == "bits" else estimate.high
@@ -156,10 +158,7 @@ def _note(run: Run, names: Sequence[str]) -> str:
     prompts = ", elsewhere to ".join(text for source, text in _REFERENCES.items() if source in sources)
     intervals = "Intervals are over prompts, of which there are n."
     if len(run.seeds) > 1:
-        intervals = (
-            f"Means over {len(run.seeds)} seeds with 95% Student-t intervals over the seeds' means; n counts prompts "
-            "over all seeds. A column with a single seed keeps its interval over prompts."
-        )
+        intervals = interval_note(len(run.seeds), units="prompts")
     return (
         "Distances between a checkpoint's responses on the test set and the teacher's"
         f"{f' to {prompts}' if prompts else ''}; 0 is equal. Items, steps and words are Wasserstein-1 distances "

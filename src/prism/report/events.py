@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from prism.report.charts import plain
+from prism.report.identity import seeds_title
 from prism.report.markup import Html, cells_table, element
 from prism.report.rundir import Row, Run
 
@@ -56,9 +57,7 @@ def warnings_note(run: Run) -> str:
     seeds: dict[str, dict[int, None]] = {}
     for seed, name, _ in _warnings(run):
         seeds.setdefault(name, {})[seed] = None
-    return ", ".join(
-        f"{name} (seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))})" for name, found in seeds.items()
-    )
+    return ", ".join(f"{name} ({seeds_title([*found])})" for name, found in seeds.items())
 
 
 def _warnings(run: Run) -> Iterator[tuple[int, str, Row]]:

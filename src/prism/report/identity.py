@@ -1,4 +1,6 @@
-"""The title and the colour by which a stage is known in every table and chart."""
+"""The title and the colour by which a stage is known in every table and chart, and what seeds are called."""
+
+from collections.abc import Sequence
 
 from prism.report.rundir import Run
 
@@ -27,6 +29,10 @@ def stage_title(name: str) -> str:
 
 def algorithm_title(name: str) -> str:
     return name.upper() if len(name) <= 4 else name
+
+
+def seeds_title(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def stage_colour(run: Run, name: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prism.config import CheckpointBase, DenseDiscriminator, Recipe, WorldData
 from prism.report.audit import audit_section
-from prism.report.completeness import missing_parts
+from prism.report.completeness import left_over_parts, missing_parts
 from prism.report.curves import alignment_section, losses_section, other_metrics, policy_section
 from prism.report.distributions import distributions_section
 from prism.report.document import document, page_header, status, write_page
@@ -117,7 +117,7 @@ def _num_items(run: Run) -> str:
 def _status(run: Run) -> Html:
     of_seeds = f" for {len(run.seeds)} seeds" if len(run.seeds) > 1 else ""
     complete = f"Complete: all {len(run.planned)} stages of the recipe finished{of_seeds}."
-    return status(complete, "This run is not complete.", missing_parts(run))
+    return status(complete, "This run is not complete.", missing_parts(run), left_over_parts(run))
 
 
 def _reproduce_section(run: Run) -> Html:

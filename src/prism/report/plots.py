@@ -79,7 +79,8 @@ def shares(counts: Mapping[int, int], bins: Sequence[range]) -> list[float]:
 
 
 def forest_plot(title: str, rows: Sequence[tuple[str, str, Estimate]], *, x_range: tuple[float, float]) -> Html:
-    """Differences in points with their intervals around a zero line; `rows` are (label, colour, estimate)."""
+    """Differences in points around a zero line, with their intervals or a dot for each of two seeds; `rows` are
+    (label, colour, estimate)."""
     row_height, left = 24.0, max(92.0, 8 + 6.2 * max(len(label) for label, _, _ in rows))
     frame = Frame(x_range, (0, 1), width=194 + left, height=34 + row_height * len(rows), left=left, right=8, bottom=24)
     floor = frame.height - frame.bottom
@@ -91,9 +92,11 @@ def forest_plot(title: str, rows: Sequence[tuple[str, str, Estimate]], *, x_rang
     for index, (label, colour, gain) in enumerate(rows):
         y = frame.top + 4 + row_height * (index + 0.5)
         parts.append(element("text", label, x=left - 8, y=y + 3.5, text_anchor="end", class_="row-label"))
-        if gain.low is not None and gain.high is not None:
-            low, high = frame.x(gain.low), frame.x(gain.high)
-            parts.append(element("line", x1=low, x2=high, y1=y, y2=y, class_=f"curve {colour}"))
+        extent = [frame.x(value) for value in gain.extent]
+        if gain.is_pair:
+            parts += [element("circle", cx=x, cy=y, r=1.8, class_=f"fill {colour}") for x in extent]
+        elif extent:
+            parts.append(element("line", x1=extent[0], x2=extent[1], y1=y, y2=y, class_=f"curve {colour}"))
         hint = element("title", f"{label}: {signed_points(gain.mean)} points")
         parts.append(element("g", hint, element("circle", cx=frame.x(gain.mean), cy=y, r=3.4, class_=f"fill {colour}")))
     svg = element("svg", *parts, viewBox=f"0 0 {frame.width:g} {frame.height:g}", role="img", aria_label=title)

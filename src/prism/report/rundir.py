@@ -11,6 +11,7 @@ from typing import Any
 
 from prism.config import FAILURE, PlannedStage, Recipe, load_recipe, plan_stages
 from prism.errors import DataError
+from prism.report.agreement import DATA, disagreements
 
 Row = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ class Item:
 class Stage:
     """One stage of one seed. `summary` and `items` are None where the stage was not evaluated.
 
-    `test_sha256` identifies the test items it was evaluated on; None where that was not recorded. `events` are
+    `evaluation` is the manifest of its evaluation, None where there is none. `events` are
     those of collapse control, and warnings; `audits` those of the game while it was played, `routing` what its router
     did, a row for each step that was recorded.
     """
@@ -48,7 +49,7 @@ class Stage:
     samples: tuple[Row, ...]
     summary: Row | None
     items: tuple[Item, ...] | None
-    test_sha256: str | None = None
+    evaluation: Row | None = None
     events: tuple[Row, ...] = ()
     audits: tuple[Row, ...] = ()
     routing: tuple[Row, ...] = ()
@@ -57,11 +58,17 @@ class Stage:
     def is_complete(self) -> bool:
         return self.manifest is not None and self.manifest.get("status") == "complete"
 
+    @property
+    def test_sha256(self) -> str | None:
+        """Identifies the test items it was evaluated on; None where that was not recorded."""
+        return ((self.evaluation or {}).get("inputs") or {}).get("data/test")
+
 
 @dataclass(frozen=True)
 class Run:
-    """`seeds` are those the recipe asks for, then others that are there; `stages` and `audits`, by seed and
-    directory, hold only what is there. `failures` are the errors that seeds ended with."""
+    """`seeds` are those the recipe asks for, then others that are there, complete and of this very recipe; `left_out`
+    are those that are not, with the reason. `stages` and `audits`, by seed and directory, hold only what is there.
+    `failures` are the errors that seeds ended with, `disagreements` what of a seed is not as the recipe has it."""
 
     directory: Path
     recipe: Recipe
@@ -71,6 +78,8 @@ class Run:
     audits: Mapping[tuple[int, str], Row] = field(default_factory=dict)
     dates: tuple[datetime, datetime] | None = None
     failures: Mapping[int, str] = field(default_factory=dict)
+    left_out: Mapping[int, str] = field(default_factory=dict)
+    disagreements: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def planned(self) -> Mapping[str, PlannedStage]:
@@ -102,6 +111,11 @@ class Run:
         """The stage of each seed that has it, in the order of `seeds`."""
         return [self.stages[seed, name] for seed in self.seeds if (seed, name) in self.stages]
 
+    def code_versions(self, seed: int) -> tuple[str, ...]:
+        """Those that the planned stages of a seed were run by, in the order of stages."""
+        manifests = [stage.manifest or {} for name in self.planned if (stage := self.stages.get((seed, name)))]
+        return tuple(dict.fromkeys(str(found["code_version"]) for found in manifests if found.get("code_version")))
+
     def baseline_of(self, name: str) -> str | None:
         """The matched-budget baseline a checkpoint is compared with: the one of its own algorithm if it was
         run, else the first; None for a baseline itself and where there is none."""
@@ -113,47 +127,89 @@ class Run:
         return (same or baselines)[0].name
 
 
+@dataclass(frozen=True)
+class _Seed:
+    """What one seed's directory holds; `data` is the manifest of its data, `failure` the error it ended with."""
+
+    stages: Mapping[str, Stage]
+    audits: Mapping[str, Row]
+    teacher: Row | None
+    data: Row | None
+    failure: str | None
+
+    def disagreements(self, recipe: Recipe) -> list[str]:
+        manifests = {name: stage.manifest for name, stage in self.stages.items() if stage.manifest is not None}
+        manifests |= {} if self.data is None else {DATA: self.data}
+        evaluations = {name: stage.evaluation for name, stage in self.stages.items() if stage.evaluation is not None}
+        return disagreements(recipe, manifests, evaluations)
+
+    def why_left_out(self, recipe: Recipe) -> str | None:
+        """What keeps a seed that the recipe does not ask for from being put together with those it does: it may be of
+        an older recipe, or have been given up."""
+        if found := self.disagreements(recipe):
+            return f"of another recipe: {'; '.join(found)}"
+        if self.failure is not None:
+            return f"ended with an error: {self.failure}"
+        for planned in plan_stages(recipe):
+            stage = self.stages.get(planned.name)
+            is_there = planned.name in self.audits if planned.kind == "audit" else stage and stage.is_complete
+            if not is_there or (planned.is_evaluated and stage and stage.summary is None):
+                return f"not finished: {planned.name}"
+        return None
+
+
 def read_run(directory: Path) -> Run:
     """Raises DataError where the directory is no run directory or one of its files is damaged."""
     if not (directory / "recipe.json").is_file():
         raise DataError(f"{directory}: holds no recipe.json; give the directory that `prism run` wrote")
     recipe = load_recipe(directory / "recipe.json")
-    seeds = {int(path.name[5:]): path for path in directory.glob("seed-*") if path.is_dir() and path.name[5:].isdigit()}
-    stages, audits, teacher, files = {}, {}, {}, []
-    for seed, seed_directory in seeds.items():
-        for path in sorted(seed_directory.iterdir()):
-            # Results that a changed recipe has set aside are not this run's.
-            if not path.is_dir() or ".stale-" in path.name:
-                continue
-            if path.name.startswith("audit"):
-                if (found := read_object(path / AUDIT)) is not None:
-                    audits[seed, path.name] = found
-            elif _is_stage(path):
-                stages[seed, path.name] = _read_stage(seed, path)
-                files += [path / name for name in ("manifest.json", "metrics.jsonl", "timings.jsonl")]
-        distribution = read_object(seed_directory / "data" / "teacher_distribution.json")
-        if distribution is not None:
-            teacher[seed] = distribution
+    paths = {int(path.name[5:]): path for path in directory.glob("seed-*") if path.is_dir() and path.name[5:].isdigit()}
+    found = {seed: _read_seed(seed, paths[seed]) for seed in sorted(paths)}
+    reasons = {seed: each.why_left_out(recipe) for seed, each in found.items() if seed not in recipe.seeds}
+    left_out = {seed: reason for seed, reason in reasons.items() if reason is not None}
+    kept = {seed: each for seed, each in found.items() if seed not in left_out}
     return Run(
         directory=directory,
         recipe=recipe,
-        seeds=(*recipe.seeds, *sorted(set(seeds) - set(recipe.seeds))),
+        seeds=(*recipe.seeds, *(seed for seed in kept if seed not in recipe.seeds)),
+        stages={(seed, name): stage for seed, each in kept.items() for name, stage in each.stages.items()},
+        teacher={seed: each.teacher for seed, each in kept.items() if each.teacher is not None},
+        audits={(seed, name): audit for seed, each in kept.items() for name, audit in each.audits.items()},
+        dates=_date_range([paths[seed] / name for seed, each in kept.items() for name in each.stages]),
+        failures={seed: each.failure for seed, each in kept.items() if each.failure is not None},
+        left_out=left_out,
+        disagreements={seed: tuple(lines) for seed, each in kept.items() if (lines := each.disagreements(recipe))},
+    )
+
+
+def _read_seed(seed: int, directory: Path) -> _Seed:
+    stages, audits = {}, {}
+    for path in sorted(directory.iterdir()):
+        # Results that a changed recipe has set aside are not this run's.
+        if not path.is_dir() or ".stale-" in path.name:
+            continue
+        if path.name.startswith("audit"):
+            if (audit := read_object(path / AUDIT)) is not None:
+                audits[path.name] = audit
+        elif _is_stage(path):
+            stages[path.name] = _read_stage(seed, path)
+    failure = read_object(directory / FAILURE)
+    return _Seed(
         stages=stages,
-        teacher=teacher,
         audits=audits,
-        dates=_date_range(files),
-        failures={seed: str(found["error"]) for seed, path in seeds.items() if (found := read_object(path / FAILURE))},
+        teacher=read_object(directory / DATA / "teacher_distribution.json"),
+        data=read_object(directory / DATA / "manifest.json"),
+        failure=None if failure is None else str(failure["error"]),
     )
 
 
 def _is_stage(path: Path) -> bool:
     marks = ("manifest.json", "metrics.jsonl", "evaluation")
-    return path.name != "data" and any((path / mark).exists() for mark in marks)
+    return path.name != DATA and any((path / mark).exists() for mark in marks)
 
 
 def _read_stage(seed: int, path: Path) -> Stage:
     items = path / "evaluation" / "items.jsonl"
-    evaluation = read_object(path / "evaluation" / "manifest.json") or {}
     return Stage(
         seed=seed,
         name=path.name,
@@ -163,7 +219,7 @@ def _read_stage(seed: int, path: Path) -> Stage:
         samples=tuple(_read_rows(path / "samples.jsonl")),
         summary=read_object(path / "evaluation" / "summary.json"),
         items=tuple(_read_item(row, items) for row in _read_rows(items)) if items.exists() else None,
-        test_sha256=(evaluation.get("inputs") or {}).get("data/test"),
+        evaluation=read_object(path / "evaluation" / "manifest.json"),
         events=tuple(_read_rows(path / "events.jsonl")),
         audits=tuple(_read_rows(path / "audits.jsonl")),
         routing=tuple(_read_rows(path / "router.jsonl")),
@@ -235,7 +291,8 @@ def _read_rows(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _date_range(files: list[Path]) -> tuple[datetime, datetime] | None:
+def _date_range(stages: list[Path]) -> tuple[datetime, datetime] | None:
+    files = [stage / name for stage in stages for name in ("manifest.json", "metrics.jsonl", "timings.jsonl")]
     times = [path.stat().st_mtime for path in files if path.exists()]
     if not times:
         return None

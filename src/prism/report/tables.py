@@ -31,30 +31,39 @@ def results_section(run: Run, tables: Sequence[ResultsTable]) -> Html:
         element("h2", "Results"),
         element("p", lead, class_="lead"),
         *views,
-        element("p", _interval_note(run), class_="note"),
+        element("p", interval_note(len(run.seeds)), class_="note"),
         element("p", _pairing_note(), class_="note"),
         id="results",
     )
 
 
-def _interval_note(run: Run) -> str:
-    if len(run.seeds) < 2:
-        return "95% intervals are over test items: this run has one seed, so they say nothing about how runs vary."
+def interval_note(num_seeds: int, *, units: str = "test items", is_most: bool = False) -> str:
+    """What stands beside a mean over `num_seeds` seeds, or over so many where it `is_most`; within a seed intervals
+    are over `units`."""
+    if num_seeds < 2:
+        return f"95% intervals are over {units}: one seed says nothing about how runs vary."
+    if num_seeds == 2:
+        text = (
+            "Means over two seeds and, beside each, their values in the order of the seeds: two say too little about "
+            f"how runs vary to give an interval. n counts {units} over both."
+        )
+        return f"{text} What has a single seed has an interval over {units}."
     return (
-        f"Means over {len(run.seeds)} seeds with 95% Student-t intervals over the seeds' means; n counts test "
-        "items over all seeds. A row with a single seed keeps its interval over test items."
+        f"Means over {'up to ' if is_most else ''}{num_seeds} seeds with 95% intervals over seeds and {units}: "
+        f"Student's over the seeds' means, and no narrower than the {units} within the seeds allow; n counts {units} "
+        f"over all seeds. What has two seeds shows the value of each, what has one an interval over {units}."
     )
 
 
 def _pairing_note() -> str:
     return (
         "Differences are paired item by item within a seed (an item's samples are averaged first), then put together "
-        f"over seeds as above; with one seed the interval is over items. {CHANCE_NOTE}"
+        f"over seeds as above. {CHANCE_NOTE}"
     )
 
 
 CHANCE_NOTE = (
-    "▲ and ▼ mark intervals that exclude zero. "
+    "▲ and ▼ mark intervals that exclude zero, of three seeds and more: what fewer show may be the chance of a run. "
     "Many intervals stand side by side here: one in twenty excludes zero by chance alone."
 )
 
@@ -85,11 +94,12 @@ def finding(pair: str, gain: Estimate | None, *, mode: str, colour: str) -> Html
     """One list item; `pair` says what is compared with what."""
     if gain is None:
         return element("li", f"{pair}: not every sub-benchmark was answered by both ({mode}).", class_=colour)
-    if gain.low is None or gain.high is None:
+    if not gain.is_judged:
+        verdict = f"{'Two seeds' if gain.num_seeds > 1 else 'One seed'} cannot tell it from how runs vary."
+    elif gain.low is None or gain.high is None:
         verdict = "No interval can be given."
     elif gain.excludes_zero:
-        where = "" if gain.num_seeds > 1 else " on these items; one seed cannot tell how runs vary"
-        verdict = f"A {'gain' if gain.mean > 0 else 'loss'}{where}."
+        verdict = f"A {'gain' if gain.mean > 0 else 'loss'}."
     else:
         verdict = "Not distinguishable from zero."
     basis = f"{gain.count:,} pairs, {gain.num_seeds} seed{'s' if gain.num_seeds > 1 else ''}"
@@ -98,7 +108,11 @@ def finding(pair: str, gain: Estimate | None, *, mode: str, colour: str) -> Html
 
 
 def interval_text(estimate: Estimate, *, signed: bool = False) -> str:
-    """`lo–hi` in percent, or `[lo, hi]` in points for a difference; a dash where there is no interval."""
+    """`lo–hi` in percent, or `[lo, hi]` in points for a difference, and a dash where there is no interval; of two
+    seeds the value of each, `a · b`."""
+    if estimate.is_pair:
+        shown = " · ".join(signed_points(value) if signed else f"{value * 100:.1f}" for value in estimate.by_seed)
+        return f"({shown})" if signed else shown
     if estimate.low is None or estimate.high is None:
         return "[–]"
     if signed:
@@ -129,7 +143,7 @@ def forests(panels: Mapping[str, Sequence[tuple[str, str, Estimate | None]]]) ->
     gains = [gain for panel in rows.values() for _, _, gain in panel]
     if not gains:
         return None
-    edges = [value for gain in gains for value in (gain.low, gain.mean, gain.high) if value is not None]
+    edges = [value for gain in gains for value in (gain.mean, *gain.extent)]
     low, high = min(0.0, *edges), max(0.0, *edges)
     margin = 0.06 * (high - low) or 0.01
     x_range = (low - margin, high + margin)
@@ -224,7 +238,7 @@ def gain_cell(gain: Estimate | None, count: int | None, *, is_start: bool = Fals
     style = "starts " if is_start else ""
     if gain is None:
         return element("td", "–", title="not measured on both sides", class_=style.strip() or None)
-    direction = ("up" if gain.mean > 0 else "down") if gain.excludes_zero else "unclear"
+    direction = ("up" if gain.mean > 0 else "down") if gain.is_judged and gain.excludes_zero else "unclear"
     mark = {"up": " ▲", "down": " ▼", "unclear": ""}[direction]
     own_count = f"n = {gain.count:,}" if gain.count != count else None
     small = [element("small", text) for text in (interval_text(gain, signed=True), own_count) if text]

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
-from prism.report.completeness import missing_parts
+from prism.report.completeness import left_over_parts, missing_parts
 from prism.report.events import warning_lines
 from prism.report.identity import stage_title
 from prism.report.plots import signed_points
 from prism.report.results import ALL, IN_DISTRIBUTION, MODES, OUT_OF_DISTRIBUTION, ResultsTable, results_table
 from prism.report.rundir import read_run
 from prism.report.statistics import Estimate
-from prism.report.tables import interval_text
+from prism.report.tables import interval_note, interval_text
 
 _COLUMNS = {
     "in-distribution": (IN_DISTRIBUTION, "accuracy"),
@@ -23,15 +24,13 @@ _COLUMNS = {
 def print_results_table(run_directory: Path) -> str:
     """Averages of every checkpoint and differences to the baseline, in percent and points with 95% intervals."""
     run = read_run(run_directory)
-    lines = [*missing_parts(run), *warning_lines(run)]
+    lines = [*missing_parts(run), *left_over_parts(run), *warning_lines(run)]
     if not run.evaluated_names:
         return "\n".join([*lines, "No checkpoint of this run has been evaluated."])
     for mode in MODES:
         lines += ["", *_mode_lines(results_table(run, mode))]
-    seeds = f"over {len(run.seeds)} seeds (Student t)" if len(run.seeds) > 1 else "over test items, one seed"
-    return "\n".join(
-        [*lines, "", f"Accuracy in percent with 95% intervals {seeds}; differences in points, paired by item."]
-    )
+    note = f"Shares in percent, differences in points, paired by item. {interval_note(len(run.seeds))}"
+    return "\n".join([*lines, "", *wrap(note, 120)])
 
 
 def _mode_lines(table: ResultsTable) -> list[str]:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prism.config import FAILURE, LISTING, Ablation, PlannedStage, Recipe, plan_stages
+from prism.config import FAILURE, LISTING, Ablation, PlannedStage, Recipe, describe_plan, plan_stages
 from prism.errors import (
     AlignmentCollapseError,
     AuditError,
@@ -43,7 +43,9 @@ def run_ablation(ablation: Ablation) -> list[str]:
     begins with the other cells.
     """
     ablation.directory.mkdir(parents=True, exist_ok=True)
-    listing = {"reference": ablation.reference, "cells": list(ablation.names)}
+    # The recipes tell the report which cells are left over from another command.
+    recipes = {name: recipe.model_dump(mode="json") for name, recipe in ablation.recipes.items()}
+    listing = {"reference": ablation.reference, "cells": list(ablation.names), "recipes": recipes}
     write_json(ablation.directory / LISTING, listing)
     failures = []
     with processes():
@@ -57,6 +59,25 @@ def run_ablation(ablation: Ablation) -> list[str]:
                     failures.append(f"{name}, seed {seed}: {error}")
                     say(CONSOLE, f"{failures[-1]}; on to the next")
     return failures
+
+
+def describe_ablation(ablation: Ablation) -> list[str]:
+    """The plan of every cell, in which stages that an earlier cell has as well are no more than named."""
+    first: dict[tuple[int, str, str], str] = {}
+    """seed, stage and key → the first cell that has it"""
+    lines = []
+    for name, recipe in ablation.cells.items():
+        keys = {seed: stage_keys(recipe, seed) for seed in recipe.seeds}
+        shared = {}
+        for stage in plan_stages(recipe):
+            owners = {first.get((seed, stage.name, keys[seed][stage.name])) for seed in recipe.seeds}
+            if (owner := owners.pop()) is not None and not owners:
+                shared[stage.name] = owner
+        lines += describe_plan(recipe, shared)
+        for seed, found in keys.items():
+            for stage, key in found.items():
+                first.setdefault((seed, stage, key), name)
+    return lines
 
 
 def _run_seed(recipe: Recipe, seed: int) -> str | None:
@@ -152,6 +173,9 @@ def _settings(recipe: Recipe, stage: PlannedStage) -> dict[str, Any]:
     dumped = {name: _dumped(getattr(recipe, name)) for name in read}
     if recipe.audit is not None and "audit" in dumped:
         dumped["audit"] = _dumped(recipe.audit.sampling)
+    if stage.kind == "align" and recipe.audit is not None and recipe.audit.stop_on_flags:
+        # The game is the same with audits and without, but for being stopped by them, or never begun.
+        dumped["stopped_by"] = _dumped(recipe.audit)
     return parts | dumped
 
 

@@ -128,6 +128,19 @@ def test_cells_of_ones_own(tmp_path: Path) -> None:
     assert rates == [unchanged.learning_rate, 1e-4] and ablation.cells["fast"].seeds == (5,)
 
 
+@pytest.mark.parametrize("setting", ["output=/x", 'output="runs/mine"', "output=none"])
+def test_a_place_for_the_cells_is_refused_with_the_way_to_name_one(setting: str, tmp_path: Path) -> None:
+    """It would do nothing: every cell is given its own."""
+    words = "has a directory of its own below the ablation's, which --output names"
+    with pytest.raises(ConfigError, match=f"override '{setting}'.*{words}".replace('"', '["\\\\]+')):
+        load_ablation(FULL, [setting])
+    file = tmp_path / "mine.toml"
+    for text in (f"settings = ['{setting}']\n[cells]\nfull = []\n", f"[cells]\nfull = ['{setting}']\n"):
+        file.write_text(f'name = "mine"\nrecipe = "{FULL}"\n{text}')
+        with pytest.raises(ConfigError, match=words):
+            load_ablation(file)
+
+
 def test_cells_are_chosen_by_name_in_their_own_order(tmp_path: Path) -> None:
     whole = load_ablation(FULL, output=tmp_path)
     ablation = load_ablation(FULL, output=tmp_path, chosen=["text-only", "dense"])
@@ -142,7 +155,9 @@ def test_a_cell_that_is_not_chosen_is_not_made(tmp_path: Path) -> None:
     """Without RLVR its settings would contradict it."""
     file = tmp_path / "mine.toml"
     file.write_text(f'name = "mine"\nrecipe = "{FULL}"\n[cells]\nfull = []\nlong = ["rlvr.num_steps=80"]\n')
-    assert list(load_ablation(file, ["rlvr=none"], chosen=["full"]).cells) == ["full"]
+    ablation = load_ablation(file, ["rlvr=none"], chosen=["full"])
+    assert list(ablation.cells) == list(ablation.recipes) == ["full"]
+    assert list(load_ablation(file, chosen=["full"]).recipes) == ["full", "long"], "to tell what is left over of it"
     with pytest.raises(ConfigError, match="cell long"):
         load_ablation(file, ["rlvr=none"])
 

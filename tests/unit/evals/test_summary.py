@@ -90,6 +90,7 @@ def test_distribution_is_that_of_the_sampled_rows():
         "num_steps": {"2": 3, "3": 3},
         "num_items": {"4": 6},
         "num_tokens": [10, 11, 10, 11, 10, 11],
+        "teacher": None,
     }
     greedy_only = [entry for entry in build() if entry["mode"] == "greedy"]
     assert summary(greedy_only)["distribution"]["num_steps"] == {"3": 4}
@@ -98,6 +99,12 @@ def test_distribution_is_that_of_the_sampled_rows():
 def written(num_steps: int) -> str:
     steps = "".join(f"{number}. so\n" for number in range(1, num_steps + 1))
     return f"<caption>a star</caption><think>{steps}</think><answer>1</answer>"
+
+
+def test_distribution_holds_the_teachers_counts_beside():
+    answers = {"a": [parse_response(written(2)), parse_response(written(3))], "b": [parse_response("no format")]}
+    found = summarize(build(), checkpoint="", checkpoint_sha256="", teacher=Reference("test", answers))
+    assert found["distribution"]["teacher"] == {"num_steps": {"2": 1, "3": 1}, "num_items": {"1": 2}}
 
 
 def test_texts_are_measured_per_decoding_mode_against_the_teachers():

@@ -12,17 +12,9 @@ import pytest
 from ablation_runs import RECIPE, WITHOUT, evaluate, two_seeds, write, write_cell, write_lines, write_listing
 from prism.config import load_recipe
 from prism.errors import DataError
-from prism.report import print_ablation_table, render_ablation
-from prism.report.ablation import (
-    BEFORE_RLVR,
-    COLUMNS,
-    OVERALL,
-    Cell,
-    Group,
-    changed_settings,
-    measured_cells,
-    read_listing,
-)
+from prism.report import print_ablation_table, render_ablation, render_report
+from prism.report.ablation import Cell, changed_settings, measured_cells, read_listing
+from prism.report.ablation_checkpoints import BEFORE_RLVR, COLUMNS, OVERALL, Group
 from prism.report.ablation_figures import alpha_section, course_lines, game_lines
 from prism.report.ablation_text import worth_of_alignment
 
@@ -37,13 +29,13 @@ def measured(root: Path) -> dict[str, Cell]:
 def test_differences_are_paired_by_seed_and_item(tmp_path: Path) -> None:
     cells = measured(two_seeds(tmp_path))
     gain = cells["no-alignment"].checkpoints[GRPO].gains["greedy"][OVERALL]
-    # The control less the reference: −.375 and −.25, mean −.3125; the error of a mean of two is half their distance.
+    # The reference less the control: .375 and .25, mean .3125; the error of a mean of two is half their distance.
     assert gain is not None and gain.low is not None and gain.high is not None
-    assert (gain.mean, gain.count, gain.num_seeds) == (pytest.approx(-0.3125), 12, 2)
-    assert gain.low == pytest.approx(-0.3125 - T1 * 0.0625, rel=1e-4)
-    assert gain.high == pytest.approx(-0.3125 + T1 * 0.0625, rel=1e-4)
+    assert (gain.mean, gain.count, gain.num_seeds) == (pytest.approx(0.3125), 12, 2)
+    assert gain.low == pytest.approx(0.3125 - T1 * 0.0625, rel=1e-4)
+    assert gain.high == pytest.approx(0.3125 + T1 * 0.0625, rel=1e-4)
     scopes = [gain.mean for gain in cells["no-alignment"].checkpoints[GRPO].gains["greedy"][:OVERALL] if gain]
-    assert scopes == [pytest.approx(-0.125), pytest.approx(-0.5)]
+    assert scopes == [pytest.approx(0.125), pytest.approx(0.5)]
 
 
 def test_the_reference_has_no_difference_to_itself(tmp_path: Path) -> None:
@@ -59,15 +51,17 @@ def test_scores_are_means_over_seeds_of_the_summaries(tmp_path: Path) -> None:
     assert score.high - score.mean == pytest.approx(T1 * 0.125, rel=1e-4)
 
 
-def test_the_worth_of_alignment_is_the_reference_less_the_control(tmp_path: Path) -> None:
-    listing = read_listing(two_seeds(tmp_path))
+def test_what_alignment_is_worth_has_one_direction_in_words_tables_and_plots(tmp_path: Path) -> None:
+    root = two_seeds(tmp_path)
+    listing = read_listing(root)
     cells = [cell for cell, _ in measured_cells(listing)]
     [(pair, gain)] = worth_of_alignment(listing, cells, cells[1], "greedy")
     assert pair == "GRPO: PRISM → GRPO, 40 + 60 steps (full) against SFT → GRPO, 100 steps (no-alignment)"
-    assert gain is not None and gain.low is not None and gain.high is not None
-    assert gain.mean == pytest.approx(0.3125)
-    assert gain.low < gain.mean < gain.high
-    assert (gain.low + gain.high) / 2 == pytest.approx(0.3125)
+    assert gain is not None and gain.mean == pytest.approx(0.3125)
+    text, page = print_ablation_table(root), render_ablation(root).read_text(encoding="utf-8")
+    assert re.search(r"^    full less it +\+12\.5 .*\+50\.0 .*\+31\.2 ", text, re.MULTILINE)
+    assert page.count("<title>no-alignment: +31.2 points</title>") == 1, "the plot of all sub-benchmarks"
+    assert "<b>+31.2</b>" in page and "−31.2" not in text + page
 
 
 def test_one_seed_has_the_interval_of_its_summary(tmp_path: Path) -> None:
@@ -89,12 +83,12 @@ def test_a_mean_of_algorithms_averages_items_and_counts_them_once(tmp_path: Path
         evaluate(full, stage, {"color": theirs})
     checkpoint = measured(tmp_path)["dense"].checkpoints[MEAN]
     score, gain = checkpoint.scores["greedy"][OVERALL], checkpoint.gains["greedy"][OVERALL]
-    assert score is not None and gain is not None and gain.high is not None
-    # Items of dense average 1 .5 .5 0, of full .5 .5 0 0: differences .5 0 .5 0 with mean .25 and standard
+    assert score is not None and gain is not None and gain.low is not None
+    # Items of dense average 1 .5 .5 0, of full .5 .5 0 0: differences −.5 0 −.5 0 with mean −.25 and standard
     # deviation √(1/12), so the error is √(1/48) = .144338 and t with 3 degrees of freedom 3.18245.
     assert (score.mean, score.count) == (pytest.approx(0.5), 4)
-    assert (gain.mean, gain.count) == (pytest.approx(0.25), 4)
-    assert gain.high == pytest.approx(0.25 + 3.18245 * 0.144338, abs=1e-4)
+    assert (gain.mean, gain.count) == (pytest.approx(-0.25), 4)
+    assert gain.low == pytest.approx(-0.25 - 3.18245 * 0.144338, abs=1e-4)
 
 
 def test_a_mean_needs_all_of_its_algorithms(tmp_path: Path) -> None:
@@ -120,8 +114,153 @@ def test_answers_to_different_test_sets_are_not_paired(tmp_path: Path) -> None:
     checkpoint = measured(root)["no-alignment"].checkpoints[GRPO]
     gain = checkpoint.gains["greedy"][OVERALL]
     assert gain is not None
-    assert (gain.mean, gain.num_seeds) == (pytest.approx(-0.25), 1), "seed 1 alone"
+    assert (gain.mean, gain.num_seeds) == (pytest.approx(0.25), 1), "seed 1 alone"
     assert checkpoint.scores["greedy"][OVERALL] is not None
+
+
+def test_an_algorithm_on_a_test_set_of_its_own_is_in_no_mean(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "dense"))
+    full, dense = write_cell(tmp_path, "full"), write_cell(tmp_path, "dense", discriminator={"type": "dense"})
+    for cell in (full, dense):
+        evaluate(cell, "prism-grpo", {"color": [1, 0]})
+        evaluate(cell, "prism-gspo", {"color": [1, 0]}, test=("b" if cell is dense else "a") * 64)
+    checkpoints = measured(tmp_path)["dense"].checkpoints
+    assert checkpoints[GRPO].gains["greedy"][OVERALL] is not None
+    assert checkpoints[GSPO].gains["greedy"][OVERALL] is None
+    assert checkpoints[MEAN].gains["greedy"][OVERALL] is None and not checkpoints[MEAN].is_evaluated
+    assert re.search(
+        r"^  dense +PRISM → RLVR, .*: not all evaluated on one test set", print_ablation_table(tmp_path), re.M
+    )
+
+
+def test_seeds_of_an_older_recipe_are_no_part_of_a_mean(tmp_path: Path) -> None:
+    """Three seeds of forty steps, then the first one anew with eighty."""
+    write_listing(tmp_path, ("full",))
+    full = write_cell(tmp_path, "full", seeds=(0,), align=RECIPE["align"] | {"num_steps": 80})
+    for seed, num_steps in ((0, 80), (1, 40), (2, 40)):
+        evaluate(full, "align", {"color": [seed == 0, 1]}, seed=seed, num_steps=num_steps)
+    write(full / "seed-2" / "failure.json", {"error": "no valid rollout"})
+    score = measured(tmp_path)["full"].checkpoints[BEFORE_RLVR].scores["greedy"][OVERALL]
+    assert score is not None and (score.mean, score.num_seeds) == (1.0, 1)
+    text, page = print_ablation_table(tmp_path), render_ablation(tmp_path).read_text(encoding="utf-8")
+    for seed in (1, 2):
+        line = f"full: Seed {seed} is left out: of another recipe: align was made with align.num_steps=40"
+        assert line in text.splitlines() and line in page
+    assert "no valid rollout" not in text and "ended with an error" not in text
+
+
+def test_the_note_on_intervals_is_by_the_seeds_that_there_are(tmp_path: Path) -> None:
+    """A seed may have been run by itself, after the others, and one that is asked for not yet."""
+    write_listing(tmp_path, ("full",))
+    rlvr = RECIPE["rlvr"] | {"algorithms": [{"type": "grpo"}]}
+    full = write_cell(tmp_path, "full", seeds=(2,), warmup=None, rlvr=rlvr)
+    for seed in (0, 1):
+        for stage in ("base", "sft", "align", "prism-grpo"):
+            evaluate(full, stage, {"color": [1, 0]}, seed=seed)
+    assert "Means over two seeds" in print_ablation_table(tmp_path)
+    for stage in ("base", "sft", "align", "prism-grpo"):
+        evaluate(full, stage, {"color": [0, 1]}, seed=2)
+    text = print_ablation_table(tmp_path)
+    assert "Means over up to 3 seeds with 95% intervals over seeds and test items" in text
+    assert "<dd>0, 1, 2</dd>" in render_ablation(tmp_path).read_text(encoding="utf-8")
+    evaluate(write_cell(tmp_path, "full", seeds=(3, 4, 5)), "align", {"color": [0, 1]}, seed=3)
+    assert "one seed says nothing about how runs vary" in print_ablation_table(tmp_path), "three were asked for"
+
+
+def test_left_over_links_are_named_and_the_ablation_is_complete(tmp_path: Path) -> None:
+    """RLVR was narrowed to one of two algorithms."""
+    write_listing(tmp_path, ("full",))
+    full = write_cell(tmp_path, "full", warmup=None, rlvr=RECIPE["rlvr"] | {"algorithms": [{"type": "grpo"}]})
+    for stage in ("base", "sft", "align", "prism-grpo", "prism-gspo"):
+        evaluate(full, stage, {"color": [1, 0]})
+    assert "full: Not in the recipe: prism-gspo" in print_ablation_table(tmp_path).splitlines()
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert "Complete: every stage of all 1 cells finished." in page and "full: Not in the recipe: prism-gspo" in page
+    assert "This ablation is not complete." not in page and "<td>complete; Not in the recipe: prism-gspo</td>" in page
+
+
+def complete_cells(root: Path, versions: Mapping[str, str], **recipes: Mapping[str, Any]) -> None:
+    """Cells with all of their stages but RLVR's, each by its version of the code."""
+    for name, version in versions.items():
+        cell = write_cell(root, name, warmup=None, rlvr=None, **recipes.get(name, {}))
+        for stage in ("base", "sft", "align"):
+            evaluate(cell, stage, {"color": [1, 0]}, code_version=version)
+
+
+def test_a_cell_left_over_from_another_recipe_is_told(tmp_path: Path) -> None:
+    """The newest command ran one cell with another SFT than the other cell has."""
+    complete_cells(tmp_path, {"full": "1a", "kl": "1a"}, full={"sft": {"num_steps": 35}, "threads": 2})
+    asked = {
+        name: json.loads((tmp_path / "cells" / name / "recipe.json").read_text()) | {"sft": {"num_steps": 35}}
+        for name in ("full", "kl")
+    }
+    asked["full"].pop("threads")
+    write_listing(tmp_path, ("full", "kl"), recipes=asked)
+    line = "kl: Of another recipe than the newest command's, with sft.num_steps=30"
+    text, page = print_ablation_table(tmp_path), render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert line in text.splitlines() and line.replace("'", "&#x27;") in page
+    assert "full: Of another recipe" not in text, "with how many threads is no matter"
+    assert "Not all cells can be compared." in page and "This ablation is not complete." not in page
+
+
+def test_cells_of_different_code_are_told(tmp_path: Path) -> None:
+    versions = {"full": "1a" * 32, "kl": "2b" * 32, "dense": "1a" * 32}
+    complete_cells(tmp_path, versions)
+    write_listing(tmp_path, ("full", "kl", "dense"))
+    told = [line for line in print_ablation_table(tmp_path).splitlines() if " code " in line]
+    assert told == ["kl: Of other code than full, 2b2b2b2 and not 1a1a1a1, seed 0"]
+    evaluate(tmp_path / "cells" / "full", "align", {"color": [1, 0]}, code_version="3c" * 32)
+    told = [line for line in print_ablation_table(tmp_path).splitlines() if " code " in line]
+    assert told[0] == "full: Of code of several versions, 1a1a1a1 and 3c3c3c3, seed 0"
+
+
+def test_seeds_of_different_code_are_told_and_put_together(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "kl"))
+    for name in ("full", "kl"):
+        cell = write_cell(tmp_path, name, seeds=(0, 1, 2), warmup=None, rlvr=None)
+        for seed, version in ((0, "1a"), (1, "1a"), (2, "2b")):
+            for stage in ("base", "sft", "align"):
+                evaluate(cell, stage, {"color": [1, 0]}, seed=seed, code_version=version * 32)
+    line = (
+        "Seeds ran different code (seeds 0, 1: 1a1a1a1; seed 2: 2b2b2b2): a mean over them is one over these versions."
+    )
+    assert line in print_ablation_table(tmp_path).splitlines()
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert line in page and "Complete: every stage of all 2 cells finished." in page
+    assert "<dd>1a1a1a1, 2b2b2b2</dd>" in page
+
+
+def test_rollouts_stand_beside_steps(tmp_path: Path) -> None:
+    """The warm-up samples twice for each of its (4 + 1) · 8 prompts; what dynamic sampling discards is counted."""
+    write_listing(tmp_path, ("full",))
+    warmup = {"num_steps": 4, "batch_size": 8, "num_heldout": 8}
+    rlvr = RECIPE["rlvr"] | {"group_size": 4, "algorithms": [{"type": "dapo", "overlong_buffer": 64}, {"type": "grpo"}]}
+    full = write_cell(tmp_path, "full", seeds=(0, 1), warmup=warmup, rlvr=rlvr)
+    for seed, generated in ((0, 10), (1, 14)):
+        write_game(full, seed, [{"rollout/count": 64}, {"rollout/count": 64}])
+        write_game(full, seed, [{"rollout/count": 32, "dapo/generated_prompts": generated}], "prism-dapo")
+        write_game(full, seed, [{"rollout/count": 32}], "prism-grpo")
+    text = print_ablation_table(tmp_path)
+    assert "PRISM, 40 steps, 208 rollouts" in text
+    assert "PRISM → GRPO, 40 + 60 steps, 240 rollouts" in text
+    assert "PRISM → DAPO, 40 + 60 steps, 256 rollouts" in text, "80 + 128 and the mean of 40 and 56"
+    assert "PRISM → RLVR, 40 + 60 steps, 240 to 256 rollouts" in text
+    write_lines(full / "seed-0" / "prism-grpo" / "metrics.jsonl", [{"step": 1}])
+    write_lines(full / "seed-1" / "prism-grpo" / "metrics.jsonl", [{"step": 1}])
+    assert "PRISM → GRPO, 40 + 60 steps: not evaluated" in print_ablation_table(tmp_path), "not recorded"
+
+
+def test_the_share_of_valid_responses_stands_beside_descriptions(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "dense"))
+    for name in ("full", "dense"):
+        evaluate(write_cell(tmp_path, name), "prism-grpo", {"color": [1, 0, 0, 0]})
+    items = tmp_path / "cells" / "dense" / "seed-0" / "prism-grpo" / "evaluation" / "items.jsonl"
+    rows = [json.loads(line) for line in items.read_text().splitlines()]
+    write_lines(items, [row | {"is_valid": place > 0} for place, row in enumerate(rows)])
+    gain = measured(tmp_path)["dense"].checkpoints[GRPO].gains["greedy"][-1]
+    assert COLUMNS[-1].metric == "valid" and gain is not None and gain.mean == 0.25
+    assert re.search(r"described items right +valid +n$", print_ablation_table(tmp_path), re.M)
+    assert "Format, all</th>" in render_ablation(tmp_path).read_text(encoding="utf-8")
 
 
 def test_cells_that_lack_something_are_listed(tmp_path: Path) -> None:
@@ -134,8 +273,9 @@ def test_cells_that_lack_something_are_listed(tmp_path: Path) -> None:
     assert any(line.startswith("dense: Missing stages: Base (base), SFT (sft)") for line in lines)
     assert any(line.startswith("no-alignment: Missing stages: ") for line in lines)
     grpo = text[text.index("\nGRPO, greedy") : text.index("\nGSPO, greedy")]
-    assert re.search(r"^  dense +PRISM → GRPO, 40 \+ 60 steps: not evaluated( +–){6}$", grpo, re.MULTILINE)
-    assert re.search(r"^    − full +−12\.5 \[[^]]*\] +−50\.0 \[–\] +−31\.2 \[", grpo, re.MULTILINE)
+    assert re.search(r"^  dense +PRISM → GRPO, 40 \+ 60 steps: not evaluated( +–){7}$", grpo, re.MULTILINE)
+    gains = (r"\+12\.5 \(\+25\.0 · 0\.0\)", r"\+50\.0 \(\+50\.0 · \+50\.0\)", r"\+31\.2 \(\+37\.5 · \+25\.0\)")
+    assert re.search(rf"^    full less it +{' +'.join(gains)}", grpo, re.MULTILINE)
     page = render_ablation(root).read_text(encoding="utf-8")
     assert "This ablation is not complete." in page
     assert "3 of 4 begun" in page
@@ -190,7 +330,6 @@ def test_changed_settings(tmp_path: Path) -> None:
     full, other, none = (load_recipe(path / "recipe.json") for path in paths)
     assert changed_settings(full, full) == {}
     assert changed_settings(other, full) == {
-        "seeds": [0, 7],
         "discriminator.type": "dense",
         "discriminator.width": 2,
         "align.kl": {"coefficient": 0.01, "kind": "k3"},
@@ -260,6 +399,34 @@ def test_rollouts_of_both_arms_share_an_axis_that_begins_after_sft(tmp_path: Pat
     ]
     page = render_ablation(tmp_path).read_text(encoding="utf-8")
     assert '<section id="course">' in page and "Response length, tokens" in page
+    assert "steps after SFT<" in page and "kept groups" not in page
+
+
+def test_courses_without_sft_begin_after_the_base(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full", "no-alignment"))
+    full, control = write_cell(tmp_path, "full", sft=None), write_cell(tmp_path, "no-alignment", sft=None, **WITHOUT)
+    write_game(full, 0, [{"rollout/length": 90.0}])
+    write_game(full, 0, [{"rollout/length": 90.0}], "prism-grpo")
+    write_game(control, 0, [{"rollout/length": 90.0}], "base-grpo")
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    assert "in steps after the base:" in page and "steps after the base<" in page and "after SFT" not in page
+    control = write_cell(tmp_path, "no-alignment", **WITHOUT)
+    write_game(control, 0, [{"rollout/length": 90.0}], "sft-grpo")
+    assert "steps after SFT, or the base without one<" in render_ablation(tmp_path).read_text(encoding="utf-8")
+
+
+def test_charts_of_dynamic_sampling_say_that_they_show_kept_groups_alone(tmp_path: Path) -> None:
+    write_listing(tmp_path, ("full",))
+    rlvr = RECIPE["rlvr"] | {"algorithms": [{"type": "dapo", "overlong_buffer": 64}, {"type": "grpo"}]}
+    full = write_cell(tmp_path, "full", rlvr=rlvr)
+    for stage in ("prism-dapo", "prism-grpo"):
+        write_game(full, 0, [{"rollout/length": 90.0}])
+        write_game(full, 0, [{"rollout/length": 90.0, "reward/accuracy": 0.5}], stage)
+    for page in (render_ablation(tmp_path), render_report(full)):
+        assert "only the groups that it keeps are counted" in page.read_text(encoding="utf-8")
+    page = render_ablation(tmp_path).read_text(encoding="utf-8")
+    dapo, grpo = page[page.index("<h3>DAPO") : page.index("<h3>GRPO")], page[page.index("<h3>GRPO") :]
+    assert "Right answers of the rollouts, of kept groups<" in dapo and "kept groups" not in grpo
 
 
 def test_the_band_of_accuracy_is_that_of_the_reference(tmp_path: Path) -> None:
@@ -292,7 +459,7 @@ def test_each_cell_shows_its_own_drift(tmp_path: Path) -> None:
     page = render_ablation(root).read_text(encoding="utf-8")
     section = page[page.index('<section id="distributions">') : page.index('<section id="cells">')]
     ours, theirs = section.split("Cell no-alignment")
-    assert "<td>1.50<small>[–]</small></td>" in ours
+    assert "<td>1.50<small>1.50 · 1.50</small></td>" in ours
     assert "Drift from the teacher, greedy" in ours and "PRISM → GRPO<small>n = 12</small>" in ours
     assert "Drift" not in theirs, "its evaluations hold none"
 
@@ -324,6 +491,24 @@ def test_accuracy_against_alpha(tmp_path: Path) -> None:
     assert [(x, (low + high) / 2) for x, low, high in bars] == [pytest.approx(point, abs=0.02) for point in points]
     assert [abs(high - low) for _, low, high in bars] == pytest.approx([0.2 * per_unit] * 3, abs=0.05)
     assert alpha_section(listing, [cell for cell in cells if not cell.name.startswith("alpha")]) is None
+
+
+def test_accuracy_against_alpha_is_over_the_seeds_that_all_have(tmp_path: Path) -> None:
+    """The reference has a seed more, on whose questions it does worse."""
+    write_listing(tmp_path, ("full", "alpha-1"))
+    full = write_cell(tmp_path, "full", seeds=(0, 1))
+    other = write_cell(tmp_path, "alpha-1", seeds=(1,), align=RECIPE["align"] | {"advantage": {"alpha": 1.0}})
+    evaluate(full, "align", {"color": [0, 0, 0, 0]}, seed=0)
+    evaluate(full, "align", {"color": [1, 1, 0, 0]}, seed=1)
+    evaluate(other, "align", {"color": [1, 0, 0, 0]}, seed=1)
+    listing = read_listing(tmp_path)
+    section = str(alpha_section(listing, [cell for cell, _ in measured_cells(listing)]))
+    assert "Before RLVR, seed 1<" in section and "seeds 0" not in section
+    bars = re.findall(r'<line x1="[\d.]+" x2="[\d.]+" y1="([\d.]+)" y2="([\d.]+)" class="curve', section)
+    heights = [(float(low) + float(high)) / 2 for low, high in bars]
+    length = float(bars[0][0]) - float(bars[0][1])
+    # From .5 to .25 with limits of .1 to both sides.
+    assert heights[1] - heights[0] == pytest.approx(0.25 / 0.2 * length, abs=0.05)
 
 
 class Page(HTMLParser):
@@ -410,4 +595,4 @@ def test_the_main_comparison_stands_in_words(page_text: str) -> None:
     pair = "GRPO: PRISM → GRPO, 40 + 60 steps (full) against SFT → GRPO, 100 steps (no-alignment): +31.2"
     assert pair in text
     assert "no-alignment: warmup=none align=none rlvr.num_steps=100" in text
-    assert "(12 pairs, 2 seeds). Not distinguishable from zero." in text
+    assert "(+37.5 · +25.0) points of greedy accuracy over all sub-benchmarks (12 pairs, 2 seeds). Two seeds" in text

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from prism.report.completeness import missing_parts
+from prism.report.completeness import left_over_parts, missing_parts
 from prism.report.rundir import read_run
 
 MakeRun = Callable[..., Path]
@@ -38,7 +38,8 @@ def test_running_and_unevaluated_stages(make_run: MakeRun, add_stage: MakeRun) -
     assert missing_parts(read_run(run)) == ["Not finished: PRISM → GSPO (prism-gspo)", "Not evaluated: SFT (sft)"]
 
 
-def test_a_stage_the_recipe_does_not_know(make_run: MakeRun, add_stage: MakeRun) -> None:
+def test_a_stage_the_recipe_does_not_know_is_named_and_no_gap(make_run: MakeRun, add_stage: MakeRun) -> None:
     run = make_run(seeds=(0,))
     add_stage(run, 0, "sft-extra")
-    assert missing_parts(read_run(run)) == ["Not in the recipe: sft-extra"]
+    found = read_run(run)
+    assert (missing_parts(found), left_over_parts(found)) == ([], ["Not in the recipe: sft-extra"])

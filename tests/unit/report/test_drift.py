@@ -17,7 +17,6 @@ from prism.report.rundir import Stage, read_run
 from prism.rewards import parse_response
 
 MakeRun = Callable[..., Path]
-T1 = 12.7062  # Student's two-sided 95% point with one degree of freedom, as printed in tables
 
 
 def distance(mean: float | None, **changes: Any) -> dict[str, Any]:
@@ -96,23 +95,32 @@ def test_what_an_evaluation_measured_stands_in_the_table(make_run: MakeRun) -> N
     assert "Intervals are over prompts" in text_of(distributions_section(read_run(run)))
 
 
-def test_seeds_are_put_together_and_limits_stay_where_a_distance_can_be(small_run: Path) -> None:
-    for seed, steps, bits, count in ((0, 1.0, 0.9, 20), (1, 2.0, 0.95, 30)):
+def test_seeds_are_put_together_and_limits_stay_where_a_distance_can_be(make_run: MakeRun) -> None:
+    run = make_run(seeds=(0, 1, 2), stages=("base", "sft"))
+    for seed, steps, bits, count in ((0, 1.0, 0.9, 20), (1, 2.0, 0.95, 30), (2, 3.0, 1.0, 40)):
         greedy = everywhere(9.0) | {
             "reasoning/steps": distance(steps, low=0.9 * steps, high=1.1 * steps, count=count),
             "reasoning/bigrams": distance(bits, count=count),
             "whole/length": distance(10 + steps / 20, count=count),
         }
-        write_drift(small_run, seed, "sft", {"reference": "test", "greedy": greedy, "sampled": everywhere(7.0)})
+        write_drift(run, seed, "sft", {"reference": "test", "greedy": greedy, "sampled": everywhere(7.0)})
+    cells = {shown[0]: shown[1] for shown in greedy_rows(run)}
+    # Means 2, .95 and 10.1; standard deviations 1, .05 and .05, over √3 and times 4.30265: 2.48414, .124207, .124207.
+    assert cells["Distance"] == "SFT n = 60"
+    assert cells["Reasoning steps steps"] == "2.00 0.00–4.48 n = 90"
+    assert cells["Word pairs of the reasoning bits"] == "0.9500 0.8258–1.0000 n = 90"
+    assert cells["Length of the whole response words"] == "10.10 9.98–10.22 n = 90"
+    assert cells["Described items items"] == "9.00 [–]", "neither seeds nor prompts show any spread"
+    assert "Means over 3 seeds" in text_of(distributions_section(read_run(run)))
+
+
+def test_two_seeds_are_shown_one_by_one(small_run: Path) -> None:
+    for seed, bits in ((0, 0.9), (1, 0.95)):
+        found = everywhere(1.0) | {"reasoning/bigrams": distance(bits, count=20)}
+        write_drift(small_run, seed, "sft", {"reference": "test", "greedy": found, "sampled": found})
     cells = {shown[0]: shown[1] for shown in greedy_rows(small_run)}
-    # Means 1.5, .925 and 10.075; the error of a mean of two is half their distance: .5, .025 and .025.
-    assert cells["Distance"] == "SFT n = 40"
-    assert cells["Reasoning steps steps"] == f"1.50 0.00–{1.5 + T1 * 0.5:.2f} n = 50"
-    assert cells["Word pairs of the reasoning bits"] == f"0.9250 {0.925 - T1 * 0.025:.4f}–1.0000 n = 50"
-    margin = T1 * 0.025
-    assert cells["Length of the whole response words"] == f"10.07 {10.075 - margin:.2f}–{10.075 + margin:.2f} n = 50"
-    assert cells["Described items items"] == "9.00 [–]", "seeds that agree exactly give no interval"
-    assert "Means over 2 seeds" in text_of(distributions_section(read_run(small_run)))
+    assert cells["Word pairs of the reasoning bits"].startswith("0.9250 0.9000 · 0.9500")
+    assert "Means over two seeds" in text_of(distributions_section(read_run(small_run)))
 
 
 @pytest.mark.parametrize(
@@ -199,6 +207,14 @@ def test_distances_to_answers_to_other_prompts_say_so(small_run: Path) -> None:
     section = text_of(distributions_section(read_run(small_run)))
     assert "the teacher's to the alignment prompts, which are others" in section
     assert "same prompts" not in section
+
+
+def test_figures_against_other_questions_point_to_the_drift_from_answers_to_the_same(small_run: Path) -> None:
+    for source, is_told in (("test", True), ("alignment", False)):
+        for seed in (0, 1):
+            write_drift(small_run, seed, "sft", {"reference": source, "greedy": everywhere(1.0), "sampled": {}})
+        text = text_of(distributions_section(read_run(small_run)))
+        assert ("Drift, below, is measured from its answers to the same questions." in text) is is_told
 
 
 def test_without_drift_there_is_no_table(small_run: Path, full_run: Path) -> None:

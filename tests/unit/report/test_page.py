@@ -153,10 +153,33 @@ def test_each_prism_run_is_judged_against_the_baseline(full_text: str, single_te
     for variant in ("GRPO", "DAPO", "GSPO"):
         assert text.count(f"PRISM → {variant} against SFT → GRPO: ") == 2, "greedy and sampled"
     assert "(240 pairs, 2 seeds)" in text
-    assert "Means over 2 seeds with 95% Student-t intervals" in text
+    assert text.count("(240 pairs, 2 seeds). Two seeds cannot tell it from how runs vary.") == 6
+    assert "Means over two seeds and, beside each, their values" in text
     single = Page(single_text).text
-    assert "(120 pairs, 1 seed)" in single
-    assert "say nothing about how runs vary" in single
+    assert single.count("(120 pairs, 1 seed). One seed cannot tell it from how runs vary.") == 6
+    assert "one seed says nothing about how runs vary" in single
+
+
+def test_marks_and_verdicts_wait_for_three_seeds(make_run: MakeRun) -> None:
+    """Every answer right after alignment and wrong without, in each seed: the smallest of intervals."""
+    path = make_run(seeds=(0, 1, 2), stages=("sft-grpo", "prism-grpo"), per_benchmark=6)
+    for file in path.glob("seed-*/*/evaluation/items.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        verdict = "correct" if "prism" in str(file) else "wrong"
+        # One item of each benchmark is as easy for both, so that there is an interval.
+        graded = [
+            json.dumps(row | {"verdict": "correct" if row["item_id"].endswith("-0") else verdict}) for row in rows
+        ]
+        file.write_text("".join(f"{line}\n" for line in graded))
+    recipe = json.loads((path / "recipe.json").read_text())
+    for seeds, is_judged in (([0], False), ([0, 1], False), ([0, 1, 2], True)):
+        for seed in {0, 1, 2} - set(seeds):
+            (path / f"seed-{seed}").rename(path / f"set-aside-{seed}")
+        (path / "recipe.json").write_text(json.dumps(recipe | {"seeds": seeds}))
+        text = Page(render_report(path).read_text(encoding="utf-8")).text
+        assert ("A gain." in text) is is_judged and ("+83.3 ▲" in text) is is_judged, seeds
+        for seed in {0, 1, 2} - set(seeds):
+            (path / f"set-aside-{seed}").rename(path / f"seed-{seed}")
 
 
 def test_the_header_says_what_ran(full_text: str) -> None:

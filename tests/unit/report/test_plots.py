@@ -51,6 +51,13 @@ def test_forest_plot_places_mean_inside_its_interval_and_zero_where_it_is() -> N
     assert float(dot[1]) == pytest.approx((float(whisker[1]) + float(whisker[2])) / 2, abs=0.02)
 
 
+def test_the_plot_of_two_seeds_has_a_dot_for_each() -> None:
+    svg = forest_plot("t", [("a", "c-align", Estimate(0.1, -0.9, 1.1, 5, 2, (0.0, 0.2)))], x_range=(-0.2, 0.4))
+    places = sorted(float(x) for x in re.findall(r'<circle cx="([\d.]+)"', svg))
+    assert len(places) == 3 and places[1] == pytest.approx((places[0] + places[2]) / 2, abs=0.02)
+    assert 'class="curve' not in svg
+
+
 def test_a_difference_without_interval_is_a_dot_alone() -> None:
     svg = forest_plot("t", [("a", "c-align", Estimate(0.1, None, None, 1))], x_range=(-0.2, 0.2))
     assert "<circle" in svg

@@ -1,6 +1,7 @@
 """The table at the end of a run."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,9 @@ def test_differences_name_their_baseline(full_run: Path) -> None:
     lines = print_results_table(full_run).splitlines()
     (first, second) = [line for line in lines if line.startswith("  PRISM → GRPO − SFT → GRPO")]
     assert first.endswith("n = 240") and second.endswith("n = 240")
-    assert "Student t" in lines[-1]
+    assert re.search(r"[+−]\d+\.\d +\([+−]?\d+\.\d · [+−]?\d+\.\d\) +n = 240$", first), "two seeds are shown one by one"
+    assert "Means over two seeds" in " ".join(lines)
+    assert max(map(len, lines)) <= 120
 
 
 def test_missing_stages_are_named_first(make_run: Callable[..., Path]) -> None:

@@ -1,5 +1,6 @@
 """Where the cells of an ablation keep what they share."""
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +10,9 @@ import pytest
 
 from prism.config import PlannedStage, Recipe, load_ablation, load_recipe, matched_steps, plan_stages
 from prism.errors import DataError, StorageError
+from prism.report.ablation import read_listing
 from prism.stages import ablation, rlvr
-from prism.stages.ablation import run_ablation, stage_keys
+from prism.stages.ablation import describe_ablation, run_ablation, stage_keys
 from prism.stages.workspace import Workspace
 
 FULL = Path(__file__).parents[3] / "recipes" / "tiny" / "full.toml"
@@ -83,6 +85,49 @@ def test_what_changes_speed_alone_shares_all() -> None:
     assert keys("activation_checkpointing=true", "threads=2", "attention=flex") == stage_keys(recipe, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("setting", "is_shared"),
+    [
+        ("audit.num_prompts=32", False),
+        ("audit.every=10", False),
+        ("audit={every=10, stop_on_flags=false}", True),
+        ("audit.stop_on_flags=false", True),
+    ],
+)
+def test_a_game_that_an_audit_can_stop_is_no_others(setting: str, is_shared: bool) -> None:
+    plain, audited = keys(), keys(setting)
+    assert (plain["align"] == audited["align"]) is is_shared
+    assert plain["warmup"] == audited["warmup"] and plain["sft"] == audited["sft"]
+
+
+def test_a_game_is_shared_by_those_that_are_stopped_alike() -> None:
+    assert keys("audit.every=10")["align"] == keys("audit.every=10")["align"]
+    assert keys("audit.every=10")["align"] != keys("audit.every=20")["align"], "another step to stop at"
+
+
+def test_what_an_earlier_cell_has_is_marked_in_the_plan(tmp_path: Path) -> None:
+    chosen = ["full", "no-alignment", "alpha-0.0", "no-sft"]
+    lines = describe_ablation(load_ablation(FULL, output=tmp_path, chosen=chosen))
+    plans: dict[str, dict[str, str]] = {}
+    for line in lines:
+        if line.startswith("plan for"):
+            plan = plans.setdefault(Path(line.split(",")[0].split()[-1]).name, {})
+        else:
+            stage, text = line.split(maxsplit=1)
+            plan[stage] = text
+    shared = {
+        name: {stage for stage, text in plan.items() if text == "run once, with full"} for name, plan in plans.items()
+    }
+    assert shared == {
+        "full": set(),
+        "no-alignment": {"base", "sft"},
+        "alpha-0.0": {"base", "sft", "warmup"},
+        "no-sft": {"base"},
+    }
+    assert plans["no-alignment"]["sft-grpo"].endswith("steps from sft (evaluated)")
+    assert plans["no-sft"]["warmup"] == plans["full"]["warmup"], "on rollouts of another policy: not the same stage"
+
+
 @pytest.fixture
 def cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
     """A file of two cells with two seeds each, and the seeds that were run; seed 3 of `first` fails."""
@@ -107,6 +152,16 @@ def test_a_seed_that_fails_is_told_and_the_others_run(cells: tuple[Path, list[st
     assert failures == ["first, seed 3: no valid rollout"]
     assert ran == ["first-3", "first-4", "second-3", "second-4"]
     assert [path.parent.parent.name for path in tmp_path.glob("runs/cells/*/*/failure.json")] == ["first"]
+
+
+def test_the_list_of_cells_has_the_recipes_that_were_asked_for(cells: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """Of the cells that were not chosen, too: the report tells by them which are left over."""
+    loaded = load_ablation(cells[0], ["sft.num_steps=7"], output=tmp_path / "runs", chosen=["first"])
+    run_ablation(loaded)
+    listing = json.loads((tmp_path / "runs" / "ablation.json").read_text())
+    assert listing["cells"] == list(listing["recipes"]) == ["first", "second"]
+    assert [recipe["sft"]["num_steps"] for recipe in listing["recipes"].values()] == [7, 7]
+    assert read_listing(tmp_path / "runs").asked == loaded.recipes
 
 
 def test_what_would_end_the_next_cell_too_ends_the_ablation(
