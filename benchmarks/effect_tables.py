@@ -12,10 +12,10 @@ from itertools import combinations, product
 from pathlib import Path
 from statistics import fmean, median
 
-from prism.config import CELLS, plan_stages
+from prism.config import CELLS, plan_stages, warmup_rollouts
 from prism.evals.statistics import Interval, mean_interval
 from prism.report.ablation_checkpoints import averaged
-from prism.report.budgets import rollouts_of, warmup_rollouts
+from prism.report.budgets import rollouts_of
 from prism.report.plots import signed_points
 from prism.report.results import ACCURACIES, DESCRIPTIONS, MODES, ItemMeans, gain_over_seeds, item_means, paired_gain
 from prism.report.rundir import Row, Run, read_run

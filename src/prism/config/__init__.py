@@ -45,6 +45,7 @@ from prism.config.plan import (
     plan_stages,
     policy_before_alignment,
     select_stages,
+    warmup_rollouts,
 )
 from prism.config.recipe import EvaluationConfig, Recipe
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
@@ -154,4 +155,5 @@ __all__ = [
     "plan_stages",
     "policy_before_alignment",
     "select_stages",
+    "warmup_rollouts",
 ]

@@ -63,15 +63,21 @@ def matched_steps(recipe: Recipe) -> int:
     Prompts that DAPO's dynamic sampling discards are left out on both sides: how many there are, only the run knows.
     Of files it is assumed that they hold as many prompts as the warm-up takes.
     """
-    rlvr, align, warmup = recipe.rlvr, recipe.align, recipe.warmup
+    rlvr, align = recipe.rlvr, recipe.align
     assert rlvr is not None
     spent = align.num_steps * align.prompts_per_step * align.group_size if align else 0
-    if warmup:
-        num_prompts = warmup.num_prompts
-        if isinstance(recipe.data, WorldData):
-            num_prompts = min(num_prompts, recipe.data.alignment)
-        spent += num_prompts * SAMPLES_PER_PROMPT
+    spent += warmup_rollouts(recipe)
     return rlvr.num_steps + math.ceil(spent / (rlvr.prompts_per_step * rlvr.group_size))
+
+
+def warmup_rollouts(recipe: Recipe) -> int:
+    """As many as the warm-up asks for, of the built-in world no more than it has prompts."""
+    if recipe.warmup is None:
+        return 0
+    num_prompts = recipe.warmup.num_prompts
+    if isinstance(recipe.data, WorldData):
+        num_prompts = min(num_prompts, recipe.data.alignment)
+    return num_prompts * SAMPLES_PER_PROMPT
 
 
 def select_stages(recipe: Recipe, name: str) -> list[PlannedStage]:

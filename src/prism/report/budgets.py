@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from prism.config import SAMPLES_PER_PROMPT, Recipe, WorldData
+from prism.config import Recipe, warmup_rollouts
 from prism.report.rundir import Row, Run, Stage, metric_value
 
 
@@ -31,16 +31,6 @@ def _chain(run: Run, name: str) -> list[str]:
 def _is_complete(run: Run, seed: int, name: str) -> bool:
     stage = run.stages.get((seed, name))
     return stage is not None and stage.is_complete
-
-
-def warmup_rollouts(recipe: Recipe) -> int:
-    """As many as the warm-up asks for, of the built-in world no more than it has prompts."""
-    if recipe.warmup is None:
-        return 0
-    num_prompts = recipe.warmup.num_prompts
-    if isinstance(recipe.data, WorldData):
-        num_prompts = min(num_prompts, recipe.data.alignment)
-    return num_prompts * SAMPLES_PER_PROMPT
 
 
 def rollouts_of(run: Run, stage: Stage) -> float | None:
