@@ -25,13 +25,16 @@ ALONE = (sys.executable, COMMAND)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", COMMAND)
 TOLERANCE = 1e-9
 AUDITED = ("audit.num_prompts=4", "audit.samples_per_prompt=2", "audit.every=2", "audit.stop_on_flags=false")
-SMALLER = ("rollout.batch_size=4", "align.num_steps=3", "rlvr.num_steps=2", "evaluation.limit=1", *AUDITED)
-"""What a step samples is several batches, so that both processes have some."""
+SMALLER = (
+    *("rollout.batch_size=4", "align.num_steps=3", "rlvr.num_steps=2", "rlvr.baselines=[]", "evaluation.limit=1"),
+    *AUDITED,
+)
+"""What a step samples is several batches, so that both processes have some. The baseline is GRPO of more steps."""
 MODELS = (
     "warmup/model",
     "align/model",
     "align/discriminator",
-    *(f"{stage}/model" for stage in ("sft-grpo", "prism-grpo", "prism-dapo", "prism-gspo")),
+    *(f"{stage}/model" for stage in ("prism-grpo", "prism-dapo", "prism-gspo")),
 )
 LEFT_OUT = ("accuracy/", "heldout/", "weight_change")
 """Compares scores that may be equal but for round-off, those of the same words; or looks at the first process's
@@ -130,8 +133,8 @@ def together(run_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     directory = fine_tuned(run_directory, tmp_path_factory.mktemp("runs") / "together")
     assert stop_in("align", TORCHRUN, directory, signal.SIGTERM) != 0
     assert not (directory / "seed-0" / "align" / "model").exists()
-    assert stop_in("sft-grpo", ALONE, directory, signal.SIGKILL) != 0
-    assert not (directory / "seed-0" / "sft-grpo" / "model").exists()
+    assert stop_in("prism-grpo", ALONE, directory, signal.SIGKILL) != 0
+    assert not (directory / "seed-0" / "prism-grpo" / "model").exists()
     finish(TORCHRUN, directory)
     return directory
 
@@ -141,7 +144,7 @@ def test_final_weights_are_those_of_one_process(alone: Path, together: Path, nam
     assert_same_weights(alone / "seed-0" / name, together / "seed-0" / name)
 
 
-@pytest.mark.parametrize("stage", ["warmup", "align", "sft-grpo", "prism-grpo", "prism-dapo", "prism-gspo"])
+@pytest.mark.parametrize("stage", ["warmup", "align", "prism-grpo", "prism-dapo", "prism-gspo"])
 def test_every_step_measured_what_one_process_measures(alone: Path, together: Path, stage: str) -> None:
     assert_same_metrics(alone, together, stage)
 

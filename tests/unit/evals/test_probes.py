@@ -249,7 +249,7 @@ def test_no_correlation_without_variation(scores: list[float], lengths: list[flo
 
 
 def test_rows_that_disagree_in_number_are_refused():
-    with pytest.raises(ValueError, match="2 scores, 1 lengths"):
+    with pytest.raises(ValueError, match="2 scores, 1 values"):
         rank_correlation([1.0, 2.0], [1.0])
 
 
