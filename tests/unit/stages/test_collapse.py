@@ -207,7 +207,7 @@ def test_a_planted_failure_is_named(name: str) -> None:
     assert diagnoses(make_rows(**PLANTED[name]), window=WINDOW) == {name: 2 * WINDOW}
 
 
-SURE = {"rollout_entropy": 0.019}
+SURE: dict[str, Any] = {"rollout_entropy": 0.019}
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,8 @@ def test_who_is_sure_of_something_else_than_the_teacher_has_collapsed(changes: d
 
 
 def test_who_comes_near_the_teacher_and_leaves_again_has_collapsed() -> None:
-    rows = make_rows(**SURE | {"drift_description/bigrams": 0.0, "drift_reasoning/bigrams": 0.1})
+    near: dict[str, Any] = SURE | {"drift_description/bigrams": 0.0, "drift_reasoning/bigrams": 0.1}
+    rows = make_rows(**near)
     gone: Row = {"rollout/entropy": 0.019, "drift/description/bigrams": 0.5, "drift/reasoning/bigrams": 0.5}
     assert diagnoses([*rows, *(row | gone for row in rows[-WINDOW:])], window=WINDOW) == {"entropy-collapsed": 14}
 
