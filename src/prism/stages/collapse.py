@@ -66,6 +66,13 @@ def views_of_row(row: Row) -> list[str]:
     return [name.removeprefix("gap/") for name in row if name.startswith("gap/")]
 
 
+ASTRAY_ADVICE = (
+    "see what the scores follow (credit/…), let align.advantage heed the answers (added), lower "
+    "align.policy_learning_rate or leave alignment out"
+)
+"""What has kept such a game on course comes first; length correction and a longer warm-up have not."""
+
+
 def mean(rows: Sequence[Row], name: str) -> float | None:
     """Mean of what was measured, None of nothing."""
     values = [value for row in rows if (value := row[name]) is not None]
@@ -208,8 +215,7 @@ def _astray(evidence: Evidence, limits: CollapseLimits) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "rollouts-astray",
             f"the words of the rollouts of {evidence.steps} are {left:.2g} × as far from the teacher's as those that "
-            "the game began with; see what the scores follow (credit/…), warm up for longer, lower "
-            "align.policy_learning_rate or turn on align.length_correction",
+            f"the game began with; {ASTRAY_ADVICE}",
             is_fatal=False,
         )
 

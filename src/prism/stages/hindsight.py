@@ -14,6 +14,7 @@ from statistics import NormalDist, fmean, variance
 
 from prism.evals.statistics import student_t_quantile
 from prism.stages.collapse import (
+    ASTRAY_ADVICE,
     MIN_PAIRS,
     WORDS_FROM_TEACHER,
     Diagnosis,
@@ -92,8 +93,7 @@ def _farther(left: float, first: Sequence[Row], last: Sequence[Row]) -> Diagnosi
     return Diagnosis(
         "rollouts-farther",
         f"the words of the rollouts of {_steps_text(last)} are {left:.2g} × as far from the teacher's as those of "
-        f"{_steps_text(first)}; see what the scores followed (credit/…), warm up for more steps, turn on "
-        "align.length_correction, lower align.policy_learning_rate or leave alignment out",
+        f"{_steps_text(first)}; {ASTRAY_ADVICE}",
         is_fatal=False,
     )
 
