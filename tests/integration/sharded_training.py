@@ -3,29 +3,27 @@
     python sharded_training.py
 
 Every line it is given is an order, in JSON: `recipe`, `directory`, `num_processes`, `last_step`, `overrides`. So many
-processes, forked since they would take long to start, go on from the newest checkpoint in the directory and write one
+processes go on from the newest checkpoint in the directory and write one
 after the last step. RESULT then holds, all whole, what training came to: weights, the last step's clipped gradients,
 and the weights that a copy was given to sample with; METRICS the loss and the gradient norm of every step. The answer
 is a line with what each process ended with: nothing, or its error.
 """
 
 import json
-import os
 import resource
 import signal
-import socket
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
 from double_precision import use_double_precision
+from forking import fork_all
 from safetensors.torch import save_file
 from torch import Tensor
 
 from prism.config import load_recipe
-from prism.errors import PrismError, StorageError
+from prism.errors import StorageError
 from prism.models import checkpoint_weights, load_policy
 from prism.models.policy import take_weights
 from prism.models.sharding import whole
@@ -38,7 +36,6 @@ from prism.stages.imitation import draw_batch, imitate, pack_examples
 from prism.stages.workspace import SHIPPED_BASE, Workspace
 
 RESULT, METRICS, REFUSED = "result.safetensors", "metrics.json", "refused.json"
-MAX_SECONDS = 300
 BATCH, TOKEN_BUDGET, MAX_RESPONSE, MAX_NORM = 5, 400, 240, 0.5
 
 
@@ -98,47 +95,13 @@ def train(recipe: Path, directory: Path, last_step: int, overrides: list[str]) -
         (directory / REFUSED).write_text(json.dumps(refused))
 
 
-def work(order: dict[str, Any], environment: dict[str, str], said: int) -> None:
-    """What a forked process does before it ends."""
-    os.environ |= environment
-    # One that waits for another that has failed would wait for hours.
-    signal.alarm(MAX_SECONDS)
-    try:
-        with processes():
-            train(Path(order["recipe"]), Path(order["directory"]), order["last_step"], order["overrides"])
-    except PrismError as error:
-        os.write(said, str(error).encode())
-    except BaseException:
-        os.write(said, traceback.format_exc().encode())
-    os._exit(0)
-
-
-def fork_all(order: dict[str, Any]) -> list[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    size = order["num_processes"]
-    children = []
-    for index in range(size):
-        reading, said = os.pipe()
-        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        environment |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(size)}
-        child = os.fork()
-        if child == 0:
-            work(order, environment, said)
-        os.close(said)
-        children.append((child, reading))
-    return [last_words(*child) for child in children]
-
-
-def last_words(child: int, reading: int) -> str:
-    with os.fdopen(reading) as pipe:
-        heard = pipe.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return heard if status == 0 else f"{heard} ended with {status}"
-
-
 if __name__ == "__main__":
     use_double_precision()
     torch.set_num_threads(1)
-    for line in sys.stdin:
-        print(json.dumps(fork_all(json.loads(line))), flush=True)
+    for order in map(json.loads, sys.stdin):
+
+        def work(order: dict[str, Any] = order) -> None:
+            with processes():
+                train(Path(order["recipe"]), Path(order["directory"]), order["last_step"], order["overrides"])
+
+        print(json.dumps(fork_all(order["num_processes"], work)), flush=True)

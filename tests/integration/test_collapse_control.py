@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from .conftest import stages_of
+
 MICRO = Path(__file__).with_name("micro.toml")
 NOT_DETERMINISTIC = ("timings.jsonl", "manifest.json")
 REACTING = """
@@ -55,12 +57,9 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def warmed_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def warmed_up(run_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The micro run up to alignment; to be copied."""
-    directory = tmp_path_factory.mktemp("runs") / "micro"
-    status, line = finish(start("run", MICRO, directory, "evaluation=none", "--stop-after=warmup"))
-    assert status == 0, line
-    return directory
+    return stages_of(run_directory, tmp_path_factory.mktemp("runs") / "micro", "data", "base", "sft", "warmup")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +18,11 @@ from safetensors.torch import load_file
 from prism.config import WorldData
 from prism.stages.datasets import write_world
 
+from .conftest import Program, listening, stages_of
+
 MICRO = Path(__file__).with_name("micro.toml")
 COMMAND = str(Path(__file__).with_name("double_precision.py"))
+FORKED = Path(__file__).with_name("forked_prism.py")
 ALONE = (sys.executable, COMMAND)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", COMMAND)
 TOLERANCE = 1e-9
@@ -36,6 +38,8 @@ MODELS = (
     "align/discriminator",
     *(f"{stage}/model" for stage in ("prism-grpo", "prism-dapo", "prism-gspo")),
 )
+FINE_TUNED = ("data", "base", "sft")
+"""What both runs begin with; fine-tuning is compared on rows of more kinds below."""
 LEFT_OUT = ("accuracy/", "heldout/", "weight_change")
 """Compares scores that may be equal but for round-off, those of the same words; or looks at the first process's
 shards."""
@@ -113,16 +117,9 @@ def assert_same_weights(alone: Path, shared: Path) -> None:
         assert max(float((one[name] - other[name]).abs().max()) for name in one) < TOLERANCE
 
 
-def fine_tuned(run_directory: Path, directory: Path) -> Path:
-    """A run that has come as far as its fine-tuned policy; that stage is compared on rows of more kinds below."""
-    for stage in ("data", "base", "sft"):
-        shutil.copytree(run_directory / "seed-0" / stage, directory / "seed-0" / stage)
-    return directory
-
-
 @pytest.fixture(scope="module")
 def alone(run_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = fine_tuned(run_directory, tmp_path_factory.mktemp("runs") / "alone")
+    directory = stages_of(run_directory, tmp_path_factory.mktemp("runs") / "alone", *FINE_TUNED)
     finish(ALONE, directory)
     return directory
 
@@ -130,7 +127,7 @@ def alone(run_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def together(run_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run by two processes, by one, and by two again; stopped in alignment, killed in RLVR."""
-    directory = fine_tuned(run_directory, tmp_path_factory.mktemp("runs") / "together")
+    directory = stages_of(run_directory, tmp_path_factory.mktemp("runs") / "together", *FINE_TUNED)
     assert stop_in("align", TORCHRUN, directory, signal.SIGTERM) != 0
     assert not (directory / "seed-0" / "align" / "model").exists()
     assert stop_in("prism-grpo", ALONE, directory, signal.SIGKILL) != 0
@@ -193,17 +190,24 @@ def adapted_rows(directory: Path) -> str:
 def pretraining(directory: Path) -> str:
     """Lessons with images and without, of a model whose weights are not sharded."""
     return """
-        data = { type = "world" }
+        data = { type = "world", public = 8, curated = 0, alignment = 1, rl = 1, dev = 1, test_per_benchmark = 1 }
         base = { type = "tiny", source = "pretrain", pretrain = { num_steps = 4, batch_size = 6, token_budget = 400 } }
     """
 
 
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Program]:
+    with listening(FORKED) as program:
+        yield program
+
+
 @pytest.mark.parametrize(("make", "stage"), [(mixed_rows, "sft"), (adapted_rows, "sft"), (pretraining, "base")])
-def test_rows_with_and_without_images(tmp_path: Path, make: Callable[[Path], str], stage: str) -> None:
+def test_rows_with_and_without_images(forked: Program, tmp_path: Path, make: Callable[[Path], str], stage: str) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f'name = "mixed"\nmax_prompt_tokens = 160\n{make(tmp_path / "data")}')
-    for name, command in (("alone", ALONE), ("together", TORCHRUN)):
-        finish(command, tmp_path / name, recipe)
+    for name, num_processes in (("alone", 1), ("together", 2)):
+        arguments = ["run", str(recipe), f"output={tmp_path / name}", "threads=1"]
+        assert forked(num_processes=num_processes, arguments=arguments) == [""] * num_processes
     assert_same_metrics(tmp_path / "alone", tmp_path / "together", stage)
     assert_same_weights(*(tmp_path / name / "seed-0" / stage / "model" for name in ("alone", "together")))
 

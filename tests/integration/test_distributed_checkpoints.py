@@ -1,11 +1,8 @@
 """Processes in several layouts that go on from each other's checkpoints, against one process that does it all."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,20 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from .conftest import Program, listening
 from .test_distributed import mixed_rows
 
-PROGRAM = str(Path(__file__).with_name("sharded_training.py"))
+PROGRAM = Path(__file__).with_name("sharded_training.py")
 TOLERANCE = 1e-9
 ADAPTERS = "lora={rank=2}"
-
-Train = Callable[..., list[str]]
 
 
 @dataclass(frozen=True)
 class Training:
     """A directory to train in, from where the last processes there stopped."""
 
-    train: Train
+    train: Program
     directory: Path
 
     def go_on(self, num_processes: int, last_step: int, *overrides: str) -> "Training":
@@ -46,31 +42,26 @@ class Training:
 
 
 @pytest.fixture(scope="module")
-def train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
+def train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """Has processes train, and tells what each of them ended with."""
     recipe = tmp_path_factory.mktemp("rows") / "recipe.toml"
     recipe.write_text(f'name = "rows"\nmax_prompt_tokens = 160\n{mixed_rows(recipe.parent / "data")}')
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
-    with subprocess.Popen([sys.executable, PROGRAM], **pipes) as program:
+    with listening(PROGRAM) as program:
 
         def give_order(directory: Path, num_processes: int, last_step: int, *overrides: str) -> list[str]:
-            order = {"recipe": str(recipe), "directory": str(directory), "num_processes": num_processes}
-            assert program.stdin is not None and program.stdout is not None
-            program.stdin.write(json.dumps(order | {"last_step": last_step, "overrides": overrides}) + "\n")
-            program.stdin.flush()
-            return json.loads(program.stdout.readline())
+            order = {"directory": str(directory), "num_processes": num_processes, "last_step": last_step}
+            return program(recipe=str(recipe), overrides=overrides, **order)
 
         yield give_order
 
 
 @pytest.fixture
-def fresh(train: Train, tmp_path: Path) -> Training:
+def fresh(train: Program, tmp_path: Path) -> Training:
     return Training(train, tmp_path / "fresh")
 
 
 @pytest.fixture(scope="module")
-def hybrid(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Training:
+def hybrid(train: Program, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """Two steps by four processes, two copies of two shards each."""
     return Training(train, tmp_path_factory.mktemp("hybrid") / "hybrid").go_on(4, 2, "fsdp_size=2")
 

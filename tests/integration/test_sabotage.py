@@ -7,7 +7,8 @@ have seeds of their own and warm up under the artefact as well.
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from prism.errors import AlignmentCollapseError
 from prism.evals.audit import SWAPPED
 from prism.models import PromptEncoder, response_branch, visible_prompt
 from prism.packing import Branch, EncodedPrompt, Pixels
-from prism.records import Demonstration, Prompt, Response
+from prism.records import Demonstration, Prompt, Response, RolloutGroup
 from prism.rewards import parse_response
+from prism.rollout.engine import PolicyEngine
 from prism.stages import audit, datasets, scoring, warmup
 from prism.stages.audit import read_audit
 from prism.stages.pipeline import run_recipe
@@ -79,6 +81,40 @@ def played(directory: Path, *overrides: str, seed: int = 0) -> list[str]:
         assert diagnoses and diagnoses[0] in str(collapse)
         return diagnoses
     return []
+
+
+class SampledOnce:
+    """An engine that repeats what it has drawn before: nothing that is broken before an audit touches the policy."""
+
+    def __init__(self, engine: PolicyEngine, drawn: dict[str, list[RolloutGroup]]) -> None:
+        self._engine, self._drawn = engine, drawn
+
+    def generate(self, prompts: Sequence[Prompt], **settings: Any) -> list[RolloutGroup]:
+        asked = repr(([prompt.id for prompt in prompts], settings))
+        if asked not in self._drawn:
+            self._drawn[asked] = self._engine.generate(prompts, **settings)
+        return self._drawn[asked]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, list[RolloutGroup]]:
+    return {}
+
+
+@pytest.fixture
+def sampled_once(drawn: dict[str, list[RolloutGroup]], monkeypatch: Patch) -> None:
+    """Audits of one policy share the rollouts."""
+    opened = audit.open_engine
+
+    @contextmanager
+    def open_engine(*arguments: Any, **settings: Any) -> Iterator[SampledOnce]:
+        with opened(*arguments, **settings) as engine:
+            yield SampledOnce(engine, drawn)
+
+    monkeypatch.setattr(audit, "open_engine", open_engine)
 
 
 def change_demonstrations(patch: Patch, change: Callable[[Demonstration], Demonstration]) -> None:
@@ -176,6 +212,7 @@ ARTEFACTS: dict[str, tuple[Sabotage, str]] = {
 artefacts = pytest.mark.parametrize(("sabotage", "flag"), ARTEFACTS.values(), ids=ARTEFACTS)
 
 
+@pytest.mark.usefixtures("sampled_once")
 def test_the_audit_of_a_healthy_run_raises_no_flag(healthy: Path, tmp_path: Path) -> None:
     found = audited(branch_off(healthy, tmp_path / "run", *STAGES))
     assert found["flags"] == []
@@ -183,6 +220,7 @@ def test_the_audit_of_a_healthy_run_raises_no_flag(healthy: Path, tmp_path: Path
     assert not any(check["verdict"] == "inconclusive" for check in found["checks"])
 
 
+@pytest.mark.usefixtures("sampled_once")
 @artefacts
 def test_the_audit_names_what_was_broken(
     healthy: Path, tmp_path: Path, monkeypatch: Patch, sabotage: Sabotage, flag: str

@@ -155,12 +155,13 @@ def test_several_processes_share_servers(servers: list[Served]) -> None:
     prompts = [Prompt(str(number), f"How many are {number} and {number}?") for number in range(5)]
     expected = tokens_of(alone.generate(prompts, num_samples=2, sampling=Sampling(1.0, 12), seed=3))
     program = str(Path(__file__).with_name("served_trainer.py"))
-    for urls in ([servers[0].url], [servers[0].url, servers[1].url]):
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", program, *urls]
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        found = dict(json.loads(line) for line in done.stdout.splitlines())
-        assert found[0] == found[1] == [[list(ids) for ids in group] for group in expected]
+    one, both = servers[0].url, ",".join(server.url for server in servers)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", program, one, both]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = {(urls, index): tokens for urls, index, tokens in map(json.loads, done.stdout.splitlines())}
+    tokens = [[list(ids) for ids in group] for group in expected]
+    assert found == dict.fromkeys([(one, 0), (one, 1), (both, 0), (both, 1)], tokens)
 
 
 def test_a_run_is_the_same_with_a_server_and_ends_when_that_dies(servers: list[Served], tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_a_run_is_the_same_with_a_server_and_ends_when_that_dies(servers: list[S
             'rlvr.algorithms=[{type="grpo"}]',
             "evaluation=none",
         ]
-        command += ["rlvr.num_steps=2", "rollout=none", rollout, *overrides]
+        command += ["rlvr.num_steps=2", "rlvr.max_response_tokens=60", "rollout=none", rollout, *overrides]
         return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=tmp_path, timeout=400)
 
     for name, url in (("alone", None), ("served", servers[0].url)):
