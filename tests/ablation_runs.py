@@ -5,6 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prism.report.ablation import Cell, measured_cells, read_listing
+from prism.report.ablation_checkpoints import Group
+
+GRPO = Group(("grpo",))
 RECIPE: dict[str, Any] = {
     "data": {"type": "world"},
     "base": {"type": "tiny"},
@@ -92,3 +96,13 @@ def two_seeds(root: Path) -> Path:
     evaluate(full, "prism-grpo", {"color": [0, 1, 0, 1], "chart": [1, 1]}, seed=1)
     evaluate(control, "sft-grpo", {"color": [1, 0, 1, 0], "chart": [1, 0]}, seed=1)
     return root
+
+
+def measured(root: Path) -> dict[str, Cell]:
+    return {cell.name: cell for cell, _ in measured_cells(read_listing(root))}
+
+
+def write_game(cell: Path, seed: int, rows: Sequence[Mapping[str, Any]], stage: str = "align") -> None:
+    path = cell / f"seed-{seed}" / stage
+    write(path / "manifest.json", {"name": stage, "kind": "rlvr" if "-" in stage else stage, "status": "complete"})
+    write_lines(path / "metrics.jsonl", [{"step": step, **row} for step, row in enumerate(rows, start=1)])
