@@ -82,7 +82,8 @@ def keep(model: Path, path: Path) -> None:
 
 def pack(directory: Path, path: Path) -> None:
     """The archive `path` of one seed's ablation in `directory`, and of the cells that it has from elsewhere; an error
-    that a cell ended with is kept until it comes to its end.
+    that a cell ended with is kept until it comes to its end. Of stages that both have the archived files stay, with
+    which reports were made.
 
     Raises SystemExit where the two do not belong together: a stage that both have came out otherwise.
     """
@@ -91,6 +92,7 @@ def pack(directory: Path, path: Path) -> None:
     with unpacked(path) as archived:
         check_stages(path, archived, directory)
         files = {kept.relative_to(root): kept for root in (archived, directory) for kept in kept_files(root)}
+        files |= {kept.relative_to(archived): kept for kept in kept_files(archived / "store")}
         for failure in [name for name, kept in files.items() if name.name == FAILURE and kept.is_relative_to(archived)]:
             if (directory / failure.parent).is_dir():
                 del files[failure]
@@ -124,7 +126,8 @@ def check_stages(path: Path, archived: Path, directory: Path) -> None:
 
     Paired arms start from the same weights. Stages are repeated to the bit by the same versions on the same kind of
     processor, so that a manifest, which has a hash of everything read and written, tells. Cells may be of different
-    code where what they share comes out equal.
+    code where what they share comes out equal; of an evaluation that is what it read, since newer code measures more
+    and batches otherwise.
     """
     for ours in filter(lambda kept: kept.name == MANIFEST, kept_files(directory)):
         name = ours.relative_to(directory)
@@ -137,9 +140,9 @@ def check_stages(path: Path, archived: Path, directory: Path) -> None:
 
 
 def hashes(manifest: Path) -> tuple[Any, Any]:
-    """Hashes of what a stage read and what it wrote."""
+    """Hashes of what a stage read and of what it wrote, unless it is an evaluation."""
     content = json.loads(manifest.read_text(encoding="utf-8"))
-    return content["inputs"], content["outputs"]
+    return content["inputs"], None if manifest.parent.name == "evaluation" else content["outputs"]
 
 
 def kept_files(directory: Path) -> Iterator[Path]:

@@ -179,6 +179,20 @@ def test_no_cell_is_added_to_those_that_started_from_other_weights(tmp_path: Pat
     assert path.read_bytes() == before
 
 
+def test_of_an_evaluation_that_newer_code_repeats_the_archived_one_stays(tmp_path: Path) -> None:
+    [path, _] = single_seeds(tmp_path)
+    evaluation = tmp_path / "alone-0" / "store" / "full-0" / "prism-grpo" / "evaluation"
+    content = json.loads((evaluation / "manifest.json").read_text())
+    write(evaluation / "manifest.json", content | {"outputs": {"items": "4" * 64}})
+    write(evaluation / "summary.json", {"measured": "more"})
+    before = contents(path)
+    effect_script().pack(tmp_path / "alone-0", path)
+    assert contents(path) == before
+    write(evaluation / "manifest.json", content | {"inputs": {"data/test": "b" * 64}})
+    with pytest.raises(SystemExit, match="prism-grpo/evaluation came out otherwise"):
+        effect_script().pack(tmp_path / "alone-0", path)
+
+
 def test_no_cell_is_added_to_those_of_another_recipe(tmp_path: Path) -> None:
     script, archived = effect_script(), tmp_path / "archived"
     file = script.RECIPES / "tuned-effect.toml"

@@ -49,6 +49,7 @@ def test_a_healthy_run_raises_nothing(name: str, window: int) -> None:
 ARCHIVES = sorted((Path(__file__).parents[3] / "benchmarks" / "results").glob("*effect/seed-*.tar.xz"))
 """Games of every seed that was run, all of which are known to have helped."""
 NUM_GAMES = {"effect": 5, "noisy-effect": 3, "tuned-effect": 1}
+"""Of each archive, at least: cells are added to it one by one."""
 
 
 def archived_games(path: Path) -> dict[str, list[Row]]:
@@ -78,7 +79,7 @@ answers became worse."""
 @pytest.mark.parametrize("path", ARCHIVES, ids=lambda path: f"{path.parent.name}-{path.name.partition('.')[0]}")
 def test_no_archived_game_is_stopped_and_one_that_lost_half_of_its_answers_is_warned_of(path: Path) -> None:
     games = archived_games(path)
-    assert len(games) == NUM_GAMES[path.parent.name]
+    assert len(games) >= NUM_GAMES[path.parent.name]
     found = {cell: diagnosed for cell, rows in games.items() if (diagnosed := diagnoses(rows))}
     assert found == FOUND.get(f"{path.parent.name}/{path.name.partition('.')[0]}", {})
 
