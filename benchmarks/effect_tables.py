@@ -18,7 +18,7 @@ from prism.report.ablation_checkpoints import averaged
 from prism.report.budgets import rollouts_of
 from prism.report.plots import signed_points
 from prism.report.results import ACCURACIES, DESCRIPTIONS, MODES, ItemMeans, gain_over_seeds, item_means, paired_gain
-from prism.report.rundir import Row, Run, read_run
+from prism.report.rundir import Row, Run, Stage, read_run
 from prism.report.statistics import Estimate, over_seeds
 from prism.report.tables import interval_text as limits_text
 
@@ -80,7 +80,7 @@ class Arm:
 
 def tables(united: Path) -> list[str]:
     arms = read_arms(united)
-    parts = (seed_lines, worth_lines, pair_lines, budget_lines, drift_lines, game_lines)
+    parts = (seed_lines, description_lines, worth_lines, pair_lines, budget_lines, drift_lines, game_lines)
     return [line for part in parts for line in part(arms)]
 
 
@@ -104,8 +104,31 @@ def seed_lines(arms: Sequence[Arm]) -> list[str]:
     return lines
 
 
-def table_row(head: str, columns: Sequence[str]) -> str:
-    return f"{head:44}" + "".join(f"{column:>12}" for column in columns)
+def description_lines(arms: Sequence[Arm]) -> list[str]:
+    """What a right description is worth: percent right of the responses whose description is without a mistake, and of
+    the others, on questions out of distribution."""
+    seeds = arms[0].run.seeds
+    lines = ["", "right out of distribution where the description is without a mistake; where it is not"]
+    for mode in MODES:
+        lines.append(table_row(f"  {mode}", [f"seed {seed}" for seed in seeds], width=26))
+        for arm in arms:
+            for name in arm.policies:
+                found = {stage.seed: by_description(stage, mode) for stage in arm.run.over_seeds(name) if stage.items}
+                shown = [found.get(seed, "–") for seed in seeds]
+                lines.append(table_row(f"    {arm.name}: {name}", shown, width=26))
+    return lines
+
+
+def by_description(stage: Stage, mode: str) -> str:
+    right: dict[bool, list[float]] = {True: [], False: []}
+    for item in stage.items or ():
+        if (item.mode, item.group) == (mode, OUT_OF_DISTRIBUTION.scope):
+            right[item.values["caption_exact"] == 1].append(item.values["accuracy"] or 0.0)
+    return "; ".join(f"{100 * fmean(found):.0f}% of {len(found)}" if found else "–" for found in right.values())
+
+
+def table_row(head: str, columns: Sequence[str], width: int = 12) -> str:
+    return f"{head:44}" + "".join(f"{column:>{width}}" for column in columns)
 
 
 def percents(shares: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ablation_runs import WITHOUT, evaluate, two_seeds, write, write_cell, write_listing
+from ablation_runs import WITHOUT, evaluate, two_seeds, write, write_cell, write_lines, write_listing
 from prism.config import Recipe, load_ablation
 from prism.models import load_policy
 from prism.report import print_ablation_table
@@ -272,6 +272,20 @@ def test_differences_stand_seed_by_seed_beside_their_mean_and_limits(tmp_path: P
         "+50.0",
     ]
     assert next(line for line in lines if "mean of grpo, gspo: all" in line).split()[-3:] == ["–", "–", "–"]
+
+
+def test_answers_with_a_right_description_stand_beside_the_others(tmp_path: Path) -> None:
+    """Out of distribution; in seed 0 the first of two responses is right, and so is its description."""
+    root = two_seeds(tmp_path)
+    path = root / "cells" / "full" / "seed-0" / "prism-grpo" / "evaluation" / "items.jsonl"
+    rows = read_jsonl(path)
+    write_lines(path, [row | {"is_caption_exact": row["item_id"].endswith("-0")} for row in rows])
+    lines = effect_tables().description_lines(effect_tables().read_arms(root))
+    [full] = [
+        line for line in lines[: lines.index(next(line for line in lines if "sampled" in line))] if "full" in line
+    ]
+    assert full.split("prism-grpo")[1].split("  ")[-1].strip() == "–; 100% of 2"
+    assert "100% of 1; 0% of 1" in full
 
 
 def seeds_of(united: Path) -> set[tuple[int, ...]]:
