@@ -107,9 +107,16 @@ def unpacked(path: Path) -> Iterator[Path]:
     """A directory with what the archive `path` holds, nothing where there is none."""
     with TemporaryDirectory() as directory:
         if path.exists():
-            with tarfile.open(path) as archive:
-                archive.extractall(directory, filter="data")
+            unpack(path, Path(directory))
         yield Path(directory)
+
+
+def unpack(path: Path, directory: Path) -> list[str]:
+    """Writes what an archive holds, nothing outside `directory`, to which Python before 3.11.4 cannot see; names."""
+    with tarfile.open(path) as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(directory)
+        return archive.getnames()
 
 
 def check_recipes(path: Path, archived: Path, ablation: Ablation) -> None:
@@ -182,10 +189,9 @@ def unite(archives: list[Path], directory: Path) -> None:
     cells: dict[str, list[Recipe]] = {}
     listed: dict[str, None] = {}
     for path in archives:
-        with tarfile.open(path) as archive:
-            archive.extractall(directory, filter="data")
-            # Of this archive: another's cell that it lacks lies there as well.
-            files = [directory / name for name in sorted(archive.getnames()) if fnmatch(name, f"{CELLS}/*/recipe.json")]
+        # Of this archive: another's cell that it lacks lies there as well.
+        names = sorted(unpack(path, directory))
+        files = [directory / name for name in names if fnmatch(name, f"{CELLS}/*/recipe.json")]
         listing = json.loads((directory / LISTING).read_text(encoding="utf-8"))
         listed |= dict.fromkeys(listing["cells"])
         for file in files:
