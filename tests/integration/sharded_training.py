@@ -3,10 +3,10 @@
     python sharded_training.py
 
 Every line it is given is an order, in JSON: `recipe`, `directory`, `num_processes`, `last_step`, `overrides`. So many
-processes go on from the newest checkpoint in the directory and write one
-after the last step. RESULT then holds, all whole, what training came to: weights, the last step's clipped gradients,
-and the weights that a copy was given to sample with; METRICS the loss and the gradient norm of every step. The answer
-is a line with what each process ended with: nothing, or its error.
+processes go on from the newest checkpoint in the directory and write one after the last step. RESULT then holds, all
+whole, what training came to: weights, the last step's clipped gradients, and the weights that a copy was given to
+sample with; METRICS the loss and the gradient norm of every step. The answer is a line with what each process ended
+with: nothing, or its error.
 """
 
 import json
