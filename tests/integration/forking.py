@@ -38,7 +38,7 @@ def _work(work: Callable[[], None], environment: dict[str, str], said: int) -> N
         work()
     except PrismError as error:
         os.write(said, str(error).encode())
-    except BaseException:
+    except BaseException:  # SystemExit too: a child must never go on as a second parent
         os.write(said, traceback.format_exc().encode())
     os._exit(0)
 

@@ -2,13 +2,13 @@
 
 import io
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from curated_rows import Scripted, fill
+from html_pages import Page
 from pictures import picture
 from prism.config import SplitConfig
 from prism.curation import Row, Store, run_step, run_whole_step
@@ -27,22 +27,6 @@ HOSTILE = (
 def shown(caption: str, steps: int) -> str:
     think = "\n".join(f"{n + 1}. step" for n in range(steps))
     return f"<caption>{caption}</caption><think>{think}</think><answer>2</answer>"
-
-
-class Page(HTMLParser):
-    """The tags of a page with their attributes, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.fixture

@@ -1,38 +1,13 @@
 """Ablations: a page that asks nothing of the outside."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from ablation_runs import RECIPE, evaluate, two_seeds, write, write_cell, write_game, write_listing
+from html_pages import Page
 from prism.report import render_ablation
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, while nesting is checked; what is closed at once is not counted as open."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.stack: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.stack.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.fixture
