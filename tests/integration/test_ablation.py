@@ -10,7 +10,7 @@ from prism.cli import main
 from .conftest import stages_of
 
 MICRO = Path(__file__).with_name("micro.toml")
-SMALL = ("evaluation.limit=1", "rlvr.num_steps=1")
+SMALL = ("evaluation.limit=1", "warmup.num_steps=1", "align.num_steps=1", "rlvr.num_steps=1")
 ONE = 'rlvr.algorithms=[{ type = "grpo" }]'
 
 
@@ -50,12 +50,12 @@ def test_a_second_run_does_nothing_again(ablation: Path, capsys: pytest.CaptureF
 
 def test_a_cell_is_what_the_recipe_alone_gives(run_directory: Path, ablation: Path, tmp_path: Path) -> None:
     """The recipe by itself as far as both have the same settings, and then by those of the cell."""
-    stages_of(run_directory, tmp_path / "run", "data", "base", "sft", "warmup", "align")
-    manifest = tmp_path / "run" / "seed-0" / "align" / "manifest.json"
-    aligned = manifest.stat().st_mtime_ns
+    stages_of(run_directory, tmp_path / "run", "data", "base", "sft")
+    manifest = tmp_path / "run" / "seed-0" / "sft" / "manifest.json"
+    fine_tuned = manifest.stat().st_mtime_ns
     arguments = ["run", str(MICRO), *SMALL, ONE, "rlvr.baselines=[]", f"output={tmp_path / 'run'}"]
     assert main(arguments) == 0
-    assert manifest.stat().st_mtime_ns == aligned  # nothing was trained again
+    assert manifest.stat().st_mtime_ns == fine_tuned  # nothing was trained again
     compared = [f"{stage}/metrics.jsonl" for stage in ("sft", "warmup", "align", "prism-grpo")]
     for name in (*compared, "prism-grpo/evaluation/items.jsonl"):
         cell = ablation / "cells" / "full" / "seed-0" / name
