@@ -3,7 +3,8 @@
     python benchmarks/effect.py base 0 [1 …]                     # pretrains a base for each of these seeds, to keep
     python benchmarks/effect.py [--recipe effect] run 0 [1 …]    # every cell of these seeds, then their archive;
                                                                  # --cell NAME: these cells, added to the archive
-    python benchmarks/effect.py [--recipe effect] report         # the tables over all archived seeds, and a page
+    python benchmarks/effect.py [--recipe effect] report         # the tables over all archived seeds, and a page;
+                                                                 # --reference CELL: what it is ahead of the others
 
 The recipe is one of `recipes/ablations/` (`EXPERIMENTS`). A seed takes an hour and more of one core and is resumed when
 it was cut off. Its archive in `benchmarks/results/RECIPE/` holds what a report reads, except samples and texts of
@@ -43,7 +44,6 @@ KEPT = {
     *("metrics.jsonl", "timings.jsonl", "router.jsonl", "events.jsonl", "summary.json", "audit.json", "audits.jsonl"),
 }
 EXPERIMENTS = ("effect", "noisy-effect", "tuned-effect")
-"""Recipes whose reference is the cell `full`."""
 ITEMS = "items.jsonl"
 
 
@@ -179,8 +179,9 @@ def add(archive: tarfile.TarFile, path: Path, name: str) -> None:
     archive.addfile(entry, io.BytesIO(data))
 
 
-def unite(archives: list[Path], directory: Path) -> None:
-    """Puts the seeds of `archives` into `directory`, anew, as if one command had run them all.
+def unite(archives: list[Path], directory: Path, reference: str | None = None) -> None:
+    """Puts the seeds of `archives` into `directory`, anew, as if one command had run them all; with differences to the
+    cell `reference`, or to the recipe's.
 
     Raises SystemExit where two seeds ran different recipes: their mean would be that of no experiment.
     """
@@ -204,21 +205,22 @@ def unite(archives: list[Path], directory: Path) -> None:
                     f"{', '.join(differing)}: run the seed again"
                 )
             first.append(recipe)
-    (directory / LISTING).write_text(
-        json.dumps({"reference": listing["reference"], "cells": list(listed)}), encoding="utf-8"
-    )
+    if reference is not None and reference not in cells:
+        raise SystemExit(f"--reference {reference}: no seed is archived with it; there are: {', '.join(cells)}")
+    table = {"reference": reference or listing["reference"], "cells": list(listed)}
+    (directory / LISTING).write_text(json.dumps(table), encoding="utf-8")
     for name, recipes in cells.items():
         seeds = tuple(seed for recipe in recipes for seed in recipe.seeds)
         united = recipes[0].model_copy(update={"seeds": seeds, "output": directory / CELLS / name})
         (directory / CELLS / name / "recipe.json").write_text(united.model_dump_json(), encoding="utf-8")
 
 
-def report(recipe: str) -> int:
+def report(recipe: str, reference: str | None) -> int:
     archives = sorted((RESULTS / recipe).glob("seed-*.tar.xz"))
     if not archives:
         raise SystemExit(f"{RESULTS / recipe}: no seed is archived yet: run one first")
     united = RUNS / f"tiny-{recipe}-united"
-    unite(archives, united)
+    unite(archives, united, reference)
     print(print_ablation_table(united))
     print("\n".join(tables(united)))
     return prism(["report", str(united)])
@@ -231,10 +233,10 @@ def main() -> int:
     for name in ("base", "run"):
         commands.add_parser(name).add_argument("seeds", type=int, nargs="+")
     commands.choices["run"].add_argument("--cell", action="append", default=[], dest="cells", metavar="NAME")
-    commands.add_parser("report")
+    commands.add_parser("report").add_argument("--reference", metavar="CELL")
     arguments = parser.parse_args()
     if arguments.command == "report":
-        return report(arguments.recipe)
+        return report(arguments.recipe, arguments.reference)
     status = 0
     for seed in arguments.seeds:
         # Each seed in a process of its own: threads and random state begin afresh.

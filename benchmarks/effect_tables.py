@@ -14,6 +14,7 @@ from statistics import fmean, median
 
 from prism.config import CELLS, plan_stages, warmup_rollouts
 from prism.evals.statistics import Interval, mean_interval
+from prism.report.ablation import read_listing
 from prism.report.ablation_checkpoints import averaged
 from prism.report.budgets import rollouts_of
 from prism.report.plots import signed_points
@@ -79,20 +80,30 @@ class Arm:
 
 
 def tables(united: Path) -> list[str]:
+    """Raises SystemExit where the reference has no alignment, whose game, rollouts and drift are shown."""
     arms = read_arms(united)
     parts = (seed_lines, description_lines, worth_lines, pair_lines, budget_lines, drift_lines, game_lines)
     return [line for part in parts for line in part(arms)]
 
 
 def read_arms(united: Path) -> list[Arm]:
-    """`full` first, then those without alignment."""
+    """The reference first, then those without alignment."""
+    reference = read_listing(united).reference
     arms = [Arm(cell.name, read_run(cell)) for cell in sorted((united / CELLS).iterdir())]
-    return sorted(arms, key=lambda arm: (arm.name != "full", arm.is_aligned))
+    first, *others = sorted(arms, key=lambda arm: (arm.name != reference, arm.is_aligned))
+    if first.name != reference or not first.is_aligned:
+        raise SystemExit(f"{united}: the reference {reference} has not been run, or has no alignment: choose another")
+    return [first, *others]
+
+
+def seeds_of(arms: Sequence[Arm]) -> list[int]:
+    """Those that any of the arms has."""
+    return sorted({seed for arm in arms for seed in arm.run.seeds})
 
 
 def seed_lines(arms: Sequence[Arm]) -> list[str]:
     """Percent right after every stage, seed by seed."""
-    seeds = arms[0].run.seeds
+    seeds = seeds_of(arms)
     lines = ["", table_row("right, all sub-benchmarks: greedy, sampled", [*(f"seed {seed}" for seed in seeds), "mean"])]
     for arm in arms:
         for name in (["sft"] if arm is arms[0] else []) + arm.policies:
@@ -107,7 +118,7 @@ def seed_lines(arms: Sequence[Arm]) -> list[str]:
 def description_lines(arms: Sequence[Arm]) -> list[str]:
     """What a right description is worth: percent right of the responses whose description is without a mistake, and of
     the others, on questions out of distribution."""
-    seeds = arms[0].run.seeds
+    seeds = seeds_of(arms)
     lines = ["", "right out of distribution where the description is without a mistake; where it is not"]
     for mode in MODES:
         lines.append(table_row(f"  {mode}", [f"seed {seed}" for seed in seeds], width=26))
@@ -138,17 +149,17 @@ def percents(shares: Sequence[float]) -> str:
 def worth_lines(arms: Sequence[Arm]) -> list[str]:
     """The first arm less each other one, seed by seed: before RLVR, after it over the algorithms that both have, and by
     each of them."""
-    full, *others = arms
+    first, *others = arms
     lines = ["", "seed by seed, points; the mean with 95% limits over seeds and questions"]
     for other in others:
-        shared = [name for name in full.trained if name in other.trained]
-        seeds = [seed for seed in full.run.seeds if seed in other.run.seeds]
+        shared = [name for name in first.trained if name in other.trained]
+        seeds = [seed for seed in first.run.seeds if seed in other.run.seeds]
         for mode in MODES:
-            lines.append(worth_row(f"  {full.name} less {other.name}, {mode}", [f"seed {s}" for s in seeds], "mean"))
-            pairs = {f"before RLVR: {full.start} less {other.start}": (full.starting(mode), other.starting(mode))}
+            lines.append(worth_row(f"  {first.name} less {other.name}, {mode}", [f"seed {s}" for s in seeds], "mean"))
+            pairs = {f"before RLVR: {first.start} less {other.start}": (first.starting(mode), other.starting(mode))}
             for names in ([shared] if len(shared) > 1 else []) + [[name] for name in shared]:
                 title = names[0] if len(names) == 1 else f"mean of {', '.join(names)}"
-                pairs[title] = (full.mean_answers(names, mode), other.mean_answers(names, mode))
+                pairs[title] = (first.mean_answers(names, mode), other.mean_answers(names, mode))
             for (title, (ours, theirs)), (scope, column) in product(pairs.items(), COLUMNS.items()):
                 both = [seed for seed in seeds if seed in ours and seed in theirs]
                 gains = {seed: paired_gain(ours[seed], theirs[seed], column) for seed in both}
@@ -204,16 +215,16 @@ def budget_lines(arms: Sequence[Arm]) -> list[str]:
 
     The warm-up's rollouts count: a baseline of as many steps as alignment and RLVR have together has fewer.
     """
-    full, controls = arms[0], [arm for arm in arms if not arm.is_aligned]
-    aligned = warmup_rollouts(full.run.recipe) + sampled(full, "align")
-    found = [f"{name} {aligned + sampled(full, stage):,.0f}" for name, stage in full.trained.items()]
+    first, controls = arms[0], [arm for arm in arms if not arm.is_aligned]
+    aligned = warmup_rollouts(first.run.recipe) + sampled(first, "align")
+    found = [f"{name} {aligned + sampled(first, stage):,.0f}" for name, stage in first.trained.items()]
     lines = ["", "rollouts sampled, means over seeds, those that dynamic sampling discards included"]
-    lines.append(f"  full: warm-up and alignment {aligned:,.0f}, with RLVR {', '.join(found)}")
+    lines.append(f"  {first.name}: warm-up and alignment {aligned:,.0f}, with RLVR {', '.join(found)}")
     for arm in controls:
         found = [f"{name} {sampled(arm, stage):,.0f}" for name, stage in arm.trained.items()]
         lines.append(f"  {arm.name}: {', '.join(found)}; PRISM without RLVR less this arm after RLVR, points")
         for mode in MODES:
-            gains = differences(full.answers["align", mode], arm.mean_answers(list(arm.trained), mode))
+            gains = differences(first.answers["align", mode], arm.mean_answers(list(arm.trained), mode))
             lines.append(f"    {mode}: {gains}")
     return lines
 
@@ -227,7 +238,7 @@ def sampled(arm: Arm, name: str) -> float:
 
 def drift_lines(arms: Sequence[Arm]) -> list[str]:
     """How near each policy is to the teacher, by the measures of distance that SFT moved, over all seeds; then that of
-    `full` after alignment, seed by seed.
+    the reference after alignment, seed by seed.
 
     A measure counts as moved where its distance after SFT is above its floor, up to which it cannot be told from none.
     """
@@ -286,19 +297,19 @@ def distance_text(distance: Mapping[str, float]) -> str:
 
 
 def game_lines(arms: Sequence[Arm]) -> list[str]:
-    """What each discriminator's rollouts are worth while its game is played, by parts of `PART` steps: the answers of
+    """What each arm's rollouts are worth while its game is played, by parts of `PART` steps: the answers of
     all 64 a step, the descriptions of the valid ones.
 
-    Means over seeds; of the others than the mixture less the mixture's, with 95% intervals over seeds.
+    Means over seeds; of the others less the reference's, with 95% intervals over seeds.
     """
-    full, *others = [arm for arm in arms if arm.is_aligned]
-    mixture = [stage.metrics for stage in full.run.over_seeds("align")]
-    lines = ["", f"rollouts of the game, points; the mixture's, and the others' less those, {len(mixture)} seeds"]
-    for start in range(0, min(map(len, mixture), default=0), PART):
+    first, *others = [arm for arm in arms if arm.is_aligned]
+    games = [stage.metrics for stage in first.run.over_seeds("align")]
+    lines = ["", f"rollouts of the game, points; the reference's, and the others' less those, {len(games)} seeds"]
+    for start in range(0, min(map(len, games), default=0), PART):
         lines.append(f"  steps {start + 1} to {start + PART}")
         for metric in ("reward/accuracy", "reward/caption_exact"):
-            own = means_from(full, metric, start)
-            found = [f"full {fmean(own.values()):.1f}"]
+            own = means_from(first, metric, start)
+            found = [f"{first.name} {fmean(own.values()):.1f}"]
             for arm in others:
                 means = means_from(arm, metric, start)
                 less = mean_interval({str(seed): [mean - own[seed]] for seed, mean in means.items() if seed in own})

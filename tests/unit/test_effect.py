@@ -346,6 +346,24 @@ def mean_accuracy(stage: Path) -> float:
     return fmean(map(fmean, right.values()))
 
 
+def test_differences_are_taken_to_the_cell_that_is_asked_for(tmp_path: Path) -> None:
+    script, archives, united = effect_script(), [BENCHMARKS / "results" / "effect" / "seed-0.tar.xz"], tmp_path / "one"
+    gains = {}
+    for reference, other in (("full", "dense"), ("dense", "full")):
+        script.unite(archives, united, reference)
+        arms = effect_tables().read_arms(united)
+        assert [arms[0].name, arms[1].name] == [reference, "baseline"]
+        lines = effect_tables().worth_lines(arms)
+        after = lines[next(i for i, line in enumerate(lines) if f"{reference} less {other}, greedy" in line) :]
+        gains[reference] = next(line for line in after if "align less align: all" in line).split()[-3]
+    assert gains["dense"].replace("−", "+") == gains["full"].replace("−", "+") and gains["dense"] != gains["full"]
+    script.unite(archives, united, "baseline")
+    with pytest.raises(SystemExit, match="the reference baseline has not been run, or has no alignment"):
+        effect_tables().tables(united)
+    with pytest.raises(SystemExit, match=r"--reference dance: no seed is archived with it; there are: .*dense"):
+        script.unite(archives, united, "dance")
+
+
 def test_drift_counts_what_sft_moved_and_what_is_left_of_it(tmp_path: Path) -> None:
     effect_script().unite([BENCHMARKS / "results" / "effect" / "seed-0.tar.xz"], tmp_path / "united")
     [full, *_] = effect_tables().read_arms(tmp_path / "united")
