@@ -12,7 +12,7 @@ from itertools import combinations, product
 from pathlib import Path
 from statistics import fmean, median
 
-from prism.config import CELLS, plan_stages, warmup_rollouts
+from prism.config import CELLS, plan_stages, policy_before_alignment, warmup_rollouts
 from prism.evals.statistics import Interval, mean_interval
 from prism.report.ablation import read_listing
 from prism.report.ablation_checkpoints import averaged
@@ -46,7 +46,7 @@ class Arm:
     @property
     def start(self) -> str:
         """The stage that RLVR starts from."""
-        return "align" if self.is_aligned else "sft"
+        return "align" if self.is_aligned else policy_before_alignment(self.run.recipe)
 
     @cached_property
     def trained(self) -> dict[str, str]:

@@ -38,6 +38,7 @@ from prism.config.models import (
     WholeResponseDiscriminator,
 )
 from prism.config.plan import (
+    SECOND_SFT,
     PlannedStage,
     describe_plan,
     matched_steps,
@@ -80,6 +81,7 @@ __all__ = [
     "FAILURE",
     "LISTING",
     "SAMPLES_PER_PROMPT",
+    "SECOND_SFT",
     "Ablation",
     "AddedAdvantage",
     "Advantage",

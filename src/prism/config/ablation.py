@@ -22,7 +22,7 @@ from prism.config.models import (
 )
 from prism.config.plan import matched_steps
 from prism.config.recipe import Recipe
-from prism.config.training import BranchAdvantage, MixedAdvantage
+from prism.config.training import BranchAdvantage, MixedAdvantage, SftConfig
 from prism.errors import ConfigError
 
 FULL = "full"
@@ -195,11 +195,13 @@ def paper_cells(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     leaves out. Some may ask for what the recipe has, or cannot have.
 
     Without alignment RLVR gets as many rollouts as warm-up, alignment and RLVR together, and in a second control as
-    many steps as before (the same RLVR updates).
+    many steps as before (the same RLVR updates). In a third one it has as many rollouts again, behind an epoch of SFT
+    on the demonstrations that alignment would have: it tells the game's worth from that of its data.
     """
     if recipe.align is None or recipe.rlvr is None:
         raise ConfigError(f"recipe {recipe.name}: an ablation needs the stages align and rlvr")
     without = ("align=none", "warmup=none", *(("audit=none",) if recipe.audit else ()))
+    budget = (*without, f"rlvr.num_steps={matched_steps(recipe)}")
     advantage = recipe.align.advantage
     alpha = (
         "align.advantage.alpha"
@@ -208,8 +210,9 @@ def paper_cells(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     )
     cells: dict[str, tuple[str, ...]] = {
         FULL: (),
-        "no-alignment": (*without, f"rlvr.num_steps={matched_steps(recipe)}"),
+        "no-alignment": budget,
         "no-alignment-same-updates": without,
+        **({"second-sft": (*budget, *_an_epoch_of(recipe.sft))} if recipe.sft and not recipe.second_sft else {}),
         **{mode: _in_mode(recipe, mode) for mode in _MODES},
         **{name: (f"{alpha}={share}",) for name, share in _ALPHAS.items()},
         "kl": ("align.kl.coefficient=0.01",),
@@ -219,6 +222,13 @@ def paper_cells(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     if recipe.sft and (small := _small_sft(recipe.data)):
         cells["small-sft"] = (small,)
     return {name: (*changes, "rlvr.baselines=[]") for name, changes in cells.items()}
+
+
+def _an_epoch_of(sft: SftConfig) -> tuple[str, ...]:
+    """A second SFT by the settings of the first."""
+    settings = sft.model_copy(update={"num_steps": None, "num_epochs": 1.0})
+    known = settings.model_dump(mode="json", exclude_none=True)
+    return tuple(f"second_sft.{name}={json.dumps(value)}" for name, value in known.items())
 
 
 def _small_sft(data: WorldData | FilesData) -> str | None:

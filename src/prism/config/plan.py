@@ -9,10 +9,11 @@ from prism.config.data import WorldData
 from prism.config.models import CheckpointBase, TinyBase
 from prism.config.recipe import Recipe
 from prism.config.rlvr import Dapo, Grpo, Gspo, RlvrConfig
-from prism.config.training import SAMPLES_PER_PROMPT
+from prism.config.training import SAMPLES_PER_PROMPT, SftConfig
 from prism.errors import ConfigError
 
-StageKind = Literal["base", "sft", "warmup", "audit", "align", "rlvr"]
+StageKind = Literal["base", "sft", "second_sft", "warmup", "audit", "align", "rlvr"]
+SECOND_SFT = "second-sft"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,11 @@ def plan_stages(recipe: Recipe) -> list[PlannedStage]:
     stages = [_plan_base(recipe)]
     policy = "base"
     if recipe.sft:
-        stages.append(PlannedStage("sft", "sft", policy, (policy,), sft_num_steps(recipe), bool(recipe.evaluation)))
+        stages.append(_plan_sft(recipe, "sft", recipe.sft, policy))
         policy = "sft"
+    if recipe.second_sft:
+        stages.append(_plan_sft(recipe, "second_sft", recipe.second_sft, policy))
+        policy = SECOND_SFT
     discriminator_inputs, discriminator = _discriminator_source(recipe)
     if recipe.warmup:
         inputs = _distinct(*discriminator_inputs, policy)
@@ -89,14 +93,14 @@ def select_stages(recipe: Recipe, name: str) -> list[PlannedStage]:
     return selected
 
 
-def sft_num_steps(recipe: Recipe) -> int | None:
-    """Steps of the SFT stage; None when it lasts some epochs over files that have not been counted."""
-    config = recipe.sft
-    if config is None or config.num_epochs is None:
-        return config.num_steps if config else None
-    if not isinstance(recipe.data, WorldData):
-        return None
-    return math.ceil(config.num_epochs * recipe.data.num_demonstrations / config.batch_size)
+def _plan_sft(recipe: Recipe, kind: Literal["sft", "second_sft"], config: SftConfig, policy: str) -> PlannedStage:
+    """Its steps are None when it lasts some epochs over files that have not been counted."""
+    num_steps = config.num_steps
+    if config.num_epochs is not None and isinstance(recipe.data, WorldData):
+        size = recipe.data.num_demonstrations if kind == "sft" else recipe.data.alignment
+        num_steps = math.ceil(config.num_epochs * size / config.batch_size)
+    name = SECOND_SFT if kind == "second_sft" else kind
+    return PlannedStage(name, kind, policy, (policy,), num_steps, bool(recipe.evaluation))
 
 
 def _plan_base(recipe: Recipe) -> PlannedStage:
@@ -114,6 +118,8 @@ def _plan_base(recipe: Recipe) -> PlannedStage:
 
 def policy_before_alignment(recipe: Recipe) -> str:
     """The stage whose policy alignment starts from, and the warm-up samples from."""
+    if recipe.second_sft:
+        return SECOND_SFT
     return "sft" if recipe.sft else "base"
 
 

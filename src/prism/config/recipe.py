@@ -52,7 +52,8 @@ class Recipe(Config):
     inside of every layer again in the backward pass: less memory for a third more work, and the same results. It is
     not for the pretraining of the tiny base. `fsdp_size` processes have one copy of the weights between them, by
     default all; it must divide their number. Several copies sum their gradients, and results do not depend on it but
-    for rounding. `plan` is read by `prism plan` alone.
+    for rounding. `second_sft` goes on with SFT, on the demonstrations that alignment would have: the control that tells
+    what a game is worth beyond the data that it is played on. `plan` is read by `prism plan` alone.
     """
 
     name: PathSafeName
@@ -71,6 +72,7 @@ class Recipe(Config):
     rollout: RolloutConfig = TransformersRollout()
     lora: LoraConfig | None = None
     sft: SftConfig | None = None
+    second_sft: SftConfig | None = None
     warmup: WarmupConfig | None = None
     audit: AuditConfig | None = None
     align: AlignConfig | None = None
@@ -81,6 +83,11 @@ class Recipe(Config):
     @property
     def run_directory(self) -> Path:
         return self.output if self.output is not None else Path("runs") / self.name
+
+    @property
+    def on_alignment(self) -> Config | None:
+        """The first of the stages that read the alignment data; None where none does."""
+        return self.second_sft or self.warmup or self.align
 
     def seed_directory(self, seed: int) -> Path:
         return self.run_directory / f"seed-{seed}"
@@ -110,7 +117,7 @@ class Recipe(Config):
 
     def _check_token_budgets(self) -> None:
         """A whole prompt and a whole response must fit in one forward pass, for neither is ever cut there."""
-        for stage in ("sft", "warmup", "align", "rlvr"):
+        for stage in ("sft", "second_sft", "warmup", "align", "rlvr"):
             config = getattr(self, stage)
             if config is None:
                 continue
@@ -127,19 +134,21 @@ class Recipe(Config):
             raise contradiction(
                 "base.source", "pretrain", 'the tiny base is pretrained on the built-in world: data.type "world"'
             )
-        needs = {"sft": self.sft, "alignment": self.warmup or self.align, "rl": self.rlvr, "test": self.evaluation}
+        needs = {"sft": self.sft, "alignment": self.on_alignment, "rl": self.rlvr, "test": self.evaluation}
         for field, stage in needs.items():
             if stage is not None and not getattr(data, field):
-                table = {"alignment": "warmup or align", "rl": "rlvr", "test": "evaluation"}.get(field, field)
-                raise contradiction(
-                    f"data.{field}", getattr(data, field), f"the recipe's {table} stage reads it: name a file"
-                )
+                tables = {"alignment": "second_sft, warmup or align", "rl": "rlvr", "test": "evaluation"}
+                reason = f"the recipe's {tables.get(field, field)} stage reads it: name a file"
+                raise contradiction(f"data.{field}", getattr(data, field), reason)
 
     def _check_world(self, data: WorldData) -> None:
         """No step may want more prompts than the world is asked to make."""
         if self.sft and self.sft.batch_size > data.num_demonstrations:
             reason = f"must not exceed data.public + data.curated ({data.num_demonstrations})"
             raise contradiction("sft.batch_size", self.sft.batch_size, reason)
+        if self.second_sft and self.second_sft.batch_size > data.alignment:
+            reason = f"must not exceed data.alignment ({data.alignment})"
+            raise contradiction("second_sft.batch_size", self.second_sft.batch_size, reason)
         if self.warmup and self.warmup.num_heldout + self.warmup.batch_size > data.alignment:
             reason = f"batch_size and num_heldout together must not exceed data.alignment ({data.alignment})"
             raise contradiction("warmup.num_heldout", self.warmup.num_heldout, reason)

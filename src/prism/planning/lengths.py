@@ -106,7 +106,7 @@ def find_lengths(recipe: Recipe) -> Lengths:
 def _needed(recipe: Recipe) -> list[str]:
     stages = {
         "sft": recipe.sft,
-        "alignment": recipe.warmup or recipe.align,
+        "alignment": recipe.on_alignment,
         "rl": recipe.rlvr,
         "test": recipe.evaluation,
     }
@@ -138,7 +138,7 @@ def _count_data(recipe: Recipe, encoder: PromptEncoder) -> tuple[dict[str, list[
         )
         rows, counts = _count_files(files, encoder)
     tests = counts["test"] * data.test_per_benchmark // 4
-    return rows, {"sft": data.num_demonstrations, "test": tests}
+    return rows, {"sft": data.num_demonstrations, "alignment": data.alignment, "test": tests}
 
 
 def _count_files(data: FilesData, encoder: PromptEncoder) -> tuple[dict[str, list[Row]], dict[str, int]]:
@@ -157,6 +157,8 @@ def _count_files(data: FilesData, encoder: PromptEncoder) -> tuple[dict[str, lis
             if path is not None and path.is_file():
                 rows[name] = _count_rows(encoder, islice(read_prompts(path, **options), SAMPLE))
     counts = {"sft": sum(map(_num_rows, sft))} if len(sft) == len(data.sft) and sft else {}
+    if data.alignment is not None and data.alignment.is_file():
+        counts["alignment"] = _num_rows(data.alignment)
     if data.test is not None and data.test.is_file():
         counts["test"] = _num_rows(data.test)
     return rows, counts

@@ -126,20 +126,24 @@ def _shape_at(name: str, is_here: bool, field: str) -> ModelShape:
 def _num_steps(recipe: Recipe, lengths: Lengths, planned: PlannedStage) -> int:
     if planned.num_steps is not None:
         return planned.num_steps
-    config = recipe.sft
+    config, data = (recipe.sft, "sft") if planned.kind == "sft" else (recipe.second_sft, "alignment")
     assert config is not None and config.num_epochs is not None
-    if "sft" not in lengths.counts:
+    if data not in lengths.counts:
+        remedy = "plan.num_demonstrations" if data == "sft" else "second_sft.num_steps"
         raise ConfigError(
-            f"recipe {recipe.name}: its {config.num_epochs:g} epochs of SFT have no number of steps while data.sft "
-            "cannot be read: give plan.num_demonstrations"
+            f"recipe {recipe.name}: its {config.num_epochs:g} epochs of {planned.name} have no number of steps while "
+            f"data.{data} cannot be read: give {remedy}"
         )
-    return -(-round(config.num_epochs * lengths.counts["sft"]) // config.batch_size)
+    return -(-round(config.num_epochs * lengths.counts[data]) // config.batch_size)
 
 
 def _phases(context: Context, planned: PlannedStage) -> list[Phase]:
     recipe = context.recipe
     if planned.kind == "sft" and recipe.sft:
-        return sft_phases(context, recipe.sft, _num_steps(recipe, context.lengths, planned))
+        return sft_phases(context, recipe.sft, _num_steps(recipe, context.lengths, planned), data="sft")
+    if planned.kind == "second_sft" and recipe.second_sft:
+        num_steps = _num_steps(recipe, context.lengths, planned)
+        return sft_phases(context, recipe.second_sft, num_steps, data="alignment")
     if planned.kind == "warmup" and recipe.warmup:
         return warmup_phases(context, recipe.warmup)
     if planned.kind == "align" and recipe.align:

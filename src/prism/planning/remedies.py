@@ -11,7 +11,7 @@ from prism.planning.stages import SAMPLING
 
 _MOST_RANKS = 1024
 _NOTABLE = 0.98
-_STAGES = ("sft", "warmup", "align", "rlvr")
+_STAGES = ("sft", "second_sft", "warmup", "align", "rlvr")
 _VLLM = "rollout.type=vllm rollout.sleep=true"
 
 

@@ -64,8 +64,9 @@ class Packs:
         return sum(pack.tokens for pack in self.all)
 
 
-def sft_phases(context: Context, config: SftConfig, num_steps: int) -> list[Phase]:
-    rows = context.lengths.draw("sft", config.batch_size)
+def sft_phases(context: Context, config: SftConfig, num_steps: int, *, data: str) -> list[Phase]:
+    """On demonstrations of one of the recipe's data sets."""
+    rows = context.lengths.draw(data, config.batch_size)
     trees = [Tree(context.lengths.prompt(row), (row.response,), row.images) for row in rows]
     ranks = context.hardware.ranks
     packs = _pack(context, trees, config.token_budget, config.max_response_tokens, num_shares=ranks)

@@ -146,7 +146,7 @@ def course_section(found: Mapping[str, CourseLines], recipes: Mapping[str, Recip
 
 def _start(recipes: Sequence[Recipe]) -> str:
     """What the first step that is drawn comes after."""
-    starts = {"SFT" if recipe.sft else "the base" for recipe in recipes}
+    starts = {"SFT" if recipe.sft or recipe.second_sft else "the base" for recipe in recipes}
     return starts.pop() if len(starts) == 1 else "SFT, or the base without one"
 
 
@@ -158,7 +158,7 @@ def _by_view(found: Sequence[GameLines], prefix: str) -> dict[str, list[Line]]:
 
 def cell_distributions(run: Run) -> Html | None:
     """Panels and distances of the checkpoints after SFT, alignment and RLVR; None where none was evaluated."""
-    names = [name for name in run.evaluated_names if run.kind(name) in ("sft", "align", "rlvr")]
+    names = [name for name in run.evaluated_names if run.kind(name) in ("sft", "second_sft", "align", "rlvr")]
     return distribution_panels(run, names) if names else None
 
 

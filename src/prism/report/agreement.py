@@ -84,10 +84,10 @@ def _parts(recipe: Recipe, planned: PlannedStage) -> dict[str, Config]:
     elif planned.kind == "rlvr" and recipe.rlvr is not None and planned.algorithm is not None:
         own = {"algorithms": (planned.algorithm,), "baselines": None, "num_steps": planned.num_steps}
         parts["rlvr"] = recipe.rlvr.model_copy(update=own)
-    elif planned.kind in ("sft", "warmup", "align"):
+    elif planned.kind in ("sft", "second_sft", "warmup", "align"):
         parts[planned.kind] = getattr(recipe, planned.kind)
-        parts |= {"discriminator": recipe.discriminator} if planned.kind != "sft" else {}
-    if planned.kind in ("sft", "warmup", "align", "rlvr"):
+        parts |= {"discriminator": recipe.discriminator} if planned.kind in ("warmup", "align") else {}
+    if planned.kind in ("sft", "second_sft", "warmup", "align", "rlvr"):
         parts["lora"] = recipe.lora
     return {place: part for place, part in parts.items() if part is not None}
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import fmean, median
 
-from prism.config import Dapo, Recipe
+from prism.config import SECOND_SFT, Dapo, Recipe
 from prism.config.control import ControlConfig
 from prism.report.charts import Line, Marks, Point, line_chart, percent, plain
 from prism.report.identity import OTHER, VIEWS, stage_colour, stage_title
@@ -186,7 +186,7 @@ def policy_section(run: Run) -> Html | None:
     ends = {steps_before(run, stage) for name in names for stage in run.over_seeds(name)} - {0, None}
     marks = Marks(boundary=next(iter(ends)) if len(ends) == 1 else None)
     rlvr = [name for name in names if name != "align"]
-    start = "SFT" if "sft" in run.planned else "the base"
+    start = "SFT" if run.recipe.sft or run.recipe.second_sft else "the base"
 
     def chart(title: str, metric: str, stages: Sequence[str], *, is_share: bool = False) -> Html:
         options = {"y_range": _SHARE, "label": percent} if is_share else {}
@@ -222,7 +222,7 @@ def policy_section(run: Run) -> Html | None:
 
 
 def losses_section(run: Run) -> Html | None:
-    charts = [_supervised_chart(run, name) for name in ("base", "sft") if run.over_seeds(name)]
+    charts = [_supervised_chart(run, name) for name in ("base", "sft", SECOND_SFT) if run.over_seeds(name)]
     if run.over_seeds("warmup"):
         held_out = _view_lines(run, "warmup", "heldout", "_accuracy")
         charts += [
@@ -259,7 +259,7 @@ def _supervised_chart(run: Run, name: str) -> Html:
 _DRAWN_ABOVE: dict[str, Callable[[str], bool]] = {
     "align": lambda metric: metric in {f"{prefix}/{view}" for prefix in ("gap", "accuracy") for view in VIEWS},
     "base": lambda metric: metric in ("loss/nll", "loss/dev_nll"),
-    "sft": lambda metric: metric in ("loss/nll", "loss/dev_nll"),
+    **dict.fromkeys(("sft", SECOND_SFT), lambda metric: metric in ("loss/nll", "loss/dev_nll")),
     "warmup": lambda metric: metric.startswith("loss/") or metric in {f"heldout/{view}_accuracy" for view in VIEWS},
 }
 _ALWAYS_DRAWN = frozenset({"rollout/length", "rollout/entropy", "reward/total", "reward/accuracy", "reward/format"})

@@ -15,15 +15,21 @@ COLOURS = (*_STAGES, *_OTHERS, *VIEWS)
 
 OTHER = "c-other"
 
-_TITLES = {"base": "Base", "sft": "SFT", "warmup": "Discriminator warm-up", "align": "PRISM"}
-_STARTS = {"base": "Base", "sft": "SFT", "prism": "PRISM"}
+_TITLES = {
+    "base": "Base",
+    "sft": "SFT",
+    "second-sft": "Second SFT",
+    "warmup": "Discriminator warm-up",
+    "align": "PRISM",
+}
+_STARTS = {"base": "Base", "sft": "SFT", "second-sft": "Second SFT", "prism": "PRISM"}
 
 
 def stage_title(name: str) -> str:
     """`prism-grpo` → `PRISM → GRPO`; a directory name that follows no convention stays as it is."""
-    start, dash, variant = name.partition("-")
-    if dash and start in _STARTS:
-        return f"{_STARTS[start]} → {algorithm_title(variant)}"
+    for start, title in _STARTS.items():
+        if name.startswith(f"{start}-"):
+            return f"{title} → {algorithm_title(name.removeprefix(f'{start}-'))}"
     return _TITLES.get(name, name)
 
 

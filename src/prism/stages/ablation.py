@@ -166,6 +166,7 @@ def _settings(recipe: Recipe, stage: PlannedStage) -> dict[str, Any]:
     names = {
         "base": ("base",),
         "sft": ("sft",),
+        "second_sft": ("second_sft",),
         "warmup": ("warmup", "discriminator"),
         "audit": ("audit", "warmup", "align", "discriminator"),
     }

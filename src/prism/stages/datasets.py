@@ -121,11 +121,18 @@ def read_sft(workspace: Workspace, max_response_tokens: int) -> list[Example]:
 def read_development(workspace: Workspace, max_response_tokens: int) -> list[Example]:
     """Demonstrations that no stage trains on; none where the user gave no file."""
     file = _file(workspace, "dev")
-    if file is None:
-        return []
+    return [] if file is None else _read_examples(workspace, "dev", file, max_response_tokens)
+
+
+def read_alignment_examples(workspace: Workspace, max_response_tokens: int) -> list[Example]:
+    """What alignment has, to be imitated."""
+    return _read_examples(workspace, "alignment", _required(workspace, "alignment"), max_response_tokens)
+
+
+def _read_examples(workspace: Workspace, name: str, file: Path, max_response_tokens: int) -> list[Example]:
     root, check = _image_root(workspace), _row_check(workspace, max_response_tokens)
-    with _rejects(workspace, "dev") as rejects:
-        check_all = _check_all(workspace, "dev", file, check)
+    with _rejects(workspace, name) as rejects:
+        check_all = _check_all(workspace, name, file, check)
         return list(read_examples(file, image_root=root, rejects=rejects, check_all=check_all))
 
 

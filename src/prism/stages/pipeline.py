@@ -20,6 +20,7 @@ from prism.stages.workspace import CONSOLE, TRAINING, Workspace
 _STAGES: dict[str, Callable[[Workspace, PlannedStage], None]] = {
     "base": base.run,
     "sft": sft.run,
+    "second_sft": sft.run,
     "warmup": warmup.run,
     "audit": audit.run,
     "align": align.run,

@@ -1,4 +1,5 @@
-"""Supervised fine-tuning on demonstrations: the loss is on the completion only."""
+"""Supervised fine-tuning on demonstrations, the second time on those that alignment has: the loss is on the completion
+only."""
 
 import math
 from functools import cache, partial
@@ -6,22 +7,23 @@ from functools import cache, partial
 from prism.config import PlannedStage, SftConfig
 from prism.errors import ConfigError
 from prism.runtime.optimizer import descend, make_optimizer, make_schedule
-from prism.stages.datasets import read_development, read_sft
+from prism.stages.datasets import read_alignment_examples, read_development, read_sft
 from prism.stages.imitation import draw_batch, imitate, mean_nll, num_tokens, pack_examples
 from prism.stages.workspace import Workspace
 
 
 def run(workspace: Workspace, planned: PlannedStage) -> None:
-    config = workspace.recipe.sft
+    config = workspace.recipe.second_sft if planned.kind == "second_sft" else workspace.recipe.sft
     if config is None:
-        raise ConfigError("sft: the recipe has no [sft] table")
-    read = cache(partial(read_sft, workspace, config.max_response_tokens))
+        raise ConfigError(f"{planned.name}: the recipe has no [{planned.kind}] table")
+    name, read_examples = ("sft", read_sft) if planned.kind == "sft" else ("alignment", read_alignment_examples)
+    read = cache(partial(read_examples, workspace, config.max_response_tokens))
     run = workspace.open_stage(
         planned,
         [config],
         num_steps=config.num_steps or (lambda: _num_steps(config, len(read()))),
         checkpoint_every=config.checkpoint_every,
-        data=("sft", "dev"),
+        data=(name, "dev"),
         show=("loss/nll", "loss/dev_nll"),
     )
     if run.is_complete:
@@ -34,7 +36,7 @@ def run(workspace: Workspace, planned: PlannedStage) -> None:
     )
     run.attach(modules={"policy": policy}, optimizers={"policy": optimizer}, schedulers={"policy": schedule})
     for step in run.steps():
-        batch = draw_batch(examples, (step - 1) * config.batch_size, config.batch_size, workspace.seed, "sft")
+        batch = draw_batch(examples, (step - 1) * config.batch_size, config.batch_size, workspace.seed, planned.kind)
         packs = pack_examples(encoder, batch, config.token_budget)
         loss = imitate(policy, packs)
         grad_norm = descend(policy, optimizer, config.max_grad_norm, name="policy", step=step)

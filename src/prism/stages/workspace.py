@@ -30,7 +30,7 @@ from prism.runtime.stage import StageRun
 
 CONSOLE = make_console()
 Module = TypeVar("Module", bound=nn.Module)
-TRAINING = ("sft", "warmup", "align", "rlvr")
+TRAINING = ("sft", "second_sft", "warmup", "align", "rlvr")
 SHIPPED_BASE = Path(str(importlib.resources.files("prism") / "assets" / "tiny-base"))
 
 

@@ -34,8 +34,11 @@ def test_the_papers_cells_change_one_thing_each(tmp_path: Path) -> None:
     assert all(changed[name] == {"align"} for name in ("alpha-0.0", "alpha-0.25", "alpha-0.75", "alpha-1.0", "kl"))
     assert changed["no-alignment"] == {"align", "warmup", "rlvr"}
     assert changed["no-alignment-same-updates"] == {"align", "warmup"}
-    matched = ablation.cells["no-alignment"].rlvr
-    assert matched is not None and matched.num_steps == matched_steps(full)
+    assert changed["second-sft"] == {"align", "warmup", "rlvr", "second_sft"}
+    matched, second = ablation.cells["no-alignment"].rlvr, ablation.cells["second-sft"]
+    assert matched is not None and matched.num_steps == matched_steps(full) and second.rlvr == matched
+    assert full.sft is not None and second.second_sft is not None and second.second_sft.num_epochs == 1
+    assert second.second_sft == full.sft.model_copy(update={"num_steps": None, "num_epochs": 1})
     # The recipe's own mode and α are the reference.
     assert "moe" not in ablation.names and "alpha-0.5" not in ablation.names and not ablation.omitted
     assert ablation.alike == {"moe", "alpha-0.5"}
@@ -48,7 +51,11 @@ def test_what_a_recipe_has_already_is_its_reference(tmp_path: Path) -> None:
     assert "dense" not in dense.names and {"moe", "text-only", "alpha-0.5"} <= set(dense.names)
     assert "alpha-0.25" not in dense.names and not {"no-warmup", "no-sft"} - set(dense.names)
     bare = load_ablation(FULL, ["sft=none", "warmup=none"], output=tmp_path)
-    assert not {"no-warmup", "no-sft", "small-sft"} & set(bare.names)
+    assert not {"no-warmup", "no-sft", "small-sft", "second-sft"} & set(bare.names)
+    twice = load_ablation(FULL, ["second_sft={num_steps=9,max_response_tokens=240,token_budget=640}"], output=tmp_path)
+    assert "second-sft" not in twice.names and "second-sft" not in twice.omitted
+    second = twice.cells["no-alignment"].second_sft
+    assert second is not None and second.num_steps == 9
 
 
 def test_another_mode_has_the_same_active_compute(tmp_path: Path) -> None:
@@ -102,7 +109,8 @@ def test_a_recipe_that_audits_itself_has_the_same_cells(tmp_path: Path) -> None:
         load_ablation(FULL, settings, output=tmp_path).cells for settings in ((), ("audit.num_prompts=32",))
     )
     assert list(plain) == list(audited)
-    assert {name for name, cell in audited.items() if not cell.audit} == {"no-alignment", "no-alignment-same-updates"}
+    unaligned = {"no-alignment", "no-alignment-same-updates", "second-sft"}
+    assert {name for name, cell in audited.items() if not cell.audit} == unaligned
 
 
 def test_another_mode_keeps_what_it_knows_of_the_discriminator(tmp_path: Path) -> None:

@@ -67,6 +67,28 @@ def test_without_sft_everything_starts_from_the_base() -> None:
     assert stages["base-grpo"][0] == "base"
 
 
+SECOND_SFT = "second_sft={num_epochs=1,max_response_tokens=240,token_budget=640}"
+
+
+def test_all_behind_a_second_sft_start_from_it() -> None:
+    stages = plan(SECOND_SFT)
+    assert list(stages)[:3] == ["base", "sft", "second-sft"]
+    assert stages["second-sft"] == ("sft", ("sft",), 25)  # 400 demonstrations of alignment in batches of 16
+    assert stages["warmup"] == ("base", ("base", "second-sft"), 16)
+    assert stages["align"] == ("second-sft", ("second-sft", "warmup"), 40)
+    assert stages["second-sft-grpo"] == ("second-sft", ("second-sft",), 79)
+    assert plan(SECOND_SFT, "audit.num_prompts=32")["audit"][1] == ("second-sft", "warmup")
+    alone = plan(SECOND_SFT, "sft=none", "align=none", "warmup=none", "rlvr.baselines=none")
+    assert list(alone)[1:3] == ["second-sft", "second-sft-grpo"] and alone["second-sft"][0] == "base"
+
+
+def test_a_second_sft_needs_what_alignment_needs() -> None:
+    with pytest.raises(ConfigError, match=r"data\.alignment: the recipe's second_sft, warmup or align stage reads it"):
+        load_recipe(DEMO, [SECOND_SFT, "data.type=files", 'data.sft=["a"]', "align=none", "warmup=none"])
+    with pytest.raises(ConfigError, match=r"second_sft\.batch_size = 16: must not exceed data\.alignment \(9\)"):
+        load_recipe(DEMO, [SECOND_SFT, "data.alignment=9", "align=none", "warmup=none", "rlvr.baselines=none"])
+
+
 def test_without_warmup_the_discriminator_comes_straight_from_its_source() -> None:
     assert plan("warmup=none")["align"][1] == ("sft", "base")
     assert plan("warmup=none", "discriminator.checkpoint=judge")["align"][1] == ("sft",)
@@ -102,7 +124,7 @@ def test_epochs_become_steps_where_the_data_are_counted() -> None:
 
 
 def test_inputs_always_come_earlier() -> None:
-    for overrides in ([], ["sft=none"], ["warmup=none"], ["align=none", "rlvr.baselines=none"]):
+    for overrides in ([], ["sft=none"], [SECOND_SFT], ["warmup=none"], ["align=none", "rlvr.baselines=none"]):
         done: set[str] = set()
         for stage in plan_stages(load_recipe(DEMO, overrides)):
             assert set(stage.inputs) <= done

@@ -68,7 +68,10 @@ NO_STAGES = ["sft=none", "warmup=none", "align=none", "rlvr=none", "evaluation=n
         (["align.prompts_per_step=401"], "align.prompts_per_step = 401: must not exceed data.alignment (400)"),
         (["rlvr.prompts_per_step=401"], "rlvr.prompts_per_step = 401: must not exceed data.rl (400)"),
         (["data.type=files"], "data.sft = []: the recipe's sft stage reads it"),
-        (["data.type=files", 'data.sft=["a"]'], "data.alignment: the recipe's warmup or align stage reads it"),
+        (
+            ["data.type=files", 'data.sft=["a"]'],
+            "data.alignment: the recipe's second_sft, warmup or align stage reads it",
+        ),
         (["data.type=files", "data.sft=['a']", "data.alignment=b"], "data.rl: the recipe's rlvr stage reads it"),
         (["base.path=x"], 'base.path = "x": says where the base is, of source "kept" and of no other'),
         (["base.source=kept"], "base.path: says where the base is"),

@@ -109,6 +109,13 @@ def test_an_epoch_has_as_many_steps_as_there_are_demonstrations() -> None:
         plan("plan.num_demonstrations=none")
 
 
+def test_an_epoch_of_a_second_sft_is_one_of_the_alignment_data() -> None:
+    second = "second_sft={num_epochs=1,batch_size=16,max_response_tokens=240,token_budget=640}"
+    assert stage(plan(second, recipe=DEMO), "second-sft").num_steps == 44  # 700 / 16, rounded up
+    with pytest.raises(ConfigError, match=r"data\.alignment cannot be read: give second_sft\.num_steps"):
+        plan("second_sft={num_epochs=1,token_budget=24576}")
+
+
 def test_money_is_ranks_times_hours_times_price() -> None:
     found = estimate(load_recipe(PAPER), load_hardware("8xh100", price=2.0))
     assert found.cost(3600) == 16

@@ -15,6 +15,8 @@ from prism.report.rundir import read_run
         ("base", "Base"),
         ("align", "PRISM"),
         ("sft-grpo", "SFT → GRPO"),
+        ("second-sft", "Second SFT"),
+        ("second-sft-grpo", "Second SFT → GRPO"),
         ("prism-dapo", "PRISM → DAPO"),
         ("prism-low-rate", "PRISM → low-rate"),
         ("odd-name", "odd-name"),

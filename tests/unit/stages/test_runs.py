@@ -16,9 +16,10 @@ from prism.data import readers
 from prism.errors import DataError
 from prism.evals.drift import MEASURES
 from prism.models import Discriminator, Mode, load_policy
-from prism.records import Prompt, Response, RolloutGroup
+from prism.records import Example, Prompt, Response, RolloutGroup
 from prism.rewards import parse_response
 from prism.stages import align, base, datasets, engines, rlvr, sft, warmup
+from prism.stages.imitation import mean_nll, pack_examples
 from prism.stages.workspace import Workspace
 from still_engine import StillEngine
 
@@ -104,6 +105,22 @@ def test_a_complete_stage_reads_no_data(make_workspace: MakeWorkspace, monkeypat
     assert [row["step"] for row in metrics["sft"]] == [1, 2, 3]  # of ten demonstrations
     monkeypatch.setattr(readers, "open_rows", lambda path: pytest.fail(f"reads {path}"))
     assert run_stages(workspace, **runners) == metrics
+
+
+def test_a_second_sft_goes_on_upon_what_alignment_has(make_workspace: MakeWorkspace) -> None:
+    """In one step over all five demonstrations its loss is that of SFT's policy on the teacher's responses there."""
+    settings = {"num_epochs": 1, "batch_size": 5, "learning_rate": 1e-3, "max_response_tokens": 320}
+    workspace = make_workspace(sft=settings | {"token_budget": 2400}, second_sft=settings | {"token_budget": 2400})
+    metrics = run_stages(workspace, sft=sft.run, second_sft=sft.run)
+    assert [row["step"] for row in metrics["sft"]] == [1, 2] and len(metrics["second-sft"]) == 1
+    policy, encoder = workspace.load_policy("sft")
+    found = datasets.read_alignment(workspace, 320)
+    packs = [pack_examples(encoder, [Example(one.prompt, one.response.text)], 2400) for one in found]
+    sizes = [sum(pack.target_ids.numel() for pack in each) for each in packs]
+    total = sum(size * mean_nll(policy, each) for size, each in zip(sizes, packs, strict=True))
+    assert len(found) == 5 and metrics["second-sft"][0]["loss/nll"] == pytest.approx(total / sum(sizes), rel=1e-5)
+    start, end = weights(workspace, "sft"), weights(workspace, "second-sft")
+    assert any(not torch.equal(start[name], end[name]) for name in start)
 
 
 @pytest.mark.parametrize("settings", [{}, {"advantage": {"type": "mixed"}, "kl": {"coefficient": 0.1}}])
