@@ -44,6 +44,7 @@ KEPT = {
     *("metrics.jsonl", "timings.jsonl", "router.jsonl", "events.jsonl", "summary.json", "audit.json", "audits.jsonl"),
 }
 EXPERIMENTS = ("effect", "noisy-effect", "tuned-effect")
+"""The recipes whose seeds are archived."""
 ITEMS = "items.jsonl"
 
 

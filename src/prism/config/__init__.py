@@ -38,6 +38,7 @@ from prism.config.models import (
     WholeResponseDiscriminator,
 )
 from prism.config.plan import (
+    IMITATED,
     SECOND_SFT,
     PlannedStage,
     describe_plan,
@@ -79,6 +80,7 @@ __all__ = [
     "CELLS",
     "DEVICES",
     "FAILURE",
+    "IMITATED",
     "LISTING",
     "SAMPLES_PER_PROMPT",
     "SECOND_SFT",

@@ -14,6 +14,8 @@ from prism.errors import ConfigError
 
 StageKind = Literal["base", "sft", "second_sft", "warmup", "audit", "align", "rlvr"]
 SECOND_SFT = "second-sft"
+IMITATED: Mapping[str, str] = {"sft": "sft", "second_sft": "alignment"}
+"""kind of a stage of SFT, which is its table in the recipe → the data set whose demonstrations it imitates"""
 
 
 @dataclass(frozen=True, slots=True)

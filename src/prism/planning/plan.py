@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from prism.config import (
+    IMITATED,
     CheckpointBase,
     Dapo,
     DenseDiscriminator,
@@ -126,7 +127,7 @@ def _shape_at(name: str, is_here: bool, field: str) -> ModelShape:
 def _num_steps(recipe: Recipe, lengths: Lengths, planned: PlannedStage) -> int:
     if planned.num_steps is not None:
         return planned.num_steps
-    config, data = (recipe.sft, "sft") if planned.kind == "sft" else (recipe.second_sft, "alignment")
+    config, data = getattr(recipe, planned.kind), IMITATED[planned.kind]
     assert config is not None and config.num_epochs is not None
     if data not in lengths.counts:
         remedy = "plan.num_demonstrations" if data == "sft" else "second_sft.num_steps"
@@ -139,11 +140,9 @@ def _num_steps(recipe: Recipe, lengths: Lengths, planned: PlannedStage) -> int:
 
 def _phases(context: Context, planned: PlannedStage) -> list[Phase]:
     recipe = context.recipe
-    if planned.kind == "sft" and recipe.sft:
-        return sft_phases(context, recipe.sft, _num_steps(recipe, context.lengths, planned), data="sft")
-    if planned.kind == "second_sft" and recipe.second_sft:
-        num_steps = _num_steps(recipe, context.lengths, planned)
-        return sft_phases(context, recipe.second_sft, num_steps, data="alignment")
+    if planned.kind in IMITATED:
+        config, num_steps = getattr(recipe, planned.kind), _num_steps(recipe, context.lengths, planned)
+        return sft_phases(context, config, num_steps, data=IMITATED[planned.kind])
     if planned.kind == "warmup" and recipe.warmup:
         return warmup_phases(context, recipe.warmup)
     if planned.kind == "align" and recipe.align:

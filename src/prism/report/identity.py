@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from prism.config import SECOND_SFT
 from prism.report.rundir import Run
 
 _STAGES = ("base", "sft", "align", "sft-grpo", "sft-dapo", "sft-gspo", "prism-grpo", "prism-dapo", "prism-gspo")
@@ -15,14 +16,9 @@ COLOURS = (*_STAGES, *_OTHERS, *VIEWS)
 
 OTHER = "c-other"
 
-_TITLES = {
-    "base": "Base",
-    "sft": "SFT",
-    "second-sft": "Second SFT",
-    "warmup": "Discriminator warm-up",
-    "align": "PRISM",
-}
-_STARTS = {"base": "Base", "sft": "SFT", "second-sft": "Second SFT", "prism": "PRISM"}
+_POLICIES = {"base": "Base", "sft": "SFT", SECOND_SFT: "Second SFT"}
+_TITLES = {**_POLICIES, "warmup": "Discriminator warm-up", "align": "PRISM"}
+_STARTS = {**_POLICIES, "prism": "PRISM"}
 
 
 def stage_title(name: str) -> str:

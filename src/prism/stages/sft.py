@@ -4,7 +4,7 @@ only."""
 import math
 from functools import cache, partial
 
-from prism.config import PlannedStage, SftConfig
+from prism.config import IMITATED, PlannedStage, SftConfig
 from prism.errors import ConfigError
 from prism.runtime.optimizer import descend, make_optimizer, make_schedule
 from prism.stages.datasets import read_alignment_examples, read_development, read_sft
@@ -13,17 +13,18 @@ from prism.stages.workspace import Workspace
 
 
 def run(workspace: Workspace, planned: PlannedStage) -> None:
-    config = workspace.recipe.second_sft if planned.kind == "second_sft" else workspace.recipe.sft
+    config: SftConfig | None = getattr(workspace.recipe, planned.kind)
     if config is None:
         raise ConfigError(f"{planned.name}: the recipe has no [{planned.kind}] table")
-    name, read_examples = ("sft", read_sft) if planned.kind == "sft" else ("alignment", read_alignment_examples)
+    imitated = IMITATED[planned.kind]
+    read_examples = read_sft if imitated == "sft" else read_alignment_examples
     read = cache(partial(read_examples, workspace, config.max_response_tokens))
     run = workspace.open_stage(
         planned,
         [config],
         num_steps=config.num_steps or (lambda: _num_steps(config, len(read()))),
         checkpoint_every=config.checkpoint_every,
-        data=(name, "dev"),
+        data=(imitated, "dev"),
         show=("loss/nll", "loss/dev_nll"),
     )
     if run.is_complete:
